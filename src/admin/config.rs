@@ -1,0 +1,53 @@
+//! Settings of the admin plane.
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+/// What a token may do; each includes the ones before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// Look: stats, explain, metrics, jobs.
+    Read,
+    /// Also purge.
+    Purge,
+    /// Also warm, and everything else.
+    Operate,
+}
+
+/// One named token.
+#[derive(Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// Who holds it, for logs.
+    pub name: String,
+    /// The secret itself.
+    pub token: String,
+    /// What it may do.
+    pub scope: Scope,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token").field("name", &self.name).field("scope", &self.scope).finish_non_exhaustive()
+    }
+}
+
+/// `[admin]`.
+#[derive(Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// One token for everything; empty: none. Required, or one of `tokens`, unless the listener is on loopback.
+    pub token: String,
+    /// Named tokens with scopes.
+    pub tokens: Vec<Token>,
+    /// Size of a request body.
+    pub body_bytes_max: ByteSize,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let token = if self.token.is_empty() { "" } else { "***" };
+        f.debug_struct("Config").field("token", &token).field("tokens", &self.tokens).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,29 @@
+//! Larder: an HTTP caching gateway, as a library with a thin binary on top.
+//!
+//! The modules are layers. Each uses only what stands below it:
+//!
+//! ```text
+//!  6  cli                                   commands: serve, check, purge, warm, explain, stats, demo
+//!  5  app ─────────── config                the only two that know all parts
+//!  4  admin      listener                   the two front doors
+//!  3  warm       proxy                      what surrounds every request
+//!  2             cache                      the decisions: hit, stale, miss, pass; flight; fill
+//!  1     store        purge        origin   strangers to each other
+//!  0  object                       telemetry    pure HTTP caching rules; logs and the metric registry
+//! ```
+//!
+//! `docs/ARCHITECTURE.md` says what must always hold.
+
+pub mod admin;
+pub mod app;
+pub mod cache;
+pub mod cli;
+pub mod config;
+pub mod listener;
+pub mod object;
+pub mod origin;
+pub mod proxy;
+pub mod purge;
+pub mod store;
+pub mod telemetry;
+pub mod warm;

@@ -1,0 +1,3 @@
+//! origin.
+
+pub mod config;

@@ -1,0 +1,3 @@
+//! purge.
+
+pub mod config;

@@ -1,0 +1,27 @@
+//! Settings of logs.
+
+use serde::{Deserialize, Serialize};
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// See [`Format`].
+    pub format: Format,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `larder::origin=debug,info`.
+    pub level: String,
+    /// Whether each request leaves a line at its end.
+    pub access: bool,
+    /// Lines waiting to be written; beyond that they are dropped and counted.
+    pub queue_max: usize,
+}

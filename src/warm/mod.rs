@@ -1,0 +1,3 @@
+//! warm.
+
+pub mod config;
