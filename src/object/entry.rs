@@ -29,6 +29,8 @@ pub struct Entry {
     pub scopes: Box<[Scope]>,
     /// URL as a client names it, to fetch it again and to explain it.
     pub url: Box<str>,
+    /// Tags, separated by blanks: their fields may be hidden from clients, and so from the head.
+    pub tags: Box<str>,
     /// Status and end-to-end fields.
     pub head: Head,
     /// Content, complete.
@@ -52,7 +54,12 @@ pub struct Entry {
 impl Entry {
     /// Bytes of memory it takes in L1, bookkeeping included.
     pub fn weight(&self) -> usize {
-        size_of::<Self>() + self.head.weight() + self.body.len() + self.url.len() + size_of_val(&*self.scopes)
+        size_of::<Self>()
+            + self.head.weight()
+            + self.body.len()
+            + self.url.len()
+            + self.tags.len()
+            + size_of_val(&*self.scopes)
     }
 
     /// Notes that it was served.

@@ -80,6 +80,11 @@ impl Freshness {
         self.fresh_until.since(self.born)
     }
 
+    /// Whether the origin itself gave the lifetime.
+    pub fn is_explicit(&self) -> bool {
+        !self.flags.has(Flags::HEURISTIC) && !self.flags.has(Flags::CONFIGURED)
+    }
+
     /// Whether it is fresh.
     pub fn is_fresh(&self, now: Timestamp) -> bool {
         now < self.fresh_until

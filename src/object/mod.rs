@@ -1,10 +1,31 @@
 //! The rules of HTTP caching, pure: no I/O, no clock (time is an argument), no panic on what the network sent.
 
+pub mod age;
+pub mod codec;
+pub mod conditional;
+mod content_range;
+pub mod date;
+pub mod directives;
 pub mod entry;
+pub mod fields;
 pub mod freshness;
 pub mod head;
 pub mod key;
+mod members;
+pub mod merge;
+mod multipart;
+mod normalise;
+mod parts;
+pub mod path;
 pub mod range;
+pub mod reuse;
 pub mod scope;
+pub mod status;
+pub mod tags;
+pub mod targeted;
 pub mod time;
 pub mod validators;
+mod variants;
+pub mod vary;
+pub mod verdict;
+mod wire;

@@ -30,7 +30,12 @@ impl Scope {
         Self::of("prefix", &[site.as_bytes(), truncated(path).as_bytes()])
     }
 
-    /// One tag of one partition; the partition is empty where responses are shared.
+    /// One URL, whatever else its keys hold: all its variants, partitions and request bodies.
+    pub fn url(site: &str, path: &str, query: Option<&str>) -> Self {
+        Self::of("url", &[site.as_bytes(), path.as_bytes(), query.unwrap_or_default().as_bytes()])
+    }
+
+    /// One tag of one partition; an empty partition means all of them.
     pub fn tag(partition: &[u8], tag: &str) -> Self {
         Self::of("tag", &[partition, tag.as_bytes()])
     }

@@ -1,0 +1,403 @@
+//! The stored form of an [`Entry`], for tiers outside this process: its head as one record, which also vouches for the
+//! body, and the body as it is.
+//!
+//! ```text
+//! entry   head length u32 | head record | body
+//! record  magic | version u16 | fields, little-endian, lengths first | checksum u64 over all before
+//! ```
+//!
+//! What is read back is either what was written or an error; no input makes it panic, or allocate more than a small
+//! multiple of its own length. `checked` is not written: it means something only beside the purge log it was read from.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use super::{
+    entry::Entry,
+    freshness::{Flags, Freshness},
+    head::Head,
+    key::Key,
+    range::ContentRange,
+    scope::{Position, Scope},
+    time::Timestamp,
+    validators::{EntityTag, Validators},
+    wire::{Reader, put_bytes, put_len, put_optional, put_u32, put_u64},
+};
+
+/// Raised whenever the layout changes: other versions are not read.
+pub const VERSION: u16 = 1;
+
+const MAGIC: [u8; 4] = *b"LRDR";
+const CHECKSUM_BYTES: usize = 8;
+
+/// Why stored bytes are no entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Of something else.
+    #[error("not a stored entry")]
+    Magic,
+    /// Of another release.
+    #[error("stored entry of format version {0}")]
+    Version(u16),
+    /// Ends early.
+    #[error("stored entry is cut short")]
+    Truncated,
+    /// Head damaged.
+    #[error("stored entry has a damaged head")]
+    Head,
+    /// Body damaged, or another one's.
+    #[error("stored entry has a damaged body")]
+    Body,
+    /// Undamaged, but no release wrote this.
+    #[error("stored entry has an invalid {0}")]
+    Invalid(&'static str),
+}
+
+/// The whole entry.
+pub fn encode(entry: &Entry) -> Vec<u8> {
+    let head = encode_head(entry);
+    let mut out = Vec::with_capacity(4 + head.len() + entry.body.len());
+    put_bytes(&mut out, &head);
+    out.extend_from_slice(&entry.body);
+    out
+}
+
+/// The entry that [`encode`] wrote; its body is copied.
+pub fn decode(bytes: &[u8]) -> Result<Entry, DecodeError> {
+    let mut reader = Reader { rest: bytes };
+    let head = reader.bytes()?;
+    decode_head(head, Bytes::copy_from_slice(reader.rest))
+}
+
+/// All of the entry but its body, and a checksum of that.
+pub fn encode_head(entry: &Entry) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512 + entry.url.len() + entry.head.weight());
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    put_u64(&mut out, entry.body.len() as u64);
+    put_u64(&mut out, checksum(&entry.body));
+    out.extend_from_slice(entry.key.as_bytes());
+    out.extend_from_slice(entry.primary.as_bytes());
+    put_u64(&mut out, entry.stamp.number());
+    put_scopes(&mut out, &entry.scopes);
+    put_bytes(&mut out, entry.url.as_bytes());
+    put_bytes(&mut out, entry.tags.as_bytes());
+    put_fields(&mut out, &entry.head);
+    put_part(&mut out, entry.part.as_ref());
+    put_freshness(&mut out, &entry.freshness);
+    put_validators(&mut out, &entry.validators);
+    put_time(&mut out, entry.stored);
+    put_u32(&mut out, entry.fill_millis);
+    put_u32(&mut out, entry.hits.load(Relaxed));
+    let sum = checksum(&out);
+    put_u64(&mut out, sum);
+    out
+}
+
+/// The entry whose head [`encode_head`] wrote and whose body is `body`.
+pub fn decode_head(record: &[u8], body: Bytes) -> Result<Entry, DecodeError> {
+    let mut reader = open(record)?;
+    if reader.u64()? != body.len() as u64 || reader.u64()? != checksum(&body) {
+        return Err(DecodeError::Body);
+    }
+    let entry = Entry {
+        key: Key::from_bytes(reader.array()?),
+        primary: Key::from_bytes(reader.array()?),
+        stamp: Position::from_number(reader.u64()?),
+        scopes: scopes(&mut reader)?,
+        url: text(&mut reader, "url")?,
+        tags: text(&mut reader, "tags")?,
+        head: head(&mut reader)?,
+        body,
+        part: part(&mut reader)?,
+        freshness: freshness(&mut reader)?,
+        validators: validators(&mut reader)?,
+        stored: time(&mut reader)?,
+        fill_millis: reader.u32()?,
+        hits: reader.u32()?.into(),
+        checked: Position::START.number().into(),
+    };
+    if reader.rest.is_empty() { Ok(entry) } else { Err(DecodeError::Invalid("length")) }
+}
+
+/// The fields of a record, once magic, version and checksum are found right.
+fn open(record: &[u8]) -> Result<Reader<'_>, DecodeError> {
+    let mut start = Reader { rest: record };
+    if start.array()? != MAGIC {
+        return Err(DecodeError::Magic);
+    }
+    let version = u16::from_le_bytes(start.array()?);
+    if version != VERSION {
+        return Err(DecodeError::Version(version));
+    }
+    let Some((fields, sum)) = start.rest.split_last_chunk::<CHECKSUM_BYTES>() else {
+        return Err(DecodeError::Truncated);
+    };
+    if checksum(&record[..record.len() - CHECKSUM_BYTES]) != u64::from_le_bytes(*sum) {
+        return Err(DecodeError::Head);
+    }
+    Ok(Reader { rest: fields })
+}
+
+/// 64 bits of BLAKE3: against damage, not against forgery.
+fn checksum(bytes: &[u8]) -> u64 {
+    Key::from_bytes(*blake3::hash(bytes).as_bytes()).prefix()
+}
+
+// === Parts of an entry, each as it is written and as it is read ===
+
+fn put_scopes(out: &mut Vec<u8>, scopes: &[Scope]) {
+    put_len(out, scopes.len());
+    for scope in scopes {
+        put_u64(out, scope.bits());
+    }
+}
+
+fn scopes(reader: &mut Reader<'_>) -> Result<Box<[Scope]>, DecodeError> {
+    (0..reader.count(8)?).map(|_| reader.u64().map(Scope::from_bits)).collect()
+}
+
+fn text(reader: &mut Reader<'_>, what: &'static str) -> Result<Box<str>, DecodeError> {
+    std::str::from_utf8(reader.bytes()?).map(Box::from).map_err(|_| DecodeError::Invalid(what))
+}
+
+fn put_fields(out: &mut Vec<u8>, head: &Head) {
+    out.extend_from_slice(&head.status.as_u16().to_le_bytes());
+    put_len(out, head.iter().count());
+    for (name, value) in head.iter() {
+        put_bytes(out, name.as_str().as_bytes());
+        out.push(value.is_sensitive().into());
+        put_bytes(out, value.as_bytes());
+    }
+}
+
+fn head(reader: &mut Reader<'_>) -> Result<Head, DecodeError> {
+    let status = StatusCode::from_u16(u16::from_le_bytes(reader.array()?));
+    let count = reader.count(9)?;
+    let mut fields = HeaderMap::try_with_capacity(count).map_err(|_| DecodeError::Invalid("number of fields"))?;
+    for _ in 0..count {
+        let name = HeaderName::from_bytes(reader.bytes()?).map_err(|_| DecodeError::Invalid("field name"))?;
+        let sensitive = reader.flag()?;
+        let mut value = field_value(reader)?;
+        value.set_sensitive(sensitive);
+        fields.try_append(name, value).map_err(|_| DecodeError::Invalid("number of fields"))?;
+    }
+    Ok(Head::new(status.map_err(|_| DecodeError::Invalid("status"))?, &fields))
+}
+
+fn field_value(reader: &mut Reader<'_>) -> Result<HeaderValue, DecodeError> {
+    HeaderValue::from_bytes(reader.bytes()?).map_err(|_| DecodeError::Invalid("field value"))
+}
+
+fn put_part(out: &mut Vec<u8>, part: Option<&ContentRange>) {
+    out.push(part.is_some().into());
+    if let Some(part) = part {
+        put_u64(out, part.first);
+        put_u64(out, part.last);
+        put_optional(out, part.complete);
+    }
+}
+
+fn part(reader: &mut Reader<'_>) -> Result<Option<ContentRange>, DecodeError> {
+    if !reader.flag()? {
+        return Ok(None);
+    }
+    let part = ContentRange { first: reader.u64()?, last: reader.u64()?, complete: reader.optional()? };
+    if part.first > part.last || part.last >= part.complete.unwrap_or(u64::MAX) {
+        return Err(DecodeError::Invalid("part"));
+    }
+    Ok(Some(part))
+}
+
+fn put_freshness(out: &mut Vec<u8>, freshness: &Freshness) {
+    let Freshness { born, fresh_until, swr_until, sie_until, keep_until, flags } = *freshness;
+    for time in [born, fresh_until, swr_until, sie_until, keep_until] {
+        put_time(out, time);
+    }
+    out.extend_from_slice(&flags.bits().to_le_bytes());
+}
+
+fn freshness(reader: &mut Reader<'_>) -> Result<Freshness, DecodeError> {
+    Ok(Freshness {
+        born: time(reader)?,
+        fresh_until: time(reader)?,
+        swr_until: time(reader)?,
+        sie_until: time(reader)?,
+        keep_until: time(reader)?,
+        flags: Flags::from_bits(u16::from_le_bytes(reader.array()?)),
+    })
+}
+
+fn put_validators(out: &mut Vec<u8>, validators: &Validators) {
+    let Validators { etag, last_modified, date } = validators;
+    put_bytes(out, etag.as_ref().map_or(&[][..], |etag| etag.value().as_bytes()));
+    put_optional(out, last_modified.map(Timestamp::as_millis));
+    put_optional(out, date.map(Timestamp::as_millis));
+}
+
+fn validators(reader: &mut Reader<'_>) -> Result<Validators, DecodeError> {
+    Ok(Validators {
+        etag: EntityTag::new(&field_value(reader)?),
+        last_modified: reader.optional()?.map(Timestamp::from_millis),
+        date: reader.optional()?.map(Timestamp::from_millis),
+    })
+}
+
+fn put_time(out: &mut Vec<u8>, time: Timestamp) {
+    put_u64(out, time.as_millis());
+}
+
+fn time(reader: &mut Reader<'_>) -> Result<Timestamp, DecodeError> {
+    reader.u64().map(Timestamp::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use proptest::{collection::vec, option, prelude::*, strategy::ValueTree};
+
+    use super::{super::fields::tests::any_value, *};
+
+    prop_compose! {
+        fn any_part()(first: u64, more: u64, known: bool) -> ContentRange {
+            let last = first.saturating_add(more).min(u64::MAX - 2);
+            ContentRange { first: first.min(last), last, complete: known.then_some(last + 1) }
+        }
+    }
+
+    prop_compose! {
+        fn any_entry()(
+            keys: [[u8; 32]; 2],
+            numbers: [u64; 9],
+            flags: u16,
+            scopes in vec(any::<u64>(), 0..8),
+            url in ".{0,20}",
+            tags in "[a-z ]{0,20}",
+            status in 100..1000u16,
+            fields in vec(("[a-z-]{1,8}", any_value(), any::<bool>()), 0..8),
+            body in vec(any::<u8>(), 0..64),
+            part in option::of(any_part()),
+            etag in option::of(any_value()),
+            dates: [Option<u64>; 2],
+            counts: [u32; 2],
+        ) -> Entry {
+            let mut map = HeaderMap::new();
+            for (name, mut value, sensitive) in fields {
+                value.set_sensitive(sensitive);
+                map.append(HeaderName::from_bytes(name.as_bytes()).expect("letters"), value);
+            }
+            let [stamp, stored, checked, born, fresh_until, swr_until, sie_until, keep_until, _] = numbers;
+            let time = Timestamp::from_millis;
+            Entry {
+                key: Key::from_bytes(keys[0]),
+                primary: Key::from_bytes(keys[1]),
+                stamp: Position::from_number(stamp),
+                scopes: scopes.into_iter().map(Scope::from_bits).collect(),
+                url: url.into(),
+                tags: tags.into(),
+                head: Head::new(StatusCode::from_u16(status).expect("in range"), &map),
+                body: body.into(),
+                part,
+                freshness: Freshness {
+                    born: time(born),
+                    fresh_until: time(fresh_until),
+                    swr_until: time(swr_until),
+                    sie_until: time(sie_until),
+                    keep_until: time(keep_until),
+                    flags: Flags::from_bits(flags),
+                },
+                validators: Validators {
+                    etag: etag.as_ref().and_then(EntityTag::new),
+                    last_modified: dates[0].map(time),
+                    date: dates[1].map(time),
+                },
+                stored: time(stored),
+                fill_millis: counts[0],
+                hits: AtomicU32::new(counts[1]),
+                checked: checked.into(),
+            }
+        }
+    }
+
+    /// Everything that is written, to be compared.
+    fn facts(entry: &Entry) -> impl PartialEq + std::fmt::Debug {
+        let sensitive: Vec<_> = entry.head.iter().map(|(_, value)| value.is_sensitive()).collect();
+        (
+            (entry.key, entry.primary, entry.stamp, entry.scopes.clone(), entry.url.clone(), entry.tags.clone()),
+            (entry.head.clone(), sensitive, entry.body.clone(), entry.part),
+            (entry.freshness, entry.validators.clone(), entry.stored, entry.fill_millis, entry.hits.load(Relaxed)),
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn there_and_back(entry in any_entry()) {
+            let read = decode(&encode(&entry)).expect("written by encode");
+            prop_assert_eq!(facts(&read), facts(&entry));
+            prop_assert_eq!(read.checked.load(Relaxed), 0);
+            let apart = decode_head(&encode_head(&entry), entry.body.clone()).expect("written by encode_head");
+            prop_assert_eq!(facts(&apart), facts(&entry));
+        }
+
+        #[test]
+        fn any_damage_is_found(entry in any_entry(), at: prop::sample::Index, bit in 0..8u8) {
+            let mut bytes = encode(&entry);
+            let at = at.index(bytes.len());
+            prop_assert!(decode(&bytes[..at]).is_err());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn garbage_is_an_error(bytes in vec(any::<u8>(), 0..200)) {
+            prop_assert!(decode(&bytes).is_err());
+            prop_assert!(decode_head(&bytes, Bytes::new()).is_err());
+        }
+
+        /// Behind a right checksum, where only the checks of each field are left.
+        #[test]
+        fn sealed_garbage_is_read_without_panic(
+            entry in any_entry(),
+            garbage in vec(any::<u8>(), 1..9),
+            at: prop::sample::Index,
+        ) {
+            let mut record = encode_head(&entry);
+            record.truncate(record.len() - CHECKSUM_BYTES);
+            let at = 22 + at.index(record.len() - 22);
+            let end = record.len().min(at + garbage.len());
+            record[at..end].copy_from_slice(&garbage[..end - at]);
+            let sum = checksum(&record);
+            put_u64(&mut record, sum);
+            prop_assert!(!matches!(
+                decode_head(&record, entry.body.clone()),
+                Err(DecodeError::Magic | DecodeError::Version(_) | DecodeError::Head | DecodeError::Body)
+            ));
+        }
+    }
+
+    fn entry() -> Entry {
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        any_entry().new_tree(&mut runner).expect("no filter rejects all").current()
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let error = |record: &[u8]| decode_head(record, entry().body).map(|_| ()).expect_err("not an entry");
+        let good = encode_head(&entry());
+        let with = |at: usize, byte: u8| {
+            let mut record = good.clone();
+            record[at] = byte;
+            record
+        };
+        assert_eq!(error(b""), DecodeError::Truncated);
+        assert_eq!(error(b"HTTP/1.1 200 OK"), DecodeError::Magic);
+        assert_eq!(error(&with(4, 9)), DecodeError::Version(9));
+        assert_eq!(error(&with(30, !good[30])), DecodeError::Head);
+        assert_eq!(error(&good[..20]), DecodeError::Head);
+        let other = decode_head(&good, Bytes::from_static(b"another body altogether"));
+        assert_eq!(other.map(|_| ()), Err(DecodeError::Body));
+    }
+}
