@@ -1,3 +1,56 @@
-//! store.
+//! The tiers that keep responses.
+//!
+//! A tier is a bounded map from [`Key`](crate::object::key::Key) to [`Slot`]. It decides what leaves when room is
+//! needed and nothing else: whether a slot may be used is for its reader to find out (freshness, purge log).
+
+use std::sync::Arc;
+
+use crate::object::{entry::Entry, time::Timestamp, vary::Variants};
 
 pub mod config;
+mod hasher;
+mod l1;
+mod metrics;
+mod moka;
+mod quick;
+#[cfg(test)]
+mod testing;
+
+pub use config::{EvictionPolicy, L1Config};
+pub use l1::L1;
+
+/// What is stored under a key. Cloning copies a pointer.
+#[derive(Debug, Clone)]
+pub enum Slot {
+    /// A response.
+    Entry(Arc<Entry>),
+    /// Under a primary key whose responses vary: how to find the variant's own key.
+    Variants(Arc<Variants>),
+    /// Responses to this key were not storable lately: until then, do not wait for each other.
+    HitForMiss(Timestamp),
+}
+
+impl Slot {
+    /// Bytes of memory behind the slot, without the bookkeeping of the tier.
+    pub fn weight(&self) -> u64 {
+        match self {
+            Self::Entry(entry) => entry.weight() as u64,
+            Self::Variants(variants) => variants.weight() as u64,
+            Self::HitForMiss(_) => 0,
+        }
+    }
+}
+
+/// A slot with its whole weight, computed once: engines ask for it again at each eviction.
+#[derive(Debug, Clone)]
+struct Weighed {
+    slot: Slot,
+    bytes: u64,
+}
+
+impl Weighed {
+    fn new(slot: Slot, overhead: u64) -> Self {
+        let bytes = slot.weight() + overhead;
+        Self { slot, bytes }
+    }
+}
