@@ -1,0 +1,161 @@
+//! The data directory: readable by its owner alone, used by one process at a time, its files replaced whole.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+/// Another process has the data directory.
+#[derive(Debug, thiserror::Error)]
+#[error("data directory {0:?} is in use by another larder process (it holds {1:?})")]
+struct InUse(PathBuf, PathBuf);
+
+/// An error with the path it is about.
+#[derive(Debug, thiserror::Error)]
+#[error("purge log: cannot {verb} {path:?}")]
+struct At {
+    verb: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Names what was being done to which path; the kind stays.
+pub(super) fn at(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    let path = path.to_owned();
+    move |source| io::Error::new(source.kind(), At { verb, path, source })
+}
+
+/// Holds the data directory until dropped; the operating system lets go of it when the process dies.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the directory, which is made if need be.
+    pub(super) fn take(data_dir: &Path) -> io::Result<Self> {
+        create_dir(data_dir)?;
+        let path = data_dir.join("lock");
+        let file = private().truncate(false).open(&path).map_err(at("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => {
+                Err(io::Error::new(io::ErrorKind::ResourceBusy, InUse(data_dir.to_owned(), path)))
+            }
+            Err(TryLockError::Error(error)) => Err(at("lock", &path)(error)),
+        }
+    }
+}
+
+/// Makes a directory only its owner can enter, and those above it.
+pub(super) fn create_dir(path: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(at("create", path))
+}
+
+/// Options for a file that is written and that only its owner can read.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Puts a file with that content in place of `path`, whole or not at all, and returns it. Until [`sync_dir`] succeeded,
+/// a power failure may bring the old one back.
+pub(super) fn replace(path: &Path, content: &[u8], fsync: bool) -> io::Result<File> {
+    let temporary = path.with_extension("tmp");
+    let write = || {
+        let mut file = private().truncate(true).open(&temporary)?;
+        file.write_all(content)?;
+        if fsync {
+            file.sync_all()?;
+        }
+        fs::rename(&temporary, path)?;
+        Ok(file)
+    };
+    write().map_err(|error| {
+        // It may be the reason why the disk is full.
+        let _ = fs::remove_file(&temporary);
+        at("write", path)(error)
+    })
+}
+
+/// Makes renames in the directory of `path` last.
+pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+    if cfg!(not(unix)) {
+        return Ok(());
+    }
+    let dir = path.parent().unwrap_or(Path::new("."));
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(at("sync", dir))
+}
+
+/// The whole content; `None` if there is no such file.
+pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(at("read", path)(error)),
+    }
+}
+
+/// Opens an existing file for writing.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).open(path).map_err(at("open", path))
+}
+
+/// Keeps a copy of a damaged file for whoever wants to look at it; the last one only.
+pub(super) fn keep_damaged(path: &Path) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".damaged");
+    let copy = path.with_file_name(name);
+    match fs::copy(path, &copy) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(at("write", &copy)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_owner_at_a_time() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let data_dir = dir.path().join("data");
+        let lock = Lock::take(&data_dir).expect("free");
+        let error = Lock::take(&data_dir).expect_err("taken");
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+        assert!(error.to_string().contains(&format!("{data_dir:?} is in use by another larder process")), "{error}");
+        drop(lock);
+        Lock::take(&data_dir).expect("free again");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nobody_else_can_read_it() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let dir = tempfile::tempdir().expect("a directory");
+        let data_dir = dir.path().join("data");
+        let _lock = Lock::take(&data_dir).expect("free");
+        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode(&data_dir), 0o700);
+        assert_eq!(mode(&data_dir.join("lock")), 0o600);
+    }
+
+    #[test]
+    fn an_error_names_the_path() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("missing").join("file");
+        let error = replace(&path, b"", true).expect_err("no directory");
+        assert!(error.to_string().contains(&format!("{path:?}")), "{error}");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}
