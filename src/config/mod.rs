@@ -1,1 +1,155 @@
-//! config.
+//! The configuration: every module's settings in one, from `default.toml`, a file, the environment and flags.
+//!
+//! Loading is all or nothing. What is wrong is told all at once, each problem with its file, line and column, variable
+//! or flag, and unknown keys with the nearest known one. Reading a configuration binds no port and opens no other file.
+
+mod env;
+pub mod error;
+mod file;
+mod key_path;
+mod layer;
+mod load;
+mod locate;
+mod mask;
+mod route;
+mod schema;
+mod validate;
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use figment::value::Dict;
+use serde::Deserialize;
+
+pub use self::{
+    error::{Errors, Place, Problem},
+    load::{Overrides, Sources, UPSTREAM_ROUTE, load},
+    route::ResolvedRoute,
+};
+use crate::{
+    admin, cache, listener, origin,
+    proxy::config::{ForwardConfig, HeadersConfig, RouteConfig},
+    purge, store, telemetry, warm,
+};
+
+/// What a command ends with when its configuration is wrong (`EX_USAGE` of sysexits.h).
+pub const EXIT_CODE: u8 = 64;
+
+/// `[listen]`: addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// Where clients come in.
+    pub data: SocketAddr,
+    /// Where operators come in.
+    pub admin: SocketAddr,
+}
+
+/// Everything that can be set.
+///
+/// Routes are resolved while loading: a change made to [`Config::cache`] or [`Config::origin`] afterwards is no change
+/// of [`Config::routes`].
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Directory for what survives a restart, as configured; see [`Config::data_path`].
+    pub data_dir: String,
+    /// See [`Listen`].
+    pub listen: Listen,
+    /// Limits towards clients.
+    pub client: listener::config::Config,
+    /// Limits towards origins.
+    pub origin: origin::config::Config,
+    /// What is stored, and for how long.
+    pub cache: cache::config::Policy,
+    /// Origin responses under way.
+    pub fill: cache::config::FillConfig,
+    /// The memory tier.
+    pub l1: store::config::L1Config,
+    /// The purge log.
+    pub purge: purge::config::Config,
+    /// Warm-up jobs.
+    pub warm: warm::config::Config,
+    /// The admin plane.
+    pub admin: admin::config::Config,
+    /// The forward proxy.
+    pub forward: ForwardConfig,
+    /// Fields the gateway writes.
+    pub headers: HeadersConfig,
+    /// Logs.
+    pub log: telemetry::config::Config,
+    /// Routes as configured, in order.
+    #[serde(default)]
+    pub route: Vec<RouteConfig>,
+    #[serde(skip)]
+    derived: Derived,
+}
+
+/// What loading works out of the settings.
+#[derive(Clone, Default, PartialEq)]
+struct Derived {
+    routes: Vec<ResolvedRoute>,
+    warnings: Vec<Problem>,
+    /// All settings as they were written, without secrets.
+    masked: Dict,
+    data_path: PathBuf,
+}
+
+impl Config {
+    /// The defaults alone.
+    pub fn builtin() -> Self {
+        Self::parse("default", "").expect("the defaults are valid, as a test makes sure")
+    }
+
+    /// The defaults and one text of TOML over them; `name` is what errors call it.
+    pub fn parse(name: &str, text: &str) -> Result<Self, Errors> {
+        load::parse(name, text)
+    }
+
+    /// Routes in order, each with `[cache]` and `[origin]` as it overrides them.
+    pub fn routes(&self) -> &[ResolvedRoute] {
+        &self.derived.routes
+    }
+
+    /// What is allowed and surely not meant, such as a route that is never reached.
+    pub fn warnings(&self) -> &[Problem] {
+        &self.derived.warnings
+    }
+
+    /// The directory for what survives a restart.
+    pub fn data_path(&self) -> &Path {
+        &self.derived.data_path
+    }
+
+    /// All settings as they were loaded, as TOML, with `***` for secrets.
+    pub fn masked_toml(&self) -> String {
+        toml_edit::ser::to_string_pretty(&self.derived.masked).expect("texts, numbers, lists and tables are all TOML")
+    }
+}
+
+impl fmt::Debug for Config {
+    /// Without secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config").field("settings", &self.masked_toml()).finish_non_exhaustive()
+    }
+}
+
+/// `configured`, or else where the system keeps state: of the user, or of the machine where there is no user.
+fn data_path(configured: &str, env: &[(String, String)]) -> PathBuf {
+    if !configured.is_empty() {
+        return PathBuf::from(configured);
+    }
+    // Relative paths are to be ignored, says the XDG base directory specification.
+    let directory = |name: &str| {
+        let value = env.iter().find(|(key, _)| key == name).map(|(_, value)| PathBuf::from(value));
+        value.filter(|path| path.is_absolute())
+    };
+    let home = || directory("HOME").filter(|home| home != Path::new("/")).map(|home| home.join(".local/state"));
+    directory("XDG_STATE_HOME").or_else(home).unwrap_or_else(|| PathBuf::from("/var/lib")).join("larder")
+}
+
+#[cfg(test)]
+mod tests;

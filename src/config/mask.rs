@@ -1,0 +1,67 @@
+//! Which settings are secrets, and a configuration without them.
+
+use figment::value::{Dict, Value};
+
+use super::key_path::{KeyPath, Step};
+
+/// What stands for a secret.
+const MASK: &str = "***";
+
+/// Parts of the names of fields that carry secrets: Authorization, Cookie, X-Api-Key, X-Auth-Token, ...
+const SECRET_NAMES: [&str; 6] = ["auth", "cookie", "key", "token", "secret", "password"];
+
+/// Whether a header field of this name may carry a secret.
+pub(super) fn is_secret_field(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRET_NAMES.iter().any(|part| name.contains(part))
+}
+
+/// Whether a line of a configuration file may hold one.
+pub(super) fn may_hold_secret(line: &str) -> bool {
+    is_secret_field(line)
+}
+
+/// Whether `path` leads to one: a token of the admin plane, or a field a route sets.
+pub(super) fn is_secret(path: &KeyPath) -> bool {
+    let keys: Vec<_> = path.steps().iter().filter_map(Step::as_key).collect();
+    match keys[..] {
+        ["admin", .., last] => last == "token",
+        ["headers", "request_set" | "response_set", name] => is_secret_field(name),
+        _ => false,
+    }
+}
+
+/// Replaces every secret of a configuration.
+pub(super) fn mask(mut settings: Dict) -> Dict {
+    if let Some(Value::Dict(_, admin)) = settings.get_mut("admin") {
+        mask_value(admin.get_mut("token"));
+        for token in elements(admin.get_mut("tokens")) {
+            mask_value(token.get_mut("token"));
+        }
+    }
+    for route in elements(settings.get_mut("route")) {
+        let Some(Value::Dict(_, headers)) = route.get_mut("headers") else { continue };
+        for rules in ["request_set", "response_set"] {
+            let Some(Value::Dict(_, fields)) = headers.get_mut(rules) else { continue };
+            fields.iter_mut().filter(|(name, _)| is_secret_field(name)).for_each(|(_, value)| mask_value(Some(value)));
+        }
+    }
+    settings
+}
+
+fn elements(list: Option<&mut Value>) -> impl Iterator<Item = &mut Dict> {
+    let elements = match list {
+        Some(Value::Array(_, elements)) => &mut elements[..],
+        _ => &mut [],
+    };
+    elements.iter_mut().filter_map(|element| match element {
+        Value::Dict(_, dict) => Some(dict),
+        _ => None,
+    })
+}
+
+fn mask_value(value: Option<&mut Value>) {
+    if let Some(value) = value.filter(|value| value.as_str() != Some("")) {
+        *value = Value::from(MASK);
+    }
+}

@@ -1,0 +1,188 @@
+//! What the types of settings cannot say: ranges, names, and settings that contradict each other.
+//!
+//! Nothing here stops at the first finding, and nothing opens a file or a socket.
+
+mod finding;
+mod policy;
+mod route;
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use self::finding::{Table, is_field_name, is_token};
+pub(super) use self::{
+    finding::Finding,
+    policy::policy,
+    route::{lint_route, route},
+};
+use super::{Config, key_path::KeyPath};
+use crate::{admin, cache, listener, origin as origins, telemetry, warm};
+
+/// Everything but routes.
+pub(super) fn config(config: &Config) -> Vec<Finding> {
+    [
+        listen(config),
+        client(&config.client),
+        origin(&config.origin),
+        policy(&config.cache),
+        fill(&config.fill),
+        tiers(config),
+        purge(config),
+        warm_up(&config.warm),
+        admin_plane(&config.admin),
+        forward(config),
+        headers(config),
+        log(&config.log),
+    ]
+    .concat()
+}
+
+fn listen(config: &Config) -> Vec<Finding> {
+    let mut table = Table::new("listen");
+    let (data, admin) = (config.listen.data, config.listen.admin);
+    if data == admin && data.port() != 0 {
+        table.add_either("admin", "data", format!("both listeners are at {data}"));
+    }
+    if !is_loopback(admin.ip()) && config.admin.token.is_empty() && config.admin.tokens.is_empty() {
+        table.add("admin", format!("{admin} is not on loopback, so admin.token or admin.tokens is needed"));
+    }
+    table.findings
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+fn client(client: &listener::config::Config) -> Vec<Finding> {
+    let mut table = Table::new("client");
+    table.at_least_one("connections_max", client.connections_max as u64);
+    table.head(client.head_bytes_max, client.head_fields_max);
+    table.some_time("head_timeout", client.head_timeout);
+    table.some_time("idle_timeout", client.idle_timeout);
+    table.some_time("body_idle_timeout", client.body_idle_timeout);
+    table.some_time("write_timeout", client.write_timeout);
+    table.at_least_one("h2_streams_max", client.h2_streams_max);
+    table.findings
+}
+
+/// `[origin]`, or what a route makes of it.
+pub(super) fn origin(origin: &origins::config::Config) -> Vec<Finding> {
+    let mut table = Table::new("origin");
+    table.some_time("connect_timeout", origin.connect_timeout);
+    table.some_time("head_timeout", origin.head_timeout);
+    table.some_time("body_idle_timeout", origin.body_idle_timeout);
+    table.at_least_one("connections_max", origin.connections_max as u64);
+    table.within("retries", origin.retries, 0..=10);
+    table.head(origin.head_bytes_max, origin.head_fields_max);
+    table.at_least_one("h2_streams_max", origin.h2_streams_max as u64);
+    table.at_least_one("breaker_failures", origin.breaker_failures);
+    table.findings
+}
+
+fn fill(fill: &cache::config::FillConfig) -> Vec<Finding> {
+    let mut table = Table::new("fill");
+    table.some_bytes("memory_bytes_max", fill.memory_bytes_max);
+    table.at_least_one("fills_max", fill.fills_max as u64);
+    table.some_time("follow_timeout", fill.follow_timeout);
+    table.findings
+}
+
+fn tiers(config: &Config) -> Vec<Finding> {
+    let mut table = Table::new("l1");
+    table.some_bytes("max_bytes", config.l1.max_bytes);
+    let share = config.l1.object_share_max;
+    if !(share > 0.0 && share <= 1.0) {
+        table.add("object_share_max", format!("{share} is not above 0.0 and up to 1.0"));
+    }
+    table.findings
+}
+
+fn purge(config: &Config) -> Vec<Finding> {
+    let mut table = Table::new("purge");
+    table.at_least_one("scopes_max", config.purge.scopes_max as u64);
+    table.at_least_one("call_scopes_max", config.purge.call_scopes_max as u64);
+    table.at_least_one("refresh_rate", config.purge.refresh_rate);
+    table.findings
+}
+
+fn warm_up(warm: &warm::config::Config) -> Vec<Finding> {
+    let mut table = Table::new("warm");
+    table.at_least_one("urls_max", warm.urls_max as u64);
+    table.at_least_one("jobs_max", warm.jobs_max as u64);
+    table.at_least_one("concurrency", warm.concurrency as u64);
+    if warm.concurrency > warm.concurrency_max {
+        let message = format!("{} is above concurrency_max, which is {}", warm.concurrency, warm.concurrency_max);
+        table.add_either("concurrency", "concurrency_max", message);
+    }
+    table.findings
+}
+
+fn admin_plane(admin: &admin::config::Config) -> Vec<Finding> {
+    let mut table = Table::new("admin");
+    let sendable = |token: &str| token.bytes().all(|byte| byte.is_ascii_graphic());
+    if !sendable(&admin.token) {
+        table.add("token", "a token has no blanks and nothing but ASCII");
+    }
+    let mut names = BTreeSet::new();
+    for (index, token) in admin.tokens.iter().enumerate() {
+        let path = |key: &str| table.at.key("tokens").index(index).key(key);
+        let mut found = Vec::new();
+        if token.name.is_empty() || !names.insert(&token.name) {
+            found.push(Finding::new(path("name"), "empty, or the name of another token"));
+        }
+        if token.token.is_empty() || !sendable(&token.token) {
+            found.push(Finding::new(path("token"), "a token is not empty, has no blanks and nothing but ASCII"));
+        }
+        table.findings.extend(found);
+    }
+    table.some_bytes("body_bytes_max", admin.body_bytes_max);
+    table.findings
+}
+
+fn forward(config: &Config) -> Vec<Finding> {
+    let mut table = Table::new("forward");
+    for (index, _) in config.forward.connect_ports.iter().enumerate().filter(|(_, port)| **port == 0) {
+        table.add_at("connect_ports", index, "0 is no port");
+    }
+    table.some_time("tunnel_idle_timeout", config.forward.tunnel_idle_timeout);
+    table.at_least_one("hosts_max", config.forward.hosts_max as u64);
+    table.findings
+}
+
+fn headers(config: &Config) -> Vec<Finding> {
+    let mut table = Table::new("headers");
+    let headers = &config.headers;
+    if !is_token(&headers.pseudonym) {
+        table.add("pseudonym", format!("{:?} is not a name of letters, digits, `.`, `_`, `-`", headers.pseudonym));
+    }
+    if !headers.request_id.is_empty() && !is_field_name(&headers.request_id) {
+        table.add("request_id", format!("{:?} is no name of a header field", headers.request_id));
+    }
+    table.findings
+}
+
+fn log(log: &telemetry::config::Config) -> Vec<Finding> {
+    let mut table = Table::new("log");
+    // A single word that is no level would be taken for the name of a module.
+    let level = matches!(&log.level[..], "off" | "error" | "warn" | "info" | "debug" | "trace");
+    let filter = log.level.contains(['=', ',']) && tracing_subscriber::EnvFilter::try_new(&log.level).is_ok();
+    if !level && !filter {
+        table.add("level", format!("{:?} is no level (error, warn, info, debug, trace) and no filter", log.level));
+    }
+    table.at_least_one("queue_max", log.queue_max as u64);
+    table.findings
+}
+
+/// What is allowed outside of routes, and surely not meant.
+pub(super) fn lint(config: &Config) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if config.cache.purge_method && config.admin.token.is_empty() && config.admin.tokens.is_empty() {
+        let path = KeyPath::root().key("cache").key("purge_method");
+        found.push(Finding::new(path, "PURGE asks for a token, and there is none in [admin]"));
+    }
+    if !config.origin.tls_verify {
+        found.push(Finding::new(KeyPath::root().key("origin").key("tls_verify"), UNVERIFIED));
+    }
+    found
+}
+
+const UNVERIFIED: &str = "certificates are not verified: anybody on the way can read and change what is said";
