@@ -1,3 +1,73 @@
-//! listener.
+//! The data listener: HTTP/1.1 and HTTP/2 with prior knowledge on one port, on bare hyper.
+//!
+//! It guarantees that nothing a client does, or does not do, costs more than the configuration allows: connections,
+//! heads, bodies, silence and slow reading all have limits; that a request reaches the [`Handler`] with exactly one
+//! possible framing; and that a stop lets requests under way finish. What requests mean is the handler's business.
+//! On a hit it costs what hyper costs: no task, no timer and no allocation of its own per request.
+//!
+//! Requests hyper itself cannot parse are answered 400, 414 or 431 by hyper and never seen here.
 
+mod body;
 pub mod config;
+mod connection;
+mod head;
+mod interim;
+mod io;
+mod link;
+mod metrics;
+mod server;
+mod service;
+mod sniff;
+
+#[cfg(test)]
+mod tests;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+
+pub use self::{
+    body::{BodyError, ClientBody},
+    config::Config,
+    interim::Interim,
+    server::{Server, bind},
+};
+
+/// An error of any kind.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Who is at the other end of a connection.
+#[derive(Debug)]
+pub struct Peer {
+    /// The client's address.
+    pub addr: SocketAddr,
+    /// The address it connected to.
+    pub local: SocketAddr,
+    /// Sends interim responses to the request under way.
+    pub interim: Interim,
+}
+
+impl Peer {
+    /// A client that cannot be sent interim responses.
+    pub fn new(addr: SocketAddr, local: SocketAddr) -> Self {
+        Self { addr, local, interim: Interim::none() }
+    }
+}
+
+/// Answers requests.
+///
+/// The future is dropped when the client goes away; what must survive that belongs in a task of its own.
+pub trait Handler: Send + Sync + 'static {
+    /// What responses consist of. An error in it breaks the connection, so that no client takes the part for the
+    /// whole.
+    type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
+
+    /// Answers one request.
+    fn handle(
+        &self,
+        request: Request<ClientBody>,
+        peer: &Arc<Peer>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}

@@ -1,3 +1,17 @@
-//! telemetry.
+//! Logs: diagnostic lines to standard error, access lines to standard output, and what both must not show.
+//!
+//! Metrics need no module: each part registers its own with the [`Registry`](prometheus_client::registry::Registry)
+//! it is given.
 
+pub mod access;
 pub mod config;
+mod line;
+pub mod log;
+pub mod mask;
+pub mod time;
+
+pub use self::{
+    access::{AccessLog, Line},
+    config::{Config, Format},
+    log::{Guard, LogError, init},
+};

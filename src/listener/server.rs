@@ -1,0 +1,189 @@
+//! Accepts connections, no more than allowed at once, and lets them finish when the process stops.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::TokioExecutor;
+use prometheus_client::registry::Registry;
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::{JoinError, JoinSet},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Handler, Peer,
+    body::Limits,
+    config::Config,
+    connection,
+    link::Wait,
+    metrics::{Metrics, OpenGuard},
+};
+
+const BACKLOG: u32 = 4096;
+/// Between two accepts that failed for want of something only time brings.
+const BACKOFF_MIN: Duration = Duration::from_millis(5);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Binds the data listener's socket.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart must not wait for the old process's connections to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// The data listener.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    places: Arc<Semaphore>,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) limits: Limits,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) http1: http1::Builder,
+    pub(super) http2: http2::Builder<TokioExecutor>,
+    /// Wakes all connections to finish; set after `draining`.
+    pub(super) drain: CancellationToken,
+    draining: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    pub(super) fn timeout(&self, wait: Wait) -> Duration {
+        match wait {
+            Wait::Head => self.config.head_timeout,
+            Wait::Idle => self.config.idle_timeout,
+            Wait::Write => self.config.write_timeout,
+            Wait::Linger => connection::LINGER_TIMEOUT,
+        }
+    }
+}
+
+impl Server {
+    /// A server for any number of sockets, which share its limits.
+    pub fn new(config: Config, registry: &mut Registry) -> Self {
+        let places = Arc::new(Semaphore::new(config.connections_max.min(Semaphore::MAX_PERMITS)));
+        let shared = Shared {
+            limits: Limits::from(&config),
+            metrics: Metrics::register(registry),
+            http1: connection::http1(&config),
+            http2: connection::http2(&config),
+            drain: CancellationToken::new(),
+            draining: AtomicBool::new(false),
+            config,
+        };
+        Self { shared: Arc::new(shared), places }
+    }
+
+    /// Serves `listener` until `stop`; then takes no new connection, closes idle ones, and returns when the requests
+    /// under way are answered or the drain time-out has passed.
+    pub async fn serve<S: Handler + Clone>(&self, listener: TcpListener, handler: S, stop: CancellationToken) {
+        let mut connections = JoinSet::new();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = self.accept(&listener, handler, &mut connections) => {}
+        }
+        drop(listener);
+        self.drain(connections).await;
+    }
+
+    async fn accept<S: Handler + Clone>(&self, listener: &TcpListener, handler: S, connections: &mut JoinSet<()>) {
+        while let Ok(place) = self.place(connections).await {
+            let (stream, address) = self.accept_one(listener, connections).await;
+            let open = OpenGuard::new(&self.shared.metrics, place);
+            // Fails only if the client has already gone.
+            let Ok(local) = stream.set_nodelay(true).and_then(|()| stream.local_addr()) else { continue };
+            let peer = Peer::new(address, local);
+            connections.spawn(connection::run(Arc::clone(&self.shared), stream, peer, open, handler.clone()));
+        }
+    }
+
+    /// Waits for a place among the connections allowed: one client more waits in the kernel's backlog.
+    async fn place(&self, connections: &mut JoinSet<()>) -> Result<OwnedSemaphorePermit, tokio::sync::AcquireError> {
+        let place = Arc::clone(&self.places).acquire_owned();
+        tokio::pin!(place);
+        loop {
+            tokio::select! {
+                biased;
+                Some(ended) = connections.join_next() => self.reap(ended),
+                place = &mut place => return place,
+            }
+        }
+    }
+
+    /// The next connection, however many accepts fail before it.
+    async fn accept_one(&self, listener: &TcpListener, connections: &mut JoinSet<()>) -> (TcpStream, SocketAddr) {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            let error = tokio::select! {
+                biased;
+                Some(ended) = connections.join_next() => {
+                    self.reap(ended);
+                    continue;
+                }
+                accepted = listener.accept() => match accepted {
+                    Ok(accepted) => return accepted,
+                    Err(error) => error,
+                },
+            };
+            self.shared.metrics.accept_errors.inc();
+            if is_the_clients(&error) {
+                continue;
+            }
+            tracing::warn!(%error, retry_in = ?backoff, "cannot accept a connection");
+            sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    fn reap(&self, ended: Result<(), JoinError>) {
+        if ended.is_err_and(|error| error.is_panic()) {
+            self.shared.metrics.panics.inc();
+            tracing::error!("a client connection ended in a panic");
+        }
+    }
+
+    async fn drain(&self, mut connections: JoinSet<()>) {
+        self.shared.draining.store(true, Ordering::Release);
+        self.shared.drain.cancel();
+        let all = async {
+            while let Some(ended) = connections.join_next().await {
+                self.reap(ended);
+            }
+        };
+        if timeout(self.shared.config.drain_timeout, all).await.is_err() {
+            tracing::warn!(
+                connections = connections.len(),
+                "requests still under way after the drain time-out are cut"
+            );
+            connections.shutdown().await;
+        }
+    }
+}
+
+/// Errors of the connection that was to be accepted, not of the listener: the next may be fine at once.
+fn is_the_clients(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
