@@ -1,0 +1,91 @@
+//! A response to POST that says it is what GET would get: `Content-Location` naming the target itself, and explicit
+//! freshness (RFC 9110 section 9.3.3). It is stored for GET while it goes to the client.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, StatusCode, header};
+
+use super::{
+    Cache,
+    asked::Asked,
+    body::Body,
+    call::{Answer, Outgoing},
+    failure::Failure,
+    fetch::Fetch,
+    fill::{Fill, Settled},
+    hit,
+    outcome::{Forward, Outcome},
+    route::{Class, Route},
+    target::Target,
+};
+use crate::{
+    object::{scope::Position, time::Timestamp},
+    origin::OriginResponse,
+};
+
+/// The POST that was answered.
+pub(super) struct Posted<O> {
+    pub(super) route: Arc<Route>,
+    pub(super) target: Target,
+    pub(super) headers: HeaderMap,
+    pub(super) outgoing: O,
+    /// Position of the purge log before it left.
+    pub(super) stamp: Position,
+    pub(super) requested: Timestamp,
+}
+
+/// Whether the response to a POST stands for what GET of the same URL would get.
+pub(super) fn stands_for_get(route: &Route, target: &Target, method: &Method, response: &OriginResponse) -> bool {
+    let location = response.headers.get(header::CONTENT_LOCATION).and_then(|value| value.to_str().ok());
+    let same = |other: &Target| other.path == target.path && other.query == target.query;
+    *method == Method::POST
+        && response.status == StatusCode::OK
+        && route.class(&Method::GET) == Class::Get
+        && location.and_then(|location| target.relative(location)).is_some_and(|other| same(&other))
+}
+
+impl Cache {
+    /// Answers the POST, and stores its response for GET where it may be stored.
+    pub(super) async fn adopt<O: Outgoing>(
+        &self,
+        posted: Posted<O>,
+        response: OriginResponse,
+    ) -> Result<Answer, Arc<Failure>> {
+        let Posted { route, target, headers, outgoing, stamp, requested } = posted;
+        let primary = target.key(&route, self.secret(), &headers, Class::Get, None);
+        let fill = Fill::new(stamp, target.scopes(&primary), self.new_growing());
+        let reader = fill.reader().ok_or(Failure::GivenUp)?;
+        let directives = self.directives(&route, &headers, Asked::of(&headers));
+        let fetch = Fetch {
+            cache: self.clone(),
+            route,
+            target,
+            primary,
+            method: Method::GET,
+            client: headers,
+            body: None,
+            directives,
+            outgoing: Arc::new(outgoing),
+            candidate: None,
+            completing: None,
+            part: false,
+            fill: Arc::clone(&fill),
+            permit: None,
+        };
+        tokio::spawn(fetch.adopt(response, requested));
+        let outcome = Outcome::forwarded(Forward::Method);
+        match fill.head(|_| ()).await {
+            Settled::Shared(shared) => {
+                let outcome = Outcome { stored: true, ..outcome };
+                let mut fields = shared.fields.clone();
+                fields.append(super::CACHE_STATUS, outcome.cache_status(self.name()));
+                let response = hit::respond(shared.status, fields, Body::Growing(reader));
+                Ok(Answer { response, outcome })
+            }
+            _ => match fill.take_direct() {
+                Some(response) => Ok(self.direct(response, outcome)),
+                None => Err(Arc::new(Failure::GivenUp)),
+            },
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What the proxy asks of the cache, and what it gets.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, uri::PathAndQuery};
+
+use super::{body::Body, outcome::Outcome, route::Route, target::Target};
+use crate::origin::{self, RequestBody, Upstream};
+
+/// A request, as far as the cache needs it.
+pub struct Call<O> {
+    /// The route it falls on.
+    pub route: Arc<Route>,
+    /// What it asks for.
+    pub target: Target,
+    /// Its method.
+    pub method: Method,
+    /// Its fields, as the client sent them.
+    pub headers: HeaderMap,
+    /// Its content.
+    pub body: RequestBody,
+    /// How it leaves, if it does.
+    pub outgoing: O,
+}
+
+/// How a request leaves for its origin. Asked only when it does: a hit never pays for it.
+pub trait Outgoing: Send + Sync + 'static {
+    /// The request as the origin gets it: end-to-end fields of the client, and what a proxy adds.
+    ///
+    /// # Errors
+    /// Where there is no origin to send it to (too many hosts under way, a target that may not be reached).
+    fn departure(&self, client: &HeaderMap) -> Result<Departure, origin::Error>;
+
+    /// Passes an interim response on to the client that waits.
+    fn interim(&self, status: StatusCode, fields: &HeaderMap);
+}
+
+impl<O: Outgoing> Outgoing for Arc<O> {
+    fn departure(&self, client: &HeaderMap) -> Result<Departure, origin::Error> {
+        (**self).departure(client)
+    }
+
+    fn interim(&self, status: StatusCode, fields: &HeaderMap) {
+        (**self).interim(status, fields);
+    }
+}
+
+/// A request on its way to the origin.
+pub struct Departure {
+    /// Where to.
+    pub upstream: Upstream,
+    /// What for, as the origin names it.
+    pub path_and_query: PathAndQuery,
+    /// `Host`, where it is not the upstream's own.
+    pub host: Option<HeaderValue>,
+    /// End-to-end fields.
+    pub headers: HeaderMap,
+}
+
+/// An answer, and how it came about.
+pub struct Answer {
+    /// The response, `Cache-Status` included.
+    pub response: Response<Body>,
+    /// The decision.
+    pub outcome: Outcome,
+}

@@ -1,0 +1,28 @@
+//! Now, as the cache counts it: the wall clock read once at start, plus monotonic time since.
+//!
+//! A step of the wall clock neither expires nor revives an entry, and tests that pause time pause this clock too.
+
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use crate::object::time::Timestamp;
+
+/// A clock; copies show the same time.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    base: Timestamp,
+    start: Instant,
+}
+
+impl Clock {
+    /// Starts from the wall clock.
+    pub fn start() -> Self {
+        Self { base: SystemTime::now().into(), start: Instant::now() }
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        self.base.plus(self.start.elapsed())
+    }
+}

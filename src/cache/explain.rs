@@ -1,0 +1,276 @@
+//! Why a request is answered as it is: the key and its parts, what the tiers hold, the arithmetic of freshness.
+
+use http::{HeaderMap, Method};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    Cache,
+    asked::Asked,
+    decide::Found,
+    route::{Class, Partition, Route},
+    target::Target,
+};
+use crate::{
+    object::{
+        entry::Entry,
+        freshness::Flags,
+        key::Key,
+        reuse::{self, Reuse},
+        scope::Scope,
+        time::Timestamp,
+    },
+    purge::Standing,
+    store::Slot,
+};
+
+/// Variants listed; the rest is counted.
+const VARIANTS_SHOWN: usize = 64;
+
+/// The whole decision on one request.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Explanation {
+    /// The URL as the gateway understands it.
+    pub url: String,
+    /// Route it falls on.
+    pub route: String,
+    /// One sentence: what would happen to this request now.
+    pub verdict: String,
+    /// How the method takes part in caching.
+    pub class: String,
+    /// Primary key.
+    pub key: String,
+    /// What the key is made of, in order.
+    pub key_parts: Vec<KeyPart>,
+    /// What L1 holds under the key.
+    pub l1: Option<Stored>,
+    /// The variants of the key, where there are some.
+    pub variants: Vec<Stored>,
+    /// A fill of the key is under way.
+    pub filling: bool,
+    /// Position of the purge log.
+    pub purge_position: u64,
+}
+
+/// One field of a key.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct KeyPart {
+    /// What it is.
+    pub name: String,
+    /// Its value; of a credential only that there is one.
+    pub value: Option<String>,
+}
+
+/// A stored response.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Stored {
+    /// Its key: the primary one, or a variant's.
+    pub key: String,
+    /// `entry`, `part`, `variants` or `hit-for-miss`.
+    pub kind: String,
+    /// Status of the stored response.
+    pub status: Option<u16>,
+    /// Bytes of its content.
+    pub body_bytes: Option<u64>,
+    /// Times it was served.
+    pub hits: Option<u32>,
+    /// Milliseconds the origin took for it.
+    pub fill_millis: Option<u32>,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Its freshness.
+    pub freshness: Option<FreshnessArithmetic>,
+    /// How the purge log sees it: `untouched`, `soft` or `hard`.
+    pub standing: Option<String>,
+    /// Position of the purge log when its request left.
+    pub stamp: Option<u64>,
+    /// Until when nothing is expected to be stored, in seconds from now.
+    pub hit_for_miss_seconds: Option<f64>,
+}
+
+/// RFC 9111 section 4.2 in numbers, in seconds.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct FreshnessArithmetic {
+    /// Current age.
+    pub age: f64,
+    /// Freshness lifetime.
+    pub lifetime: f64,
+    /// Lifetime left; negative: so long stale.
+    pub ttl: f64,
+    /// What it may be served stale for while a refresh runs, from now.
+    pub stale_while_revalidate: f64,
+    /// What it may be served stale for if the origin fails, from now.
+    pub stale_if_error: f64,
+    /// Where the lifetime comes from: `explicit`, `heuristic` or `configured`.
+    pub source: String,
+    /// `no-cache`: validated on every use.
+    pub no_cache: bool,
+    /// Never served stale.
+    pub must_revalidate: bool,
+}
+
+impl Cache {
+    /// Explains what a request of `method` for `target` with these fields would meet now.
+    pub fn explain(&self, route: &Route, target: &Target, method: &Method, headers: &HeaderMap) -> Explanation {
+        let now = self.now();
+        let class = route.class(method);
+        let key = self.primary_key(route, target, headers);
+        let (l1, variants) = self.held(&key, now);
+        Explanation {
+            url: target.url(),
+            route: route.name.to_string(),
+            verdict: self.verdict_on(route, &key, class, headers, now),
+            class: class.as_str().to_owned(),
+            key: key.to_string(),
+            key_parts: key_parts(route, target, headers),
+            l1,
+            variants,
+            filling: self.flight().running(&key).is_some(),
+            purge_position: self.purge_log().position().number(),
+        }
+    }
+
+    /// The primary key of a GET with these fields.
+    pub fn primary_key(&self, route: &Route, target: &Target, headers: &HeaderMap) -> Key {
+        target.key(route, self.secret(), headers, Class::Get, None)
+    }
+
+    /// URLs of stored responses that any of `scopes` names, the most served first.
+    pub fn popular(&self, scopes: &[Scope], max: usize) -> Vec<String> {
+        let mut found = Vec::new();
+        self.l1().for_each(&mut |_, slot| {
+            if let Slot::Entry(entry) = slot
+                && entry.part.is_none()
+                && entry.scopes.iter().any(|scope| scopes.contains(scope))
+            {
+                found.push((entry.hits.load(std::sync::atomic::Ordering::Relaxed), entry.url.clone()));
+            }
+        });
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        found.dedup_by(|a, b| a.1 == b.1);
+        found.into_iter().take(max).map(|(_, url)| url.into_string()).collect()
+    }
+
+    fn held(&self, key: &Key, now: Timestamp) -> (Option<Stored>, Vec<Stored>) {
+        let Some(slot) = self.l1().lookup(key) else { return (None, Vec::new()) };
+        let variants = match &slot {
+            Slot::Variants(variants) => variants
+                .iter()
+                .take(VARIANTS_SHOWN)
+                .filter_map(|variant| Some(self.stored(variant.key(), &self.l1().lookup(variant.key())?, now)))
+                .collect(),
+            _ => Vec::new(),
+        };
+        (Some(self.stored(key, &slot, now)), variants)
+    }
+
+    fn stored(&self, key: &Key, slot: &Slot, now: Timestamp) -> Stored {
+        let empty = Stored {
+            key: key.to_string(),
+            kind: String::new(),
+            status: None,
+            body_bytes: None,
+            hits: None,
+            fill_millis: None,
+            tags: Vec::new(),
+            freshness: None,
+            standing: None,
+            stamp: None,
+            hit_for_miss_seconds: None,
+        };
+        match slot {
+            Slot::Variants(_) => Stored { kind: "variants".to_owned(), ..empty },
+            Slot::HitForMiss(until) => Stored {
+                kind: "hit-for-miss".to_owned(),
+                hit_for_miss_seconds: Some(until.since(now).as_secs_f64()),
+                ..empty
+            },
+            Slot::Entry(entry) => Stored {
+                kind: if entry.part.is_some() { "part" } else { "entry" }.to_owned(),
+                status: Some(entry.head.status.as_u16()),
+                body_bytes: Some(entry.body.len() as u64),
+                hits: Some(entry.hits.load(std::sync::atomic::Ordering::Relaxed)),
+                fill_millis: Some(entry.fill_millis),
+                tags: entry.tags.split_whitespace().map(str::to_owned).collect(),
+                freshness: Some(arithmetic(entry, now)),
+                standing: Some(standing(self.purge_log().verdict(entry.stamp, &entry.scopes)).to_owned()),
+                stamp: Some(entry.stamp.number()),
+                ..empty
+            },
+        }
+    }
+
+    fn verdict_on(&self, route: &Route, key: &Key, class: Class, headers: &HeaderMap, now: Timestamp) -> String {
+        if route.bypass() {
+            return "passed on: the route bypasses the cache".to_owned();
+        }
+        if class == Class::Other {
+            return "passed on: the method is not answered from the cache".to_owned();
+        }
+        let directives = self.directives(route, headers, Asked::of(headers));
+        if directives.no_store {
+            return "passed on: the request says no-store".to_owned();
+        }
+        match self.find(route, key, headers, now) {
+            Found::Nothing => "forwarded: nothing is stored under the key".to_owned(),
+            Found::OtherVariant(_) => "forwarded: other variants are stored, this one is not".to_owned(),
+            Found::HitForMiss => "forwarded side by side: the key proved not storable lately".to_owned(),
+            Found::Entry { entry, soft } => match reuse::reuse(&entry.freshness, now, &directives, soft) {
+                Reuse::Fresh => "hit: a fresh response is stored".to_owned(),
+                Reuse::Stale => "hit: stale, and the request accepts that".to_owned(),
+                Reuse::StaleWhileRevalidate => "hit: stale, refreshed behind the answer".to_owned(),
+                Reuse::Revalidate(why) => format!("validated with the origin: {}", why.as_str()),
+            },
+        }
+    }
+}
+
+fn arithmetic(entry: &Entry, now: Timestamp) -> FreshnessArithmetic {
+    let freshness = &entry.freshness;
+    let source = match freshness.flags {
+        flags if flags.has(Flags::HEURISTIC) => "heuristic",
+        flags if flags.has(Flags::CONFIGURED) => "configured",
+        _ => "explicit",
+    };
+    FreshnessArithmetic {
+        age: freshness.age(now).as_secs_f64(),
+        lifetime: freshness.lifetime().as_secs_f64(),
+        ttl: freshness.ttl(now).as_secs_f64() - now.since(freshness.fresh_until).as_secs_f64(),
+        stale_while_revalidate: freshness.swr_until.since(now).as_secs_f64(),
+        stale_if_error: freshness.sie_until.since(now).as_secs_f64(),
+        source: source.to_owned(),
+        no_cache: freshness.flags.has(Flags::NO_CACHE),
+        must_revalidate: freshness.flags.has(Flags::MUST_REVALIDATE),
+    }
+}
+
+fn standing(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Untouched => "untouched",
+        Standing::Soft => "soft",
+        Standing::Hard => "hard",
+    }
+}
+
+fn key_parts(route: &Route, target: &Target, headers: &HeaderMap) -> Vec<KeyPart> {
+    let part = |name: &str, value: Option<String>| KeyPart { name: name.to_owned(), value };
+    let mut parts = vec![
+        part("route", Some(route.name.to_string())),
+        part("site", Some(target.site.to_string())),
+        part("scheme", Some(target.scheme.to_owned())),
+        part("path", Some(target.path.to_string())),
+        part("query", target.query.as_deref().map(str::to_owned)),
+    ];
+    if let Partition::Field(name) = &route.partition {
+        let value = if headers.contains_key(name) { "a keyed hash of its value" } else { "absent" };
+        parts.push(part(&format!("partition by {name}"), Some(value.to_owned())));
+    }
+    for name in &route.key_headers {
+        let value = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        parts.push(part(&format!("field {name}"), value));
+    }
+    for cookie in &route.policy.key_cookies {
+        parts.push(part(&format!("cookie {cookie}"), None));
+    }
+    parts
+}

@@ -1,0 +1,56 @@
+//! Why no answer, or no complete answer, could be given.
+
+use http::StatusCode;
+
+use crate::origin;
+
+/// A failure as a client sees it; shared by all that waited for the same fill.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The origin could not be reached, or broke off.
+    #[error(transparent)]
+    Origin(#[from] origin::Error),
+    /// `only-if-cached`, and it is not (RFC 9111 section 5.2.1.7).
+    #[error("the request asks for a stored response only, and none can be used")]
+    OnlyIfCached,
+    /// The file that held the older part of the body cannot be read.
+    #[error("the part of the body that was spilled to a file cannot be read back")]
+    Spill,
+    /// The fill was given up: nobody reads it and it cannot be stored.
+    #[error("the transfer was given up")]
+    GivenUp,
+    /// The content of the request broke off before it could be sent.
+    #[error("the content of the request broke off")]
+    RequestBody(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Failure {
+    /// Status of the answer, where one can still be given.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Origin(error) => error.status(),
+            Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
+            Self::Spill | Self::GivenUp => StatusCode::BAD_GATEWAY,
+            Self::RequestBody(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// `error` parameter of Proxy-Status (RFC 9209 section 2.3), where one fits.
+    pub fn proxy_status(&self) -> Option<&'static str> {
+        match self {
+            Self::Origin(error) => Some(error.proxy_status()),
+            Self::OnlyIfCached => None,
+            Self::Spill => Some("proxy_internal_error"),
+            Self::GivenUp => Some("connection_terminated"),
+            Self::RequestBody(_) => Some("http_request_error"),
+        }
+    }
+
+    /// Short name for metrics and logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::OnlyIfCached => "only_if_cached",
+            _ => self.proxy_status().unwrap_or("other"),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Answers from what is stored: whole, in part, or as 304 (RFC 9110 sections 13 and 14, RFC 9111 section 4).
+
+use std::{ops::RangeInclusive, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+
+use super::{asked::Asked, body::Body, fill::Shared, growing::Reader, outcome::Outcome};
+use crate::object::{
+    conditional::{self, Precondition},
+    entry::Entry,
+    head::Head,
+    range::{self, ContentRange, Wanted},
+    time::Timestamp,
+    validators::Validators,
+};
+
+/// What of the request the answer depends on.
+pub(super) struct Asking<'a> {
+    pub(super) method: &'a Method,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) asked: Asked,
+}
+
+/// An answer from an entry.
+pub(super) fn from_entry(
+    entry: &Arc<Entry>,
+    reader: &Asking<'_>,
+    outcome: &Outcome,
+    name: &str,
+    now: Timestamp,
+) -> Response<Body> {
+    entry.served();
+    let mut fields = entry.head.to_map();
+    fields.insert(header::AGE, age(entry, now));
+    fields.append(super::CACHE_STATUS, outcome.cache_status(name));
+    let plain = !reader.asked.conditions && !reader.asked.range;
+    if plain && entry.part.is_none() && *reader.method != Method::HEAD {
+        return respond(entry.head.status, fields, Body::Full(entry.body.clone()));
+    }
+    let content = Content::Stored(entry.body.clone(), entry.part);
+    shaped(&entry.head, &entry.validators, fields, content, reader)
+}
+
+/// An answer from a response whose body is still arriving.
+pub(super) fn from_shared(shared: &Shared, body: Reader, reader: &Asking<'_>, fields: HeaderMap) -> Response<Body> {
+    if shared.part || (!reader.asked.conditions && !reader.asked.range) {
+        let body = body.at_once().map_or_else(|| Body::Growing(body), Body::Full);
+        return respond(shared.status, fields, body);
+    }
+    let head = Head::new(shared.status, &shared.fields);
+    shaped(&head, &shared.validators, fields, Content::Growing(body, shared.length), reader)
+}
+
+/// Content to take an answer's bytes from.
+enum Content {
+    Stored(Bytes, Option<ContentRange>),
+    Growing(Reader, Option<u64>),
+}
+
+fn shaped(
+    head: &Head,
+    validators: &Validators,
+    mut fields: HeaderMap,
+    content: Content,
+    reader: &Asking<'_>,
+) -> Response<Body> {
+    if reader.asked.conditions {
+        match conditional::evaluate(reader.headers, reader.method, head, validators) {
+            Precondition::NotModified => return not_modified(head, &fields),
+            // Conditions for the origin alone have been passed to it before anything was looked up.
+            Precondition::Send | Precondition::Origin => {}
+        }
+    }
+    match content {
+        Content::Stored(body, Some(part)) => from_part(head, validators, fields, body, part, reader),
+        Content::Stored(body, None) if *reader.method == Method::HEAD => {
+            fields.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(body.len()));
+            respond(head.status, fields, Body::Empty)
+        }
+        Content::Stored(body, None) => {
+            let len = body.len() as u64;
+            ranged(
+                head,
+                validators,
+                fields,
+                Some(len),
+                reader,
+                |wanted| match wanted {
+                    None => Body::Full(body.clone()),
+                    Some(wanted) => Body::Full(range::slice(&body, &wanted)),
+                },
+                Some(&body),
+            )
+        }
+        Content::Growing(growing, length) => {
+            let mut growing = Some(growing);
+            ranged(
+                head,
+                validators,
+                fields,
+                length,
+                reader,
+                |wanted| match (wanted, growing.take()) {
+                    (None, Some(reader)) => reader.at_once().map_or_else(|| Body::Growing(reader), Body::Full),
+                    (Some(wanted), Some(reader)) => Body::Growing(reader.only(*wanted.start(), *wanted.end())),
+                    (_, None) => Body::Empty,
+                },
+                None,
+            )
+        }
+    }
+}
+
+/// Range handling over content of a known length; `whole` is needed for several ranges at once.
+fn ranged(
+    head: &Head,
+    validators: &Validators,
+    mut fields: HeaderMap,
+    length: Option<u64>,
+    reader: &Asking<'_>,
+    mut body: impl FnMut(Option<RangeInclusive<u64>>) -> Body,
+    whole: Option<&Bytes>,
+) -> Response<Body> {
+    let (Some(length), true) =
+        (length, reader.asked.range && head.status == StatusCode::OK && *reader.method == Method::GET)
+    else {
+        return respond(head.status, fields, body(None));
+    };
+    match range::wanted(reader.headers, reader.method, validators, length) {
+        Wanted::All => respond(head.status, fields, body(None)),
+        Wanted::One(wanted) => {
+            partial_fields(&mut fields, &ContentRange::new(&wanted, length));
+            respond(StatusCode::PARTIAL_CONTENT, fields, body(Some(wanted)))
+        }
+        Wanted::Many(wanted) => match whole {
+            Some(whole) => {
+                let multipart = range::multipart(whole, &wanted, head.get(&header::CONTENT_TYPE), seed());
+                fields.insert(header::CONTENT_TYPE, multipart.content_type);
+                fields.insert(header::CONTENT_LENGTH, HeaderValue::from(multipart.length));
+                respond(StatusCode::PARTIAL_CONTENT, fields, Body::Segments(multipart.segments.into()))
+            }
+            None => respond(head.status, fields, body(None)),
+        },
+        Wanted::Unsatisfiable => {
+            fields.remove(header::CONTENT_LENGTH);
+            fields.remove(header::CONTENT_TYPE);
+            fields.insert(header::CONTENT_RANGE, ContentRange::unsatisfied(length));
+            respond(StatusCode::RANGE_NOT_SATISFIABLE, fields, Body::Empty)
+        }
+    }
+}
+
+/// An answer from a stored part, which has been found to cover what is wanted.
+fn from_part(
+    head: &Head,
+    validators: &Validators,
+    mut fields: HeaderMap,
+    body: Bytes,
+    part: ContentRange,
+    reader: &Asking<'_>,
+) -> Response<Body> {
+    match range::from_part(reader.headers, reader.method, validators, &part, body.len()) {
+        Some(cut) => {
+            partial_fields(&mut fields, &cut.content_range);
+            respond(StatusCode::PARTIAL_CONTENT, fields, Body::Full(body.slice(cut.body)))
+        }
+        None => respond(head.status, fields, Body::Full(body)),
+    }
+}
+
+fn partial_fields(fields: &mut HeaderMap, part: &ContentRange) {
+    fields.insert(header::CONTENT_RANGE, part.value());
+    fields.insert(header::CONTENT_LENGTH, HeaderValue::from(part.length()));
+}
+
+/// A 304 with what of `fields` a 304 carries, and what the gateway says of itself.
+fn not_modified(head: &Head, fields: &HeaderMap) -> Response<Body> {
+    let mut kept = conditional::not_modified_fields(head);
+    for name in [header::AGE, super::CACHE_STATUS] {
+        for value in fields.get_all(&name) {
+            kept.append(&name, value.clone());
+        }
+    }
+    respond(StatusCode::NOT_MODIFIED, kept, Body::Empty)
+}
+
+/// What keeps the boundary of a multipart answer from being foreseen by whoever wrote the content.
+fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    // Without randomness the boundary can be foreseen, and nothing else is wrong with it.
+    let _ = getrandom::fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
+fn age(entry: &Entry, now: Timestamp) -> HeaderValue {
+    HeaderValue::from(entry.freshness.age(now).as_secs())
+}
+
+pub(super) fn respond(status: StatusCode, fields: HeaderMap, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = fields;
+    response
+}

@@ -1,0 +1,98 @@
+//! Requests the cache does not answer: passed to the origin, and what their success invalidates.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, StatusCode, header};
+use tokio::sync::mpsc;
+
+use super::{
+    Cache,
+    adopt::{self, Posted},
+    body::Body,
+    call::{Answer, Call, Departure, Outgoing},
+    failure::Failure,
+    fill::InterimHead,
+    hit,
+    outcome::{Forward, Outcome},
+    route::Route,
+    target::Target,
+};
+use crate::{
+    object::fields,
+    origin::{OriginRequest, OriginResponse, RequestBody},
+};
+
+/// Interim responses on their way to the client; more than it takes are dropped.
+const INTERIMS_QUEUED: usize = 16;
+
+impl Cache {
+    /// Passes a request on, its content streamed both ways.
+    pub(super) async fn pass<O: Outgoing>(&self, call: Call<O>, forward: Forward) -> Result<Answer, Arc<Failure>> {
+        let Call { route, target, method, headers, body, outgoing } = call;
+        let (stamp, requested) = (self.purge_log().position(), self.now());
+        let mut response = self.send(&outgoing, &method, &headers, body).await?;
+        fields::strip_hop_by_hop(&mut response.headers);
+        self.rewrite_response(&route, &mut response.headers);
+        if !method.is_safe() && method.as_str() != "QUERY" && invalidates(response.status) {
+            self.invalidate(&route, &target, &headers, &response.headers).await;
+        }
+        if forward == Forward::Method && adopt::stands_for_get(&route, &target, &method, &response) {
+            return self.adopt(Posted { route, target, headers, outgoing, stamp, requested }, response).await;
+        }
+        self.hide_tags(&route, &mut response.headers);
+        Ok(self.direct(response, Outcome::forwarded(forward)))
+    }
+
+    /// An answer straight from the origin.
+    pub fn direct(&self, response: OriginResponse, outcome: Outcome) -> Answer {
+        let mut fields = response.headers;
+        fields.append(super::CACHE_STATUS, outcome.cache_status(self.name()));
+        let response = hit::respond(response.status, fields, Body::Origin(Box::new(response.body)));
+        Answer { response, outcome }
+    }
+
+    /// Sends a request and hands interim responses on while it waits.
+    pub(super) async fn send<O: Outgoing>(
+        &self,
+        outgoing: &O,
+        method: &Method,
+        client: &HeaderMap,
+        body: RequestBody,
+    ) -> Result<OriginResponse, Arc<Failure>> {
+        let departure = outgoing.departure(client).map_err(|error| Arc::new(error.into()))?;
+        let Departure { upstream, path_and_query, host, headers } = departure;
+        let (interims, mut arriving) = mpsc::channel(INTERIMS_QUEUED);
+        let interim = move |status, fields: &HeaderMap| {
+            // A hint: one that finds no room is not missed.
+            let _ = interims.try_send(InterimHead { status, fields: fields.clone() });
+        };
+        let interim: Option<crate::origin::Interim> = Some(Arc::new(interim));
+        let request =
+            OriginRequest { method: method.clone(), path_and_query, host, headers, body, interim, upgrade: false };
+        let sending = self.origins().send(&upstream, request);
+        tokio::pin!(sending);
+        loop {
+            tokio::select! {
+                biased;
+                Some(interim) = arriving.recv() => outgoing.interim(interim.status, &interim.fields),
+                response = &mut sending => return response.map_err(|error| Arc::new(error.into())),
+            }
+        }
+    }
+
+    /// What a successful unsafe request makes invalid: its URL, and those in `Location` and `Content-Location` where
+    /// they are of the same site (RFC 9111 section 4.4).
+    async fn invalidate(&self, route: &Route, target: &Target, request: &HeaderMap, response: &HeaderMap) {
+        self.forget(route, target, request).await;
+        for name in [header::LOCATION, header::CONTENT_LOCATION] {
+            if let Some(other) = response.get(name).and_then(|value| target.relative(value.to_str().ok()?)) {
+                self.forget(route, &other, request).await;
+            }
+        }
+    }
+}
+
+/// A success or a redirection (RFC 9111 section 4.4); 304 is neither to an unsafe request.
+fn invalidates(status: StatusCode) -> bool {
+    status.is_success() || status.is_redirection()
+}

@@ -1,0 +1,156 @@
+//! What the cache knows of a route: its policy in the form the decisions need.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderName, HeaderValue, Method};
+
+use super::config::{Mode, Policy, Query};
+use crate::object::verdict::{RuleMode, Rules};
+
+/// Whose responses are kept apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Partition {
+    /// Nobody's: what is storable is shared.
+    None,
+    /// By the value of a request field (a credential, a tenant's name).
+    Field(HeaderName),
+}
+
+/// Header fields set and removed on responses before they are stored.
+#[derive(Debug, Clone, Default)]
+pub struct ResponseRules {
+    /// Set, replacing what is there.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    /// Removed.
+    pub remove: Vec<HeaderName>,
+}
+
+/// A route as the cache sees it.
+#[derive(Debug)]
+pub struct Route {
+    /// Name; part of every key.
+    pub name: Arc<str>,
+    /// The identity its URLs share whatever authority a client names; `None` where the authority decides.
+    pub site: Option<Arc<str>>,
+    /// As configured.
+    pub policy: Policy,
+    /// See [`ResponseRules`].
+    pub response: ResponseRules,
+    /// See [`Partition`].
+    pub partition: Partition,
+    /// What decides on storing.
+    pub rules: Rules,
+    pub(super) tag_fields: Box<[HeaderName]>,
+    pub(super) key_headers: Box<[HeaderName]>,
+    methods: Methods,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Methods {
+    get: bool,
+    head: bool,
+    query: bool,
+    post: bool,
+}
+
+/// How a request takes part in caching.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// GET: answered from the cache, stored.
+    Get,
+    /// HEAD: answered from what GET stored.
+    Head,
+    /// QUERY (RFC 10008), and POST where the route says so: the body is part of the key.
+    WithBody,
+    /// Not answered from the cache.
+    Other,
+}
+
+impl Class {
+    /// As explanations call it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Head => "head",
+            Self::WithBody => "with-body",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl Route {
+    /// From a policy that the configuration has validated.
+    pub fn new(name: &str, site: Option<Arc<str>>, policy: Policy, response: ResponseRules) -> Self {
+        let names = |list: &[String]| list.iter().filter_map(|name| name.parse().ok()).collect();
+        Self {
+            name: name.into(),
+            site,
+            response,
+            partition: partition(&policy.partition),
+            rules: rules(&policy),
+            tag_fields: names(&policy.tag_fields),
+            key_headers: names(&policy.key_headers),
+            methods: methods(&policy.methods),
+            policy,
+        }
+    }
+
+    /// How a request with this method takes part in caching.
+    pub fn class(&self, method: &Method) -> Class {
+        match *method {
+            Method::GET if self.methods.get => Class::Get,
+            Method::HEAD if self.methods.head => Class::Head,
+            Method::POST if self.methods.post => Class::WithBody,
+            ref other if self.methods.query && other.as_str() == "QUERY" => Class::WithBody,
+            _ => Class::Other,
+        }
+    }
+
+    pub(super) fn bypass(&self) -> bool {
+        self.policy.mode == Mode::Bypass
+    }
+
+    /// Whether one URL can have several keys, variants and request content aside.
+    pub(super) fn keys_hold_more(&self) -> bool {
+        let policy = &self.policy;
+        let by_query = policy.query != Query::AsSent;
+        by_query || self.partition != Partition::None || !self.key_headers.is_empty() || !policy.key_cookies.is_empty()
+    }
+
+    pub(super) fn object_bytes_max(&self) -> u64 {
+        self.policy.object_bytes_max.as_u64()
+    }
+
+    pub(super) fn hit_for_miss_ttl(&self) -> Duration {
+        self.policy.hit_for_miss_ttl
+    }
+}
+
+fn partition(text: &str) -> Partition {
+    match text {
+        "authorization" => Partition::Field(http::header::AUTHORIZATION),
+        _ => match text.strip_prefix("header:").and_then(|name| name.parse().ok()) {
+            Some(name) => Partition::Field(name),
+            None => Partition::None,
+        },
+    }
+}
+
+fn methods(list: &[String]) -> Methods {
+    let has = |name: &str| list.iter().any(|method| method == name);
+    Methods { get: has("GET"), head: has("HEAD"), query: has("QUERY"), post: has("POST") }
+}
+
+fn rules(policy: &Policy) -> Rules {
+    Rules {
+        mode: if policy.mode == Mode::Force { RuleMode::Force } else { RuleMode::Standard },
+        default_ttl: policy.default_ttl,
+        ttl_max: policy.ttl_max,
+        heuristic_fraction: policy.heuristic_fraction,
+        heuristic_max: policy.heuristic_max,
+        status_ttl: policy.status_ttl.clone(),
+        stale_while_revalidate: policy.stale_while_revalidate,
+        stale_if_error: policy.stale_if_error,
+        keep: policy.keep,
+    }
+}

@@ -1,0 +1,201 @@
+//! What a request asks for, as the cache names it: the parts of its key, and its URL.
+
+use std::{borrow::Cow, fmt::Write, sync::Arc};
+
+use http::{HeaderMap, Method, header};
+
+use super::{
+    config::Query,
+    route::{Class, Partition, Route},
+};
+use crate::object::{
+    key::{Key, KeyBuilder},
+    path::normalise_path,
+    scope::Scope,
+};
+
+/// Scheme, authority, path and query of a request, normalised; and the site that its key and scopes name.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// `http` or `https`: how the client came.
+    pub scheme: &'static str,
+    /// Host and port as the client named them, lower-case, default port left out.
+    pub authority: Arc<str>,
+    /// Path as the client wrote it. Keys hold these very bytes: were `/a/../b` stored as `/b`, whoever gets an origin
+    /// to answer the one differently could put that answer in the place of the other.
+    pub path: Arc<str>,
+    /// Path with dot segments and needless percent-encoding resolved, as purges name it: here too much is safe.
+    pub normal_path: Arc<str>,
+    /// Query as sent, without `?`.
+    pub query: Option<Arc<str>>,
+    /// What keys and scopes name: the route's own site, or scheme and authority.
+    pub site: Arc<str>,
+}
+
+impl Target {
+    /// The site of an authority where the route has none of its own.
+    pub fn site_of(scheme: &str, authority: &str) -> Arc<str> {
+        format!("{scheme}://{authority}").into()
+    }
+
+    /// From the parts of a request; `normal` is the normalised `path`.
+    pub fn new(
+        route: &Route,
+        scheme: &'static str,
+        authority: &str,
+        path: &str,
+        normal: &str,
+        query: Option<&str>,
+    ) -> Self {
+        let path: Arc<str> = path.into();
+        let normal_path = if *path == *normal { Arc::clone(&path) } else { normal.into() };
+        let site = route.site.clone().unwrap_or_else(|| Self::site_of(scheme, authority));
+        Self { scheme, authority: authority.into(), path, normal_path, query: query.map(Into::into), site }
+    }
+
+    /// Of CONNECT, which names nothing but an authority.
+    pub fn of_authority(authority: &str) -> Self {
+        let empty: Arc<str> = "".into();
+        let (path, normal_path, site) = (Arc::clone(&empty), Arc::clone(&empty), empty);
+        Self { scheme: "https", authority: authority.into(), path, normal_path, query: None, site }
+    }
+
+    /// The URL as a client names it.
+    pub fn url(&self) -> String {
+        let mut url = String::with_capacity(self.authority.len() + self.path.len() + 16);
+        // Writing to a String cannot fail.
+        let _ = write!(url, "{}://{}{}", self.scheme, self.authority, self.path);
+        if let Some(query) = &self.query {
+            url.push('?');
+            url.push_str(query);
+        }
+        url
+    }
+
+    /// The primary key of a request for this.
+    pub fn key(&self, route: &Route, secret: &[u8; 32], request: &HeaderMap, class: Class, body: Option<&[u8]>) -> Key {
+        let mut key = KeyBuilder::new("http");
+        key.field(route.name.as_bytes()).field(self.site.as_bytes()).field(self.scheme.as_bytes());
+        key.field(self.path.as_bytes());
+        match route.policy.query {
+            Query::AsSent => key.optional(self.query.as_ref().map(|query| query.as_bytes())),
+            Query::Ignore => key.optional(None),
+            Query::Sorted => {
+                let sorted = self.query.as_ref().map(|query| sorted_query(query, &route.policy.query_without));
+                key.optional(sorted.as_deref().map(str::as_bytes))
+            }
+        };
+        partition(route, secret, request, |value| {
+            key.optional(value);
+        });
+        for name in &route.key_headers {
+            key.optional(combined(request, name).as_deref());
+        }
+        for cookie in &route.policy.key_cookies {
+            key.optional(cookie_value(request, cookie));
+        }
+        if class == Class::WithBody {
+            key.field(b"body").optional(request.get(header::CONTENT_TYPE).map(|value| value.as_bytes()));
+            key.optional(body);
+        }
+        key.finish()
+    }
+
+    /// What `reference`, a `Location` or `Content-Location`, names if it is of the same origin (RFC 9111 section 4.4).
+    pub fn relative(&self, reference: &str) -> Option<Self> {
+        let base = url::Url::parse(&self.url()).ok()?;
+        let other = base.join(reference).ok()?;
+        (other.origin() == base.origin()).then(|| Self {
+            path: other.path().into(),
+            normal_path: normalise_path(other.path()).into(),
+            query: other.query().map(Into::into),
+            ..self.clone()
+        })
+    }
+
+    /// Scopes known before the response is: everything, the site, the URL, the key, the path's prefixes.
+    pub fn scopes(&self, key: &Key) -> Vec<Scope> {
+        let url = Scope::url(&self.site, &self.normal_path, self.query.as_deref());
+        let mut scopes = vec![Scope::everything(), Scope::site(&self.site), url, Scope::key(key)];
+        scopes.extend(Scope::prefixes(&self.site, &self.normal_path));
+        scopes
+    }
+
+    /// The partition a request falls into, as tags are scoped by it; empty: shared.
+    pub fn partition(route: &Route, secret: &[u8; 32], request: &HeaderMap) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        partition(route, secret, request, |value| bytes.extend_from_slice(value.unwrap_or_default()));
+        bytes
+    }
+}
+
+/// The method under which a class is stored.
+pub(super) fn stored_method(class: Class, method: &Method) -> Method {
+    if class == Class::WithBody { method.clone() } else { Method::GET }
+}
+
+/// Gives `then` a keyed hash of what keeps this request's responses apart, so that no credential is written anywhere.
+fn partition(route: &Route, secret: &[u8; 32], request: &HeaderMap, then: impl FnOnce(Option<&[u8]>)) {
+    match &route.partition {
+        Partition::None => then(None),
+        Partition::Field(name) => match combined(request, name) {
+            None => then(Some(b"")),
+            Some(value) => then(Some(blake3::keyed_hash(secret, &value).as_bytes())),
+        },
+    }
+}
+
+/// All lines of a field as one value (RFC 9110 section 5.3).
+fn combined<'a>(request: &'a HeaderMap, name: &http::HeaderName) -> Option<Cow<'a, [u8]>> {
+    let mut lines = request.get_all(name).iter();
+    let first = lines.next()?;
+    let mut value = Cow::Borrowed(first.as_bytes());
+    for line in lines {
+        let joined = value.to_mut();
+        joined.extend_from_slice(b", ");
+        joined.extend_from_slice(line.as_bytes());
+    }
+    Some(value)
+}
+
+fn cookie_value<'a>(request: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let pairs = request.get_all(header::COOKIE).iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b';'));
+    let mut pairs = pairs.map(<[u8]>::trim_ascii);
+    pairs.find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}
+
+/// Arguments in order of their bytes, without those `without` names (`utm_*` covers a prefix).
+fn sorted_query(query: &str, without: &[String]) -> String {
+    let unwanted = |argument: &str| {
+        let name = argument.split('=').next().unwrap_or_default();
+        without.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => name == pattern,
+        })
+    };
+    let mut arguments: Vec<&str> =
+        query.split('&').filter(|argument| !argument.is_empty() && !unwanted(argument)).collect();
+    arguments.sort_unstable();
+    arguments.join("&")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sorted_queries_meet() {
+        let without = ["utm_*".to_owned(), "fbclid".to_owned()];
+        assert_eq!(sorted_query("b=2&a=1", &without), "a=1&b=2");
+        assert_eq!(sorted_query("utm_source=x&a=1&fbclid=y&&", &without), "a=1");
+        assert_eq!(sorted_query("fbclid2=1", &without), "fbclid2=1");
+    }
+
+    #[test]
+    fn a_cookie_is_found_by_its_whole_name() {
+        let mut request = HeaderMap::new();
+        request.insert(header::COOKIE, "xlang=en; lang=de; lang2=fr".parse().expect("valid"));
+        assert_eq!(cookie_value(&request, "lang"), Some(&b"de"[..]));
+        assert_eq!(cookie_value(&request, "la"), None);
+    }
+}
