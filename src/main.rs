@@ -1,3 +1,7 @@
 //! The `larder` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    larder::cli::run()
+}

@@ -1,3 +1,319 @@
-//! proxy.
+//! What surrounds every request: target, route, loop check, the cache, and what the answer carries.
+//!
+//! ```text
+//!  request ─▶ request_target ─▶ routes ─┬─▶ tunnel (CONNECT, Upgrade)
+//!                                       └─▶ cache ─▶ leaving ─▶ origin
+//!                                             │
+//!  answer ◀─ finish (line, counters) ◀────────┴─ rescue (problem+json, Proxy-Status)
+//! ```
 
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version, header};
+use tokio::time::Instant;
+
+mod client;
 pub mod config;
+mod finish;
+mod forward;
+mod forwarded;
+mod internal;
+mod leaving;
+mod metrics;
+mod proxied;
+mod request_id;
+mod request_target;
+mod rescue;
+mod resolve;
+pub mod routes;
+mod tunnel;
+mod upgrade;
+
+pub use self::{
+    client::{Client, ClientFault},
+    finish::Sent,
+    metrics::Metrics,
+    proxied::{ForwardRoute, Proxied, ProxyRoute, compile},
+    resolve::{ResolveError, Resolved},
+};
+use self::{
+    config::{ForwardConfig, HeadersConfig},
+    finish::Record,
+    forward::Forward,
+    leaving::{CDN_LOOP, Leaving},
+    request_id::RequestIds,
+    request_target::RequestTarget,
+    rescue::Refusal,
+    routes::RouteTable,
+};
+use crate::{
+    cache::{Answer, Cache, Call, Kind, Outcome, target::Target},
+    object::path::normalise_path,
+    origin::{self, RequestBody, Upstream},
+    telemetry::AccessLog,
+};
+
+const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The proxy. Copies share everything.
+#[derive(Clone)]
+pub struct Proxy {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cache: Cache,
+    routes: RouteTable<Arc<ProxyRoute>>,
+    forward_route: Arc<ForwardRoute>,
+    forward: Forward,
+    headers: HeadersConfig,
+    via: [HeaderValue; 3],
+    loop_mark: HeaderValue,
+    ids: RequestIds,
+    access: Option<AccessLog>,
+    metrics: Metrics,
+    body_bytes_max: u64,
+}
+
+/// What a proxy is made of.
+pub struct Parts {
+    /// The cache behind it.
+    pub cache: Cache,
+    /// Routes, in order.
+    pub routes: RouteTable<Arc<ProxyRoute>>,
+    /// The forward proxy as the cache sees it.
+    pub forward_route: Arc<crate::cache::route::Route>,
+    /// `[forward]`.
+    pub forward: ForwardConfig,
+    /// `[origin]`, for the forward proxy.
+    pub origin: origin::config::Config,
+    /// `[headers]`.
+    pub headers: HeadersConfig,
+    /// Where request lines go.
+    pub access: Option<AccessLog>,
+    /// Largest request content.
+    pub body_bytes_max: u64,
+}
+
+impl Proxy {
+    /// Puts a proxy together.
+    pub fn new(parts: Parts, metrics: Metrics) -> Self {
+        let Parts { cache, routes, forward_route, forward, origin, headers, access, body_bytes_max } = parts;
+        let pseudonym = &headers.pseudonym;
+        let via = ["1.0", "1.1", "2.0"].map(|version| field(&format!("{version} {pseudonym}")));
+        let forward_route =
+            Arc::new(ForwardRoute { metrics: metrics.route(&forward_route.name), cache: forward_route });
+        let inner = Inner {
+            via,
+            loop_mark: field(pseudonym),
+            ids: RequestIds::new(&headers.request_id),
+            forward: Forward::new(forward, origin),
+            cache,
+            routes,
+            forward_route,
+            headers,
+            access,
+            metrics,
+            body_bytes_max,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The cache behind it.
+    pub fn cache(&self) -> &Cache {
+        &self.inner.cache
+    }
+
+    /// Its routes, in order.
+    pub fn routes(&self) -> &RouteTable<Arc<ProxyRoute>> {
+        &self.inner.routes
+    }
+
+    pub(self) fn headers_config(&self) -> &HeadersConfig {
+        &self.inner.headers
+    }
+
+    pub(self) fn request_ids(&self) -> &RequestIds {
+        &self.inner.ids
+    }
+
+    pub(self) fn access_log(&self) -> Option<&AccessLog> {
+        self.inner.access.as_ref()
+    }
+
+    pub(self) fn forward(&self) -> &Forward {
+        &self.inner.forward
+    }
+
+    fn name(&self) -> &str {
+        &self.inner.headers.pseudonym
+    }
+
+    fn via(&self, version: Version) -> HeaderValue {
+        let place = match version {
+            Version::HTTP_10 => 0,
+            Version::HTTP_2 => 2,
+            _ => 1,
+        };
+        self.inner.via[place].clone()
+    }
+
+    fn loop_mark(&self) -> HeaderValue {
+        self.inner.loop_mark.clone()
+    }
+
+    fn upstream(&self, proxied: &Proxied, scheme: &str, authority: &str) -> Result<Upstream, origin::Error> {
+        match proxied {
+            Proxied::Route(route) => Ok(route.upstream.clone()),
+            Proxied::Forward(_) => self.forward().upstream(scheme, authority),
+        }
+    }
+
+    /// Answers a request.
+    pub async fn handle(&self, request: Request<RequestBody>, client: Client) -> Response<Sent> {
+        let (begun, time) = (Instant::now(), SystemTime::now());
+        let (mut head, body) = request.into_parts();
+        let request_id = self.inner.ids.of(&head.headers);
+        let placed = self.place(&head, &client);
+        let (proxied, scheme, authority) = match &placed {
+            Ok((proxied, target)) => (proxied.clone(), target.scheme, Arc::clone(&target.authority)),
+            Err(_) => (Proxied::Forward(Arc::clone(&self.inner.forward_route)), client.scheme, Arc::from("")),
+        };
+        let metrics = Arc::clone(proxied.metrics());
+        metrics.begun();
+        let mut record = Record {
+            proxy: self.clone(),
+            metrics,
+            begun,
+            time,
+            client: client.address,
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            authority: Arc::clone(&authority),
+            version: head.version,
+            route: Arc::clone(&proxied.cache_route().name),
+            request_id: request_id.clone(),
+            trace_id: head.headers.get(TRACEPARENT).cloned(),
+            user_agent: head.headers.get(header::USER_AGENT).cloned(),
+            outcome: Outcome::of(Kind::Synthesised),
+            status: 0,
+            head_after: Duration::ZERO,
+            sent: 0,
+            broken: false,
+        };
+        let leaving = Leaving {
+            proxy: self.clone(),
+            proxied,
+            client,
+            scheme,
+            authority,
+            uri: head.uri.clone(),
+            version: head.version,
+            request_id: request_id.clone(),
+        };
+        let answered = match placed {
+            Err(refusal) => Err(rescue::refusal(&refusal, self.name())),
+            Ok(_) if head.method == Method::CONNECT => Box::pin(self.connect(&mut head, &leaving)).await,
+            Ok(_) if upgrade::wanted(&head) => Box::pin(self.upgrade(head, body, leaving)).await,
+            Ok((_, target)) => self.answer(head, body, target, leaving).await,
+        };
+        let mut response = match answered {
+            Ok(Answer { response, outcome }) => {
+                record.outcome = outcome;
+                response
+            }
+            Err(mut response) => {
+                let status = record.outcome.cache_status(self.name());
+                response.headers_mut().append("cache-status", status);
+                response
+            }
+        };
+        self.finish_head(response.headers_mut(), &record.outcome, request_id);
+        record.status = response.status().as_u16();
+        record.head_after = begun.elapsed();
+        response.map(|body| Sent::new(body, record))
+    }
+
+    async fn answer(
+        &self,
+        head: http::request::Parts,
+        body: RequestBody,
+        target: Target,
+        leaving: Leaving,
+    ) -> Result<Answer, Response<crate::cache::Body>> {
+        if content_length(&body).is_some_and(|length| length > self.inner.body_bytes_max) {
+            return Err(rescue::refusal(&Refusal::Content(ClientFault::TooLarge), self.name()));
+        }
+        let route = Arc::clone(leaving.proxied.cache_route());
+        let call = Call { route, target, method: head.method, headers: head.headers, body, outgoing: leaving };
+        if let Some(answer) = self.inner.cache.hit(&call) {
+            return Ok(answer);
+        }
+        // Boxed: a hit should not pay for the size of what it does not do.
+        Box::pin(self.inner.cache.call(call)).await.map_err(|failure| rescue::failure(&failure, self.name()))
+    }
+
+    /// Where a request belongs: a route, or the forward proxy.
+    fn place(&self, head: &http::request::Parts, client: &Client) -> Result<(Proxied, Target), Refusal> {
+        if self.looped(&head.headers) {
+            return Err(Refusal::Loop);
+        }
+        let target = RequestTarget::of(&head.uri, head.version, &head.headers, client.scheme)?;
+        if head.method == Method::CONNECT {
+            self.forward().admits(client)?;
+            let target = Target::of_authority(&target.authority);
+            return Ok((Proxied::Forward(Arc::clone(&self.inner.forward_route)), target));
+        }
+        let path = head.uri.path();
+        let normal = normalise_path(path);
+        let proxied = match self.inner.routes.find(&target.authority, &normal) {
+            Some(route) => Proxied::Route(Arc::clone(route)),
+            None if target.absolute => {
+                self.forward().admits(client)?;
+                Proxied::Forward(Arc::clone(&self.inner.forward_route))
+            }
+            None => return Err(Refusal::NoRoute(format!("{}{normal}", target.authority))),
+        };
+        let RequestTarget { scheme, authority, .. } = target;
+        let target = Target::new(proxied.cache_route(), scheme, &authority, path, &normal, head.uri.query());
+        Ok((proxied, target))
+    }
+
+    /// Whether the request has been here before (RFC 8586).
+    fn looped(&self, headers: &HeaderMap) -> bool {
+        let names = |line: &HeaderValue| {
+            let mut members = line.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+            members.any(|member| {
+                let id = member.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+                id == self.name().as_bytes()
+            })
+        };
+        headers.get_all(CDN_LOOP).iter().any(names)
+    }
+
+    /// What every answer carries.
+    fn finish_head(&self, headers: &mut HeaderMap, outcome: &Outcome, request_id: Option<HeaderValue>) {
+        if let (Some(name), Some(id)) = (self.inner.ids.field(), request_id) {
+            headers.insert(name, id);
+        }
+        if self.inner.headers.x_cache {
+            headers.insert(X_CACHE, HeaderValue::from_static(if outcome.is_hit() { "HIT" } else { "MISS" }));
+        }
+    }
+}
+
+fn content_length(body: &RequestBody) -> Option<u64> {
+    match body {
+        RequestBody::Empty => Some(0),
+        RequestBody::Bytes(bytes) => Some(bytes.len() as u64),
+        RequestBody::Stream(stream) => http_body::Body::size_hint(stream).exact(),
+    }
+}
+
+fn field(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("larder"))
+}

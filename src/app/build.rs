@@ -1,0 +1,99 @@
+//! From configuration to parts: what is made, in which order, and of what.
+
+use std::{path::Path, sync::Arc};
+
+use prometheus_client::registry::Registry;
+
+use super::{Error, secret};
+use crate::{
+    cache::{self, Cache, Clock, Spill},
+    config::{Config, ResolvedRoute},
+    origin::{Origins, TargetPolicy, Upstream},
+    proxy::{
+        self, Metrics, Proxy, ProxyRoute,
+        config::{HostHeader, OneOrMany, RouteConfig},
+        routes::RouteTable,
+    },
+    purge,
+    store::L1,
+    telemetry::AccessLog,
+};
+
+/// Name of the forward proxy where routes are named: in keys, metrics and logs.
+const FORWARD: &str = "forward";
+
+/// The proxy and all below it.
+pub(super) fn proxy(config: &Config, access: Option<AccessLog>, registry: &mut Registry) -> Result<Proxy, Error> {
+    let data_dir = config.data_path();
+    let directory = |source| Error::DataDir { path: data_dir.to_owned(), source };
+    std::fs::create_dir_all(data_dir).map_err(directory)?;
+    let log = purge::Log::open(&config.purge, data_dir, registry).map_err(|source| Error::PurgeLog(source.into()))?;
+    let secret = secret::load_or_make(data_dir).map_err(directory)?;
+    let cache = cache(config, data_dir, secret, log, registry);
+    let metrics = Metrics::register(registry);
+    let routes = routes(config, &metrics)?;
+    let forward_route =
+        cache::route::Route::new(FORWARD, None, config.cache.clone(), cache::route::ResponseRules::default());
+    let parts = proxy::Parts {
+        cache,
+        routes,
+        forward_route: Arc::new(forward_route),
+        forward: config.forward.clone(),
+        origin: config.origin.clone(),
+        headers: config.headers.clone(),
+        access,
+        body_bytes_max: config.client.body_bytes_max.as_u64(),
+    };
+    Ok(Proxy::new(parts, metrics))
+}
+
+fn cache(config: &Config, data_dir: &Path, secret: [u8; 32], log: purge::Log, registry: &mut Registry) -> Cache {
+    let l1 = L1::new(&config.l1, registry);
+    let origins = Origins::new(registry);
+    let spill = Spill::new(&data_dir.join("spill"), config.fill.spill_bytes_max.as_u64());
+    let parts = cache::Parts {
+        config: config.fill.clone(),
+        name: config.headers.pseudonym.clone(),
+        secret,
+        clock: Clock::start(),
+        l1,
+        log,
+        origins,
+        spill,
+    };
+    Cache::new(parts, registry)
+}
+
+fn routes(config: &Config, metrics: &Metrics) -> Result<RouteTable<Arc<ProxyRoute>>, Error> {
+    let made = config.routes().iter().map(|resolved| Ok((resolved.matcher.clone(), route(resolved, metrics)?)));
+    Ok(RouteTable::new(made.collect::<Result<_, Error>>()?))
+}
+
+fn route(resolved: &ResolvedRoute, metrics: &Metrics) -> Result<Arc<ProxyRoute>, Error> {
+    let ResolvedRoute { route, matcher, cache, origin } = resolved;
+    let urls = match &route.upstream {
+        OneOrMany::One(url) => std::slice::from_ref(url),
+        OneOrMany::Many(urls) => urls,
+    };
+    // A route's upstream is the operator's own word: wherever it leads is meant.
+    let upstream = Upstream::new(urls, origin.clone(), TargetPolicy::Any)
+        .map_err(|error| Error::Upstream { route: route.name.clone(), reason: error.to_string() })?;
+    let (request_set, request_remove, response) = proxy::compile(&route.headers);
+    let strip = matcher.path.as_ref().filter(|_| route.strip_path).map(|path| path.as_str().to_owned());
+    let cache = cache::route::Route::new(&route.name, site(route), cache.clone(), response);
+    Ok(Arc::new(ProxyRoute::new(
+        Arc::new(cache),
+        upstream,
+        strip,
+        route.host_header,
+        request_set,
+        request_remove,
+        metrics,
+    )))
+}
+
+/// The route's own site, where its answers cannot depend on the authority a client names.
+fn site(route: &RouteConfig) -> Option<Arc<str>> {
+    let blind = route.host.is_none() && route.host_header == HostHeader::Upstream;
+    blind.then(|| format!("route:{}", route.name).into())
+}

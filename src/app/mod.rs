@@ -1,0 +1,109 @@
+//! Wiring: from a configuration to a running gateway, and back to a stopped one.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+mod build;
+mod handler;
+mod secret;
+
+use self::handler::ProxyHandler;
+use crate::{
+    admin::Admin,
+    config::Config,
+    listener::{self, Server},
+    proxy::Proxy,
+    telemetry::AccessLog,
+};
+
+/// Why the gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The data directory cannot be used.
+    #[error("data directory {path:?}: {source}")]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The purge log cannot be opened.
+    #[error("{0}")]
+    PurgeLog(Box<dyn std::error::Error + Send + Sync>),
+    /// A route's upstream cannot be used.
+    #[error("route {route:?}: {reason}")]
+    Upstream {
+        /// Name of the route.
+        route: String,
+        /// Why.
+        reason: String,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} ({key}): {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The setting.
+        key: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// A running gateway.
+pub struct Running {
+    /// Where clients come in.
+    pub data: SocketAddr,
+    /// Where operators come in.
+    pub admin: SocketAddr,
+    proxy: Proxy,
+    stop: CancellationToken,
+    stop_admin: CancellationToken,
+    serving: JoinHandle<()>,
+    administering: JoinHandle<()>,
+}
+
+/// Starts a gateway. `access` is where request lines go.
+///
+/// # Errors
+/// Where an address, the data directory or an upstream cannot be used. Nothing is left running then.
+pub async fn start(config: &Config, access: Option<AccessLog>) -> Result<Running, Error> {
+    let mut registry = Registry::with_prefix("larder");
+    let listening = |key, address| async move {
+        let source = |source| Error::Listen { address, key, source };
+        let listener = listener::bind(address).map_err(source)?;
+        let bound = listener.local_addr().map_err(source)?;
+        Ok::<(TcpListener, SocketAddr), Error>((listener, bound))
+    };
+    let (data_listener, data) = listening("listen.data", config.listen.data).await?;
+    let (admin_listener, admin) = listening("listen.admin", config.listen.admin).await?;
+    let proxy = build::proxy(config, access, &mut registry)?;
+    let server = Server::new(config.client.clone(), &mut registry);
+    let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
+    let admin_plane = Admin::new(config, proxy.clone(), Arc::new(Mutex::new(registry)), stop.clone());
+    let (handler, stopped) = (ProxyHandler(proxy.clone()), stop.clone());
+    let serving = tokio::spawn(async move { server.serve(data_listener, handler, stopped).await });
+    let administering = tokio::spawn(admin_plane.serve(admin_listener, stop_admin.clone()));
+    Ok(Running { data, admin, proxy, stop, stop_admin, serving, administering })
+}
+
+impl Running {
+    /// The proxy that answers.
+    pub fn proxy(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    /// Stops: no new connections, requests under way finish within `client.drain_timeout`. The admin plane answers
+    /// until then, so that it can be watched.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        // A task that panicked has stopped as well.
+        let _ = self.serving.await;
+        self.stop_admin.cancel();
+        let _ = self.administering.await;
+    }
+}

@@ -1,0 +1,323 @@
+//! What can be said on the command line.
+//!
+//! Without a command, `larder` serves: `larder --upstream URL` and `larder serve --upstream URL` are the same.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{
+    Args, Parser, Subcommand, ValueHint,
+    builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser},
+};
+use clap_complete::Shell;
+use http::{HeaderName, HeaderValue};
+
+use crate::config::{Overrides, Sources};
+
+/// An HTTP caching gateway.
+#[derive(Debug, Parser)]
+#[command(name = "larder", version, about, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Cli {
+    /// Absent: serve.
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+impl Cli {
+    /// The command that was meant.
+    pub fn into_command(self) -> Command {
+        self.command.unwrap_or(Command::Serve(self.serve))
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway (the default)
+    Serve(Serve),
+    /// Check a configuration: print its routes, or everything that is wrong with it
+    Check(Check),
+    /// Run a gateway with an origin of its own, to look around
+    Demo(Demo),
+    /// Make a running gateway forget what it has stored
+    Purge(Purge),
+    /// Have a running gateway fetch URLs ahead of their visitors
+    Warm(Warm),
+    /// Ask a running gateway what it would do with a request, and why
+    Explain(Explain),
+    /// Show what a running gateway has been doing
+    Stats(Stats),
+    /// Print completions for a shell
+    Completions {
+        /// Which one
+        shell: Shell,
+    },
+}
+
+/// `larder serve`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Serve {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE", env = "LARDER_CONFIG", value_parser = path(), value_hint = ValueHint::FilePath)]
+    config: Option<PathBuf>,
+    /// Where clients come in [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Where operators come in [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
+    /// Origin for every request no other route takes; several are taken in turn
+    #[arg(long, value_name = "URL", env = "LARDER_UPSTREAM", value_delimiter = ',', value_hint = ValueHint::Url)]
+    upstream: Vec<String>,
+    /// Directory for what survives a restart
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    data_dir: Option<String>,
+    /// Token of the admin plane
+    #[arg(long, value_name = "TOKEN", env = "LARDER_ADMIN_TOKEN", hide_env_values = true)]
+    admin_token: Option<String>,
+    /// How log lines look [default: pretty]
+    #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(["pretty", "json"]))]
+    log: Option<String>,
+}
+
+impl Serve {
+    /// Where the configuration comes from, this process's environment included.
+    pub fn sources(self) -> Sources {
+        let Self { config, listen, admin, mut upstream, data_dir, admin_token, log } = self;
+        // A variable that is set to nothing, as scripts and containers do, is none.
+        upstream.retain(|url| !url.is_empty());
+        let admin_token = admin_token.filter(|token| !token.is_empty());
+        let config = config.filter(|file| is_named(file));
+        Sources::from_process(config, Overrides { listen, admin, upstream, data_dir, admin_token, log })
+    }
+}
+
+/// `larder check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Configuration file (TOML); without one, the environment alone is checked
+    #[arg(value_name = "FILE", env = "LARDER_CONFIG", value_parser = path(), value_hint = ValueHint::FilePath)]
+    file: Option<PathBuf>,
+}
+
+impl Check {
+    /// Where the configuration comes from, this process's environment included.
+    pub fn sources(self) -> Sources {
+        Sources::from_process(self.file.filter(|file| is_named(file)), Overrides::default())
+    }
+}
+
+/// `larder demo`.
+#[derive(Debug, Clone, Args)]
+pub struct Demo {
+    /// Stay, so that you can look around with curl
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Which gateway a command talks to.
+#[derive(Debug, Clone, Args)]
+pub struct Client {
+    /// Admin address of the gateway
+    #[arg(long, value_name = "URL", env = "LARDER_ADMIN_URL", default_value = "http://127.0.0.1:8081")]
+    pub admin: String,
+    /// Token of its admin plane
+    #[arg(long, value_name = "TOKEN", env = "LARDER_ADMIN_TOKEN", hide_env_values = true)]
+    pub admin_token: Option<String>,
+}
+
+/// `larder purge`.
+#[derive(Debug, Args)]
+pub struct Purge {
+    /// What to forget.
+    #[command(flatten)]
+    pub what: Scopes,
+    /// Make it stale instead: it is revalidated before it is served again, and still there if the origin fails
+    #[arg(long)]
+    pub soft: bool,
+    /// Fetch what was purged again at once
+    #[arg(long)]
+    pub refresh: bool,
+    /// For so long, store what is fetched again for no longer than the rest of this time
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub hold: Option<Duration>,
+    /// Which gateway.
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// What a purge names; at least one of them.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct Scopes {
+    /// URLs, with all their variants
+    #[arg(value_name = "URL", value_hint = ValueHint::Url)]
+    pub urls: Vec<String>,
+    /// Everything that carries a tag
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// Everything below a URL
+    #[arg(long = "prefix", value_name = "URL", value_hint = ValueHint::Url)]
+    pub prefixes: Vec<String>,
+    /// Everything of a host
+    #[arg(long = "host", value_name = "HOST")]
+    pub hosts: Vec<String>,
+    /// One key, as `larder explain` shows it
+    #[arg(long = "key", value_name = "KEY")]
+    pub keys: Vec<String>,
+    /// Everything
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// `larder warm`.
+#[derive(Debug, Args)]
+pub struct Warm {
+    /// What to fetch.
+    #[command(flatten)]
+    pub what: Urls,
+    /// Fetches at once
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub concurrency: Option<u32>,
+    /// Fetches a second at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: Option<u32>,
+    /// Do not wait until it is done
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Which gateway.
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// What a warm-up fetches; at least one of them.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct Urls {
+    /// URLs
+    #[arg(value_name = "URL", value_hint = ValueHint::Url)]
+    pub urls: Vec<String>,
+    /// File with one URL a line; `-` is standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+    /// Access log (common or combined format, or this gateway's own in JSON), most requested first
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub access_log: Option<PathBuf>,
+}
+
+/// `larder explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// URL as a client would ask for it
+    #[arg(value_name = "URL", value_hint = ValueHint::Url)]
+    pub url: String,
+    /// Header field of the request, `Name: value`
+    #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = field)]
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Which gateway.
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `larder stats`.
+#[derive(Debug, Args)]
+pub struct Stats {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Which gateway.
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// Takes an empty path too, which is none.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+fn is_named(path: &Path) -> bool {
+    !path.as_os_str().is_empty()
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime_serde::re::humantime::parse_duration(text).map_err(|error| format!("{error}, expected such as 30s"))
+}
+
+fn field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("expected `Name: value`")?;
+    let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|error| error.to_string())?;
+    let value = HeaderValue::from_str(value.trim()).map_err(|error| error.to_string())?;
+    Ok((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(line.split(' ')).map(Cli::into_command)
+    }
+
+    fn serve(line: &str) -> Overrides {
+        match parse(line) {
+            Ok(Command::Serve(serve)) => serve.sources().overrides,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn it_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serving_needs_no_word() {
+        for line in ["larder --upstream http://a --upstream http://b", "larder serve --upstream http://a,http://b"] {
+            assert_eq!(serve(line).upstream, ["http://a", "http://b"], "{line}");
+        }
+        assert_eq!(serve("larder --log json").log.as_deref(), Some("json"));
+        assert!(serve("larder").listen.is_none());
+        assert!(serve("larder --upstream= --admin-token=").upstream.is_empty());
+        assert_eq!(serve("larder --admin-token=").admin_token, None);
+        let Ok(Command::Serve(serve)) = parse("larder --config=") else { panic!("serve") };
+        assert_eq!(serve.sources().file, None);
+        assert!(parse("larder --log xml").is_err());
+        assert!(parse("larder --upstream http://a stats").is_err());
+    }
+
+    #[test]
+    fn a_purge_names_something() {
+        assert!(parse("larder purge --soft").is_err());
+        let Ok(Command::Purge(purge)) = parse("larder purge http://h/a --tag x --tag y --hold 5m --refresh") else {
+            panic!("a purge")
+        };
+        assert_eq!((purge.what.urls.len(), purge.what.tags.len()), (1, 2));
+        assert_eq!(purge.hold, Some(Duration::from_secs(300)));
+        assert_eq!(purge.client.admin, "http://127.0.0.1:8081");
+        assert!(matches!(parse("larder purge --all"), Ok(Command::Purge(purge)) if purge.what.all));
+        assert!(parse("larder purge --all --hold soon").is_err());
+    }
+
+    #[test]
+    fn a_warm_up_fetches_something() {
+        assert!(parse("larder warm").is_err());
+        assert!(parse("larder warm http://h/ --concurrency 0").is_err());
+        assert!(matches!(parse("larder warm --file - --rate 5 --no-wait"), Ok(Command::Warm(_))));
+    }
+
+    #[test]
+    fn fields_of_an_explained_request() {
+        let line = ["larder", "explain", "http://h/", "--header", "Accept: text/html", "-H", "X-Empty:"];
+        let Ok(Command::Explain(explain)) = Cli::try_parse_from(line).map(Cli::into_command) else { panic!("explain") };
+        assert_eq!(explain.headers[0].0, "accept");
+        assert_eq!(explain.headers[0].1, "text/html");
+        assert_eq!(explain.headers[1].1, "");
+        assert!(parse("larder explain http://h/ -H nothing").is_err());
+    }
+}

@@ -1,0 +1,99 @@
+//! `larder serve`: the gateway, until it is told to stop.
+
+use std::{io::Write, process::ExitCode};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    app::{self, Running},
+    config::{self, Config, Sources},
+    telemetry::{self, AccessLog},
+};
+
+/// What a command ends with when the gateway cannot start (`EX_UNAVAILABLE` of sysexits.h).
+const UNAVAILABLE: u8 = 69;
+
+/// Runs the gateway on the settings of `sources`.
+pub(super) fn run(sources: &Sources) -> ExitCode {
+    let config = match config::load(sources) {
+        Ok(config) => config,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return ExitCode::from(config::EXIT_CODE);
+        }
+    };
+    if let Err(error) = telemetry::init(&config.log) {
+        eprintln!("larder: {error}");
+        return ExitCode::from(config::EXIT_CODE);
+    }
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("larder: cannot start: {error}");
+            return ExitCode::from(UNAVAILABLE);
+        }
+    };
+    let access = match access_log(&config) {
+        Ok(access) => access,
+        Err(error) => {
+            eprintln!("larder: cannot start the access log: {error}");
+            return ExitCode::from(UNAVAILABLE);
+        }
+    };
+    let code = runtime.block_on(serve(&config, access.clone()));
+    if let Some(access) = access {
+        access.flush();
+    }
+    code
+}
+
+fn access_log(config: &Config) -> std::io::Result<Option<AccessLog>> {
+    let log = &config.log;
+    log.access.then(|| AccessLog::new(log.format, log.queue_max, Box::new(std::io::stdout()))).transpose()
+}
+
+async fn serve(config: &Config, access: Option<AccessLog>) -> ExitCode {
+    let (Ok(mut terminated), Ok(mut interrupted)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        eprintln!("larder: cannot listen for signals");
+        return ExitCode::from(UNAVAILABLE);
+    };
+    let running = match app::start(config, access).await {
+        Ok(running) => running,
+        Err(error) => {
+            eprintln!("larder: {error}");
+            return ExitCode::from(UNAVAILABLE);
+        }
+    };
+    announce(&running, config);
+    tokio::select! {
+        _ = terminated.recv() => {}
+        _ = interrupted.recv() => {}
+    }
+    tracing::info!("stopping: requests under way may finish");
+    running.stop().await;
+    ExitCode::SUCCESS
+}
+
+/// Says what it listens on, and two lines to try.
+fn announce(running: &Running, config: &Config) {
+    let (data, admin) = (running.data, running.admin);
+    let version = env!("CARGO_PKG_VERSION");
+    let mut text = format!("larder {version}\ndata listening on http://{data}\nadmin listening on http://{admin}\n");
+    text.push_str(&match config.routes().first() {
+        None => format!(
+            "no routes: a forward proxy for loopback clients; --upstream URL makes it a reverse proxy\n\
+             try: curl -x http://{data} -sSD- -o /dev/null http://example.com/   (twice: the second comes from memory)\n"
+        ),
+        Some(first) => {
+            let path = first.route.path.as_deref().unwrap_or("/");
+            format!("try: curl -sSD- -o /dev/null http://{data}{path}   (twice: see Cache-Status)\n")
+        }
+    });
+    text.push_str(&format!("     curl -s http://{admin}/stats\n"));
+    // Nobody to read it is no reason not to serve.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}

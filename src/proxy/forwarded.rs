@@ -1,0 +1,123 @@
+//! Telling the origin who the client is: `X-Forwarded-*` and `Forwarded` (RFC 7239).
+//!
+//! What a client outside the trusted networks says about itself is replaced: an origin that builds links from
+//! `X-Forwarded-Host` would otherwise let anyone poison what is stored.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use ipnet::IpNet;
+
+use super::config::Forwarded;
+
+const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+
+/// What is told of one request.
+pub(super) struct Told<'a> {
+    pub(super) address: IpAddr,
+    pub(super) scheme: &'a str,
+    /// The authority the client named; `None` where the answer must not depend on it, because the key does not.
+    pub(super) host: Option<&'a str>,
+}
+
+/// Writes the fields into a request that leaves.
+pub(super) fn apply(headers: &mut HeaderMap, mode: Forwarded, trusted: &[IpNet], told: &Told<'_>) {
+    if !trusted.iter().any(|network| network.contains(&told.address)) {
+        for name in [FOR, PROTO, HOST, PORT, header::FORWARDED] {
+            headers.remove(name);
+        }
+    } else if told.host.is_none() {
+        // Trusted or not, what is not part of the key must not reach the origin.
+        headers.remove(HOST);
+        headers.remove(header::FORWARDED);
+    }
+    if matches!(mode, Forwarded::XForwarded | Forwarded::Both) {
+        x_forwarded(headers, told);
+    }
+    if matches!(mode, Forwarded::Rfc7239 | Forwarded::Both) {
+        append(headers, header::FORWARDED, &element(told));
+    }
+}
+
+fn x_forwarded(headers: &mut HeaderMap, told: &Told<'_>) {
+    append(headers, FOR, &told.address.to_string());
+    set_if_absent(headers, PROTO, told.scheme);
+    if let Some(host) = told.host {
+        set_if_absent(headers, HOST, host);
+    }
+}
+
+/// One `forwarded-element` (RFC 7239 section 4).
+fn element(told: &Told<'_>) -> String {
+    let node = match told.address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("\"[{address}]\""),
+    };
+    match told.host {
+        Some(host) => format!("for={node};host=\"{host}\";proto={}", told.scheme),
+        None => format!("for={node};proto={}", told.scheme),
+    }
+}
+
+/// Adds to the end of a list; several lines become one, as the fields' many readers expect.
+fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    let mut list: Vec<u8> = Vec::new();
+    for line in headers.get_all(&name) {
+        list.extend_from_slice(line.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(value.as_bytes());
+    if let Ok(list) = HeaderValue::from_bytes(&list) {
+        headers.insert(name, list);
+    }
+}
+
+fn set_if_absent(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let (false, Ok(value)) = (headers.contains_key(&name), HeaderValue::from_str(value)) {
+        headers.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn applied(mode: Forwarded, trusted: &[IpNet], host: Option<&str>, sent: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in sent {
+            headers.append(*name, value.parse().expect("valid"));
+        }
+        let address = "192.0.2.7".parse().expect("an address");
+        apply(&mut headers, mode, trusted, &Told { address, scheme: "http", host });
+        headers
+    }
+
+    #[test]
+    fn a_stranger_is_not_believed() {
+        let sent = [("x-forwarded-for", "10.0.0.1"), ("x-forwarded-host", "evil.example"), ("forwarded", "for=x")];
+        let headers = applied(Forwarded::Both, &[], Some("shop.example"), &sent);
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
+        assert_eq!(headers["x-forwarded-host"], "shop.example");
+        assert_eq!(headers["forwarded"], "for=192.0.2.7;host=\"shop.example\";proto=http");
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_extended() {
+        let trusted = ["192.0.2.0/24".parse().expect("a network")];
+        let sent = [("x-forwarded-for", "203.0.113.9"), ("x-forwarded-proto", "https")];
+        let headers = applied(Forwarded::XForwarded, &trusted, Some("shop.example"), &sent);
+        assert_eq!(headers["x-forwarded-for"], "203.0.113.9, 192.0.2.7");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+    }
+
+    #[test]
+    fn an_unkeyed_host_never_leaves() {
+        let trusted = ["192.0.2.0/24".parse().expect("a network")];
+        let sent = [("x-forwarded-host", "evil.example"), ("forwarded", "host=evil.example")];
+        let headers = applied(Forwarded::XForwarded, &trusted, None, &sent);
+        assert!(!headers.contains_key("x-forwarded-host") && !headers.contains_key("forwarded"));
+    }
+}

@@ -1,0 +1,96 @@
+//! How a request leaves for its origin: the client's end-to-end fields, and what a proxy adds to them.
+
+use std::sync::Arc;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header,
+    uri::{PathAndQuery, Uri},
+};
+
+use super::{
+    Proxy,
+    client::Client,
+    config::HostHeader,
+    forwarded::{self, Told},
+    proxied::Proxied,
+};
+use crate::{
+    cache::{Departure, Outgoing},
+    object::fields,
+    origin,
+};
+
+/// Tells origins that `Surrogate-Control` is understood, and by what name it can be targeted (W3C Edge Architecture).
+const SURROGATE_CAPABILITY: HeaderName = HeaderName::from_static("surrogate-capability");
+pub(super) const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+
+/// One request on its way out.
+pub(super) struct Leaving {
+    pub(super) proxy: Proxy,
+    pub(super) proxied: Proxied,
+    pub(super) client: Client,
+    pub(super) scheme: &'static str,
+    pub(super) authority: Arc<str>,
+    /// As the client wrote it: what the origin gets is not normalised.
+    pub(super) uri: Uri,
+    pub(super) version: Version,
+    pub(super) request_id: Option<HeaderValue>,
+}
+
+impl Outgoing for Leaving {
+    fn departure(&self, client: &HeaderMap) -> Result<Departure, origin::Error> {
+        let upstream = self.proxy.upstream(&self.proxied, self.scheme, &self.authority)?;
+        let mut headers = client.clone();
+        fields::strip_hop_by_hop(&mut headers);
+        headers.remove(header::HOST);
+        headers.remove(header::EXPECT);
+        self.add_proxy_fields(&mut headers);
+        if let Proxied::Route(route) = &self.proxied {
+            route.apply_request_rules(&mut headers);
+        }
+        Ok(Departure { upstream, path_and_query: self.path_and_query(), host: self.host(), headers })
+    }
+
+    fn interim(&self, status: StatusCode, fields: &HeaderMap) {
+        if let Some(interim) = &self.client.interim
+            && self.version == Version::HTTP_11
+        {
+            interim(status, fields);
+        }
+    }
+}
+
+impl Leaving {
+    pub(super) fn add_proxy_fields(&self, headers: &mut HeaderMap) {
+        headers.append(header::VIA, self.proxy.via(self.version));
+        headers.append(CDN_LOOP, self.proxy.loop_mark());
+        headers.append(SURROGATE_CAPABILITY, HeaderValue::from_static("larder=\"Surrogate/1.0\""));
+        let config = self.proxy.headers_config();
+        let told = Told {
+            address: self.client.address,
+            scheme: self.client.scheme,
+            host: self.proxied.depends_on_authority().then_some(&*self.authority),
+        };
+        forwarded::apply(headers, config.forwarded, &config.trusted, &told);
+        if let (Some(name), Some(id)) = (self.proxy.request_ids().field(), &self.request_id) {
+            headers.insert(name, id.clone());
+        }
+    }
+
+    pub(super) fn host(&self) -> Option<HeaderValue> {
+        match &self.proxied {
+            Proxied::Route(route) if route.host_header == HostHeader::Client => {
+                HeaderValue::from_str(&self.authority).ok()
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn path_and_query(&self) -> PathAndQuery {
+        let whole = self.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        match &self.proxied {
+            Proxied::Route(route) => route.stripped(&whole),
+            Proxied::Forward(_) => whole,
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Routes as the proxy runs them, and what a request falls on.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, uri::PathAndQuery};
+
+use super::{
+    config::{HeaderRules, HostHeader},
+    metrics::{Metrics, RouteMetrics},
+};
+use crate::{cache, origin::Upstream};
+
+/// A route with all it needs at run time.
+pub struct ProxyRoute {
+    /// As the cache sees it.
+    pub cache: Arc<cache::route::Route>,
+    /// Its origin.
+    pub upstream: Upstream,
+    /// Path prefix taken off before the request leaves.
+    pub strip: Option<String>,
+    /// Which `Host` the origin sees.
+    pub host_header: HostHeader,
+    /// Fields set on requests.
+    pub request_set: Vec<(HeaderName, HeaderValue)>,
+    /// Fields removed from requests.
+    pub request_remove: Vec<HeaderName>,
+    pub(super) metrics: Arc<RouteMetrics>,
+}
+
+/// What a request falls on.
+#[derive(Clone)]
+pub enum Proxied {
+    /// A configured route.
+    Route(Arc<ProxyRoute>),
+    /// The forward proxy.
+    Forward(Arc<ForwardRoute>),
+}
+
+/// The forward proxy, as a route.
+pub struct ForwardRoute {
+    /// As the cache sees it.
+    pub cache: Arc<cache::route::Route>,
+    pub(super) metrics: Arc<RouteMetrics>,
+}
+
+impl ProxyRoute {
+    /// Puts a route together.
+    pub fn new(
+        cache: Arc<cache::route::Route>,
+        upstream: Upstream,
+        strip: Option<String>,
+        host_header: HostHeader,
+        request_set: Vec<(HeaderName, HeaderValue)>,
+        request_remove: Vec<HeaderName>,
+        metrics: &Metrics,
+    ) -> Self {
+        let metrics = metrics.route(&cache.name);
+        Self { cache, upstream, strip, host_header, request_set, request_remove, metrics }
+    }
+
+    /// Sets and removes the request fields the route names.
+    pub(super) fn apply_request_rules(&self, headers: &mut HeaderMap) {
+        for name in &self.request_remove {
+            headers.remove(name);
+        }
+        for (name, value) in &self.request_set {
+            headers.insert(name, value.clone());
+        }
+    }
+
+    /// What the origin is asked for: the client's bytes, less the prefix where the route takes it off.
+    pub(super) fn stripped(&self, whole: &PathAndQuery) -> PathAndQuery {
+        let Some(prefix) = &self.strip else { return whole.clone() };
+        let Some(rest) = whole.as_str().strip_prefix(prefix.as_str()) else { return whole.clone() };
+        let rest = match rest.as_bytes().first() {
+            Some(b'/') => rest.parse(),
+            _ => format!("/{rest}").parse(),
+        };
+        rest.unwrap_or_else(|_| whole.clone())
+    }
+}
+
+impl Proxied {
+    pub(super) fn cache_route(&self) -> &Arc<cache::route::Route> {
+        match self {
+            Self::Route(route) => &route.cache,
+            Self::Forward(forward) => &forward.cache,
+        }
+    }
+
+    pub(super) fn metrics(&self) -> &Arc<RouteMetrics> {
+        match self {
+            Self::Route(route) => &route.metrics,
+            Self::Forward(forward) => &forward.metrics,
+        }
+    }
+
+    /// Whether keys hold the authority, so that the origin may be told of it.
+    pub(super) fn depends_on_authority(&self) -> bool {
+        self.cache_route().site.is_none()
+    }
+}
+
+/// Compiles rules that the configuration has validated.
+pub fn compile(rules: &HeaderRules) -> (Vec<(HeaderName, HeaderValue)>, Vec<HeaderName>, cache::route::ResponseRules) {
+    let names = |list: &[String]| list.iter().filter_map(|name| name.parse().ok()).collect::<Vec<HeaderName>>();
+    let fields = |map: &std::collections::BTreeMap<String, String>| {
+        map.iter().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?))).collect::<Vec<_>>()
+    };
+    let response =
+        cache::route::ResponseRules { set: fields(&rules.response_set), remove: names(&rules.response_remove) };
+    (fields(&rules.request_set), names(&rules.request_remove), response)
+}

@@ -1,0 +1,69 @@
+//! Request ids: taken from the client where it brings one, made otherwise; passed to the origin and back.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Longest id taken from a client.
+const LENGTH_MAX: usize = 128;
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// Makes ids that are unique in this process, and between processes for all practical purposes.
+pub(super) struct RequestIds {
+    field: Option<HeaderName>,
+    /// Random at start: keeps the ids of two processes apart.
+    process: u64,
+    count: AtomicU64,
+}
+
+impl RequestIds {
+    /// `field` is the configured name; empty: no ids.
+    pub(super) fn new(field: &str) -> Self {
+        let mut bytes = [0; 8];
+        // Without randomness ids are still unique in this process.
+        let _ = getrandom::fill(&mut bytes);
+        Self { field: field.parse().ok(), process: u64::from_le_bytes(bytes), count: AtomicU64::new(0) }
+    }
+
+    /// Name of the field, where ids are in use.
+    pub(super) fn field(&self) -> Option<&HeaderName> {
+        self.field.as_ref()
+    }
+
+    /// The id of a request.
+    pub(super) fn of(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let brought = headers.get(self.field.as_ref()?);
+        Some(match brought {
+            Some(id) if !id.is_empty() && id.len() <= LENGTH_MAX && id.to_str().is_ok() => id.clone(),
+            _ => self.make(),
+        })
+    }
+
+    fn make(&self) -> HeaderValue {
+        let number = u128::from(self.process) << 64 | u128::from(self.count.fetch_add(1, Relaxed));
+        let mut text = [0; 32];
+        for (place, byte) in text.iter_mut().enumerate() {
+            *byte = HEX[(number >> (124 - 4 * place)) as usize & 15];
+        }
+        HeaderValue::from_bytes(&text).expect("hexadecimal digits make a field value")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taken_or_made() {
+        let ids = RequestIds::new("x-request-id");
+        let mut headers = HeaderMap::new();
+        let (first, second) = (ids.of(&headers), ids.of(&headers));
+        assert_ne!(first, second);
+        assert_eq!(first.expect("made").len(), 32);
+        headers.insert("x-request-id", HeaderValue::from_static("mine"));
+        assert_eq!(ids.of(&headers).expect("taken"), "mine");
+        headers.insert("x-request-id", "x".repeat(LENGTH_MAX + 1).parse().expect("valid"));
+        assert_eq!(ids.of(&headers).expect("made").len(), 32);
+        assert_eq!(RequestIds::new("").of(&headers), None);
+    }
+}

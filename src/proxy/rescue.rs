@@ -1,0 +1,120 @@
+//! The one place that turns what went wrong into a response: problem+json (RFC 9457) and `Proxy-Status` (RFC 9209).
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+use super::client::ClientFault;
+use crate::cache::{Body, Failure};
+
+/// What a request is refused for, beside failures of the cache and the origin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    /// No route, and not a forward-proxy request.
+    #[error("no route matches http://{0}: add a [[route]], start with --upstream URL, or use the gateway as a proxy")]
+    NoRoute(String),
+    /// The target cannot be made out.
+    #[error("the request target is not valid: {0}")]
+    BadTarget(&'static str),
+    /// `CDN-Loop` names this gateway already (RFC 8586).
+    #[error("the request has passed this gateway before (CDN-Loop): its upstream leads back here")]
+    Loop,
+    /// The forward proxy is switched off.
+    #[error("the forward proxy is switched off (forward.enabled)")]
+    ForwardOff,
+    /// The forward proxy is not for this client.
+    #[error("this client may not use the forward proxy (forward.clients)")]
+    ForwardClient,
+    /// CONNECT to a port that is not listed.
+    #[error("CONNECT to port {0} is not allowed (forward.connect_ports)")]
+    ConnectPort(u16),
+    /// Too many tunnels.
+    #[error("too many tunnels are open (forward.tunnels_max)")]
+    Tunnels,
+    /// The content of the request.
+    #[error(transparent)]
+    Content(#[from] ClientFault),
+    /// `PURGE` without the right to.
+    #[error("PURGE on the data listener needs a route with cache.purge_method = true and a token that may purge")]
+    Purge,
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NoRoute(_) => StatusCode::NOT_FOUND,
+            Self::BadTarget(_) => StatusCode::BAD_REQUEST,
+            Self::Loop => StatusCode::LOOP_DETECTED,
+            Self::ForwardOff | Self::ForwardClient | Self::ConnectPort(_) | Self::Purge => StatusCode::FORBIDDEN,
+            Self::Tunnels => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Content(ClientFault::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Content(ClientFault::TooSlow) => StatusCode::REQUEST_TIMEOUT,
+            Self::Content(ClientFault::Broken) => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    fn proxy_status(&self) -> &'static str {
+        match self {
+            Self::NoRoute(_) => "destination_not_found",
+            Self::Loop => "proxy_loop_detected",
+            Self::Tunnels => "connection_limit_reached",
+            Self::BadTarget(_) | Self::Content(_) => "http_request_error",
+            Self::ForwardOff | Self::ForwardClient | Self::ConnectPort(_) | Self::Purge => "http_request_denied",
+        }
+    }
+}
+
+/// A refusal as the client sees it.
+pub(super) fn refusal(refusal: &Refusal, name: &str) -> Response<Body> {
+    problem(refusal.status(), &refusal.to_string(), Some(refusal.proxy_status()), name)
+}
+
+/// A failure of the cache or the origin as the client sees it.
+pub(super) fn failure(failure: &Failure, name: &str) -> Response<Body> {
+    if let Some(fault) = client_fault(failure) {
+        return refusal(&Refusal::Content(fault), name);
+    }
+    problem(failure.status(), &chain(failure), failure.proxy_status(), name)
+}
+
+/// Whether the client's own content was at fault.
+fn client_fault(failure: &Failure) -> Option<ClientFault> {
+    let mut source = std::error::Error::source(failure);
+    while let Some(error) = source {
+        if let Some(fault) = error.downcast_ref::<ClientFault>() {
+            return Some(*fault);
+        }
+        source = error.source();
+    }
+    None
+}
+
+/// The error and what caused it, in one line.
+fn chain(failure: &Failure) -> String {
+    let mut text = failure.to_string();
+    let mut source = std::error::Error::source(failure);
+    while let Some(error) = source {
+        // Writing to a String cannot fail.
+        let _ = write!(text, ": {error}");
+        source = error.source();
+    }
+    text
+}
+
+fn problem(status: StatusCode, detail: &str, proxy_status: Option<&str>, name: &str) -> Response<Body> {
+    let title = status.canonical_reason().unwrap_or("error");
+    let body =
+        serde_json::json!({ "title": title, "status": status.as_u16(), "detail": detail, "error": proxy_status });
+    let mut body = body.to_string();
+    body.push('\n');
+    let mut response = Response::new(Body::Full(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(value) = proxy_status.and_then(|error| HeaderValue::from_str(&format!("{name}; error={error}")).ok()) {
+        headers.insert("proxy-status", value);
+    }
+    response
+}

@@ -1,0 +1,87 @@
+//! From a URL, as a client of the gateway would name it, to what the cache knows of it.
+
+use std::sync::Arc;
+
+use url::Url;
+
+use super::Proxy;
+use crate::{
+    cache::{route::Route, target::Target},
+    object::path::{normalise_authority, normalise_path},
+};
+
+/// A URL's route and target.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// The route a request for it falls on.
+    pub route: Arc<Route>,
+    /// What it asks for.
+    pub target: Target,
+}
+
+/// A text that is no URL a client could ask for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// Not absolute, or no URL at all.
+    #[error("{url:?} is not an absolute URL: {reason}")]
+    NotAbsolute {
+        /// The text.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another scheme.
+    #[error("{url:?} is neither http nor https")]
+    Scheme {
+        /// The text.
+        url: String,
+    },
+}
+
+impl Proxy {
+    /// What a request for `url` falls on. A host that no route answers for is the forward proxy's.
+    ///
+    /// # Errors
+    /// Where `url` is not an absolute http or https URL.
+    pub fn resolve(&self, url: &str) -> Result<Resolved, ResolveError> {
+        let parsed = Url::parse(url)
+            .map_err(|error| ResolveError::NotAbsolute { url: url.to_owned(), reason: error.to_string() })?;
+        let scheme = match parsed.scheme() {
+            "http" => "http",
+            "https" => "https",
+            _ => return Err(ResolveError::Scheme { url: url.to_owned() }),
+        };
+        let authority = parsed.authority();
+        let authority = normalise_authority(scheme, authority)
+            .map_err(|error| ResolveError::NotAbsolute { url: url.to_owned(), reason: error.to_string() })?;
+        // The path as it stands in the text: `Url` resolves dot segments, and keys hold what a client sends.
+        let path = raw_path(url).unwrap_or(parsed.path());
+        let normal = normalise_path(path);
+        let route = match self.inner.routes.find(&authority, &normal) {
+            Some(route) => &route.cache,
+            None => &self.inner.forward_route.cache,
+        };
+        let target = Target::new(route, scheme, &authority, path, &normal, parsed.query());
+        Ok(Resolved { route: Arc::clone(route), target })
+    }
+
+    /// The sites that a purge of all of `authority` has to cover: its own, for either scheme, and those of routes that
+    /// answer for it without regard to the authority.
+    pub fn sites_of_host(&self, authority: &str) -> Vec<Arc<str>> {
+        let authority = authority.to_ascii_lowercase();
+        let mut sites = vec![Target::site_of("http", &authority), Target::site_of("https", &authority)];
+        let routes = self.inner.routes.all_matching_host(&authority);
+        sites.extend(routes.filter_map(|(_, route)| route.cache.site.clone()));
+        sites
+    }
+}
+
+/// The path of an absolute URL, as written.
+fn raw_path(url: &str) -> Option<&str> {
+    let after_scheme = url.split_once("://")?.1;
+    let start = after_scheme.find('/')?;
+    let path = &after_scheme[start..];
+    let end = path.find(['?', '#']).unwrap_or(path.len());
+    let path = &path[..end];
+    path.bytes().all(|byte| byte.is_ascii_graphic()).then_some(path)
+}

@@ -1,0 +1,100 @@
+//! CONNECT (RFC 9110 section 9.3.6) and `Upgrade` (section 7.8): requests that end in a tunnel.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Response, StatusCode, header, request};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use super::{
+    Proxy,
+    leaving::Leaving,
+    rescue::{self, Refusal},
+    tunnel,
+};
+use crate::{
+    cache::{Answer, Body, Failure, Forward, Outcome, Outgoing},
+    origin::{OriginRequest, RequestBody},
+};
+
+type Answered = Result<Answer, Response<Body>>;
+
+/// Whether the request asks for another protocol on its connection.
+pub(super) fn wanted(head: &request::Parts) -> bool {
+    let upgrades = |line: &HeaderValue| {
+        line.as_bytes().split(|&byte| byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+    };
+    head.headers.contains_key(header::UPGRADE)
+        && head.version == http::Version::HTTP_11
+        && head.headers.get_all(header::CONNECTION).iter().any(upgrades)
+        // h2c by upgrade is no more (RFC 9113 section 3.1); the request is served as it is.
+        && head.headers.get(header::UPGRADE).is_none_or(|protocol| protocol != "h2c")
+}
+
+impl Proxy {
+    /// CONNECT: a tunnel to where the client says, if it may.
+    pub(super) async fn connect(&self, head: &mut request::Parts, leaving: &Leaving) -> Answered {
+        let (host, port) = self.connect_target(head).map_err(|refusal| rescue::refusal(&refusal, self.name()))?;
+        let Ok(permit) = Arc::clone(self.forward().tunnels()).try_acquire_owned() else {
+            return Err(rescue::refusal(&Refusal::Tunnels, self.name()));
+        };
+        let forward = self.forward();
+        let connecting =
+            self.cache().origins().connect_tunnel(&host, port, forward.policy(), forward.connect_timeout());
+        let origin = connecting.await.map_err(|error| rescue::failure(&Failure::Origin(error), self.name()))?;
+        if let Some(upgraded) = head.extensions.remove::<OnUpgrade>() {
+            let guards = (Some(permit), self.inner.metrics.tunnel());
+            tokio::spawn(tunnel::relay(upgraded, origin, forward.config().tunnel_idle_timeout, guards));
+        }
+        tracing::debug!(client = %leaving.client.address, host, port, "tunnel opened");
+        Ok(Answer { response: Response::new(Body::Empty), outcome: Outcome::forwarded(Forward::Method) })
+    }
+
+    fn connect_target(&self, head: &request::Parts) -> Result<(String, u16), Refusal> {
+        let authority = head.uri.authority().ok_or(Refusal::BadTarget("CONNECT without host and port"))?;
+        let port = authority.port_u16().ok_or(Refusal::BadTarget("CONNECT without a port"))?;
+        if !self.forward().config().connect_ports.contains(&port) {
+            return Err(Refusal::ConnectPort(port));
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        Ok((host, port))
+    }
+
+    /// `Upgrade`: the request goes to the origin as it is; a 101 turns both connections into a tunnel.
+    pub(super) async fn upgrade(&self, mut head: request::Parts, body: RequestBody, leaving: Leaving) -> Answered {
+        let failed = |error| rescue::failure(&Failure::Origin(error), self.name());
+        let departure = leaving.departure(&head.headers).map_err(failed)?;
+        let mut headers = departure.headers;
+        for protocol in head.headers.get_all(header::UPGRADE) {
+            headers.append(header::UPGRADE, protocol.clone());
+        }
+        let request = OriginRequest {
+            method: head.method.clone(),
+            path_and_query: departure.path_and_query,
+            host: departure.host,
+            headers,
+            body,
+            interim: None,
+            upgrade: true,
+        };
+        let mut response = self.cache().origins().send(&departure.upstream, request).await.map_err(failed)?;
+        let outcome = Outcome::forwarded(Forward::Bypass);
+        let (Some(origin), Some(client), StatusCode::SWITCHING_PROTOCOLS) =
+            (response.upgrade.take(), head.extensions.remove::<OnUpgrade>(), response.status)
+        else {
+            crate::object::fields::strip_hop_by_hop(&mut response.headers);
+            return Ok(self.cache().direct(response, outcome));
+        };
+        let idle = self.forward().config().tunnel_idle_timeout;
+        let guards = (None, self.inner.metrics.tunnel());
+        tokio::spawn(async move {
+            if let Ok(origin) = origin.await {
+                tunnel::relay(client, TokioIo::new(origin), idle, guards).await;
+            }
+        });
+        let mut answer = Response::new(Body::Empty);
+        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *answer.headers_mut() = response.headers;
+        Ok(Answer { response: answer, outcome })
+    }
+}
