@@ -1,18 +1,233 @@
-//! stub
+//! The admin plane: purge, warm, look, explain, over HTTP.
+//!
+//! ```text
+//!  request ─▶ id ─▶ panics ─▶ size ─▶ PURGE? ─▶ route ─▶ token ─▶ deadline ─▶ handler
+//! ```
+//!
+//! Errors are problem+json (RFC 9457) that name what was wrong and the way out. The paths and their meaning are in the
+//! handlers, from where `/openapi.json`, `/docs` and `/` get them.
+
+use std::{any::Any, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
+};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use self::{
+    auth::Auth,
+    config::{Config, Scope},
+    openapi::Operation,
+    problem::nearest,
+};
+use crate::{
+    proxy::Proxy,
+    purge as purge_log,
+    warm::{self as warm_jobs, Jobs, Refresher},
+};
+
+pub mod auth;
 pub mod config;
-/// stub
-pub struct Admin;
-#[expect(missing_docs, unused_variables, reason = "stub")]
+mod explain;
+mod health;
+mod json;
+mod metrics;
+mod openapi;
+mod problem;
+mod purge;
+mod purge_compat;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod warm;
+
+pub use self::{explain::ExplainRequest, problem::Problem, warm::WarmRequest};
+
+/// How long a call may take, from its head to the head of the answer. Waiting for a job has no deadline.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What the admin plane is made of.
+pub struct Parts {
+    /// `[admin]`.
+    pub config: Config,
+    /// `[purge]`.
+    pub purge: purge_log::config::Config,
+    /// `[warm]`.
+    pub warm: warm_jobs::Config,
+    /// The gateway it looks after.
+    pub proxy: Proxy,
+    /// Every metric there is.
+    pub registry: Arc<Mutex<Registry>>,
+    /// Cancelled when the gateway begins to drain.
+    pub draining: CancellationToken,
+}
+
+/// The admin plane; clones are the same one.
+#[derive(Clone)]
+pub struct Admin {
+    shared: Arc<Shared>,
+    body_bytes_max: usize,
+}
+
+/// What handlers share.
+struct Shared {
+    auth: Auth,
+    proxy: Proxy,
+    purge_config: purge_log::config::Config,
+    jobs: Jobs,
+    refresher: Refresher,
+    registry: Arc<Mutex<Registry>>,
+    draining: CancellationToken,
+}
+
 impl Admin {
-    pub fn new(
-        config: &crate::config::Config,
-        proxy: crate::proxy::Proxy,
-        registry: std::sync::Arc<parking_lot::Mutex<prometheus_client::registry::Registry>>,
-        stop: tokio_util::sync::CancellationToken,
-    ) -> Self {
-        Self
+    /// Puts it together, and starts the queue of refreshes: to be called within a runtime.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { config, purge, warm, proxy, registry, draining } = parts;
+        let metrics = warm_jobs::Metrics::register(&mut registry.lock());
+        let fetch = warm_jobs::through(proxy.clone());
+        let refresher = Refresher::start(
+            Arc::clone(&fetch),
+            metrics.clone(),
+            purge.refresh_max,
+            purge.refresh_rate,
+            warm.concurrency,
+            draining.clone(),
+        );
+        let shared = Shared {
+            auth: Auth::new(&config),
+            proxy,
+            purge_config: purge,
+            jobs: Jobs::new(warm, fetch, metrics, draining.clone()),
+            refresher,
+            registry,
+            draining,
+        };
+        let body_bytes_max = usize::try_from(config.body_bytes_max.as_u64()).unwrap_or(usize::MAX);
+        Self { shared: Arc::new(shared), body_bytes_max }
     }
-    pub async fn serve(self, listener: tokio::net::TcpListener, stop: tokio_util::sync::CancellationToken) {
-        stop.cancelled().await
+
+    /// Answers calls until `stop`; calls under way are finished.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        let serving = axum::serve(listener, self.router()).with_graceful_shutdown(stop.cancelled_owned());
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "admin plane ended");
+        }
+    }
+
+    /// Everything it answers.
+    pub fn router(&self) -> Router {
+        let (router, document) = documented(&self.shared.auth).split_for_parts();
+        let document = serde_json::to_value(document).unwrap_or(Value::Null);
+        let unknown = Arc::new(Unknown(openapi::operations(&document)));
+        let other_method = Arc::clone(&unknown);
+        router
+            .merge(openapi::routes(&document))
+            .fallback(async move |uri: Uri| unknown.path(uri.path()))
+            .method_not_allowed_fallback(async move |method: Method, uri: Uri| other_method.method(&method, uri.path()))
+            .layer(middleware::from_fn_with_state(Arc::clone(&self.shared), purge_compat::purge_method))
+            .with_state(Arc::clone(&self.shared))
+            .layer(DefaultBodyLimit::max(self.body_bytes_max))
+            .layer(CatchPanicLayer::custom(panicked))
+            .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+            .layer(SetRequestIdLayer::new(REQUEST_ID, RandomId))
+    }
+}
+
+/// The routes, by what a caller has to be allowed.
+fn documented(auth: &Auth) -> OpenApiRouter<Arc<Shared>> {
+    let require = |needed| middleware::from_fn_with_state((auth.clone(), needed), auth::require);
+    let deadline = || middleware::from_fn(deadline);
+    let open = OpenApiRouter::new().routes(routes!(health::healthz)).routes(routes!(health::readyz));
+    let read = OpenApiRouter::new()
+        .routes(routes!(stats::stats))
+        .routes(routes!(explain::by_query, explain::by_body))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(warm::list))
+        .routes(routes!(warm::show))
+        .route_layer(deadline())
+        .route_layer(require(Scope::Read));
+    let purge = OpenApiRouter::new()
+        .routes(routes!(purge::purge))
+        .routes(routes!(purge_compat::fastly_key))
+        .routes(routes!(purge_compat::fastly_keys))
+        .routes(routes!(purge_compat::fastly_all))
+        .routes(routes!(purge_compat::cloudflare))
+        .route_layer(deadline())
+        .route_layer(require(Scope::Purge));
+    let operate = OpenApiRouter::new()
+        .routes(routes!(warm::start))
+        .routes(routes!(warm::cancel))
+        .route_layer(require(Scope::Operate));
+    OpenApiRouter::with_openapi(openapi::Document::openapi()).merge(open).merge(read).merge(purge).merge(operate)
+}
+
+/// Middleware: gives up on a call that takes too long.
+async fn deadline(request: Request, next: Next) -> Response {
+    tokio::time::timeout(DEADLINE, next.run(request)).await.unwrap_or_else(|_| {
+        let detail = "the call took too long; whether it took effect is not known";
+        Problem::new(StatusCode::GATEWAY_TIMEOUT, detail).into_response()
+    })
+}
+
+fn panicked(_: Box<dyn Any + Send>) -> Response {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the call failed inside; the log says where").into_response()
+}
+
+/// What is answered to calls of nothing.
+struct Unknown(Vec<Operation>);
+
+impl Unknown {
+    fn path(&self, path: &str) -> Problem {
+        let near = nearest(path, self.0.iter().map(|operation| operation.path.as_str()));
+        let hint = near.map(|near| format!(": did you mean {near}?")).unwrap_or_default();
+        let known = self.0.iter().map(|operation| format!("{} {}", operation.method, operation.path)).collect();
+        Problem::new(StatusCode::NOT_FOUND, format!("there is no {path} here{hint}")).with_known(known)
+    }
+
+    fn method(&self, method: &Method, path: &str) -> Problem {
+        let known = self.0.iter().filter(|operation| matches(&operation.path, path));
+        let known = known.map(|operation| format!("{} {}", operation.method, operation.path)).collect();
+        let detail = format!("{path} takes no {method}");
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail).with_known(known)
+    }
+}
+
+/// Whether `path` fits a template such as `/warm/{id}`.
+fn matches(template: &str, path: &str) -> bool {
+    let (mut wanted, mut given) = (template.split('/'), path.split('/'));
+    loop {
+        match (wanted.next(), given.next()) {
+            (None, None) => return true,
+            (Some(want), Some(segment)) if want == segment || want.starts_with('{') => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Makes ids for calls that bring none.
+#[derive(Debug, Clone, Copy)]
+struct RandomId;
+
+impl MakeRequestId for RandomId {
+    fn make_request_id<B>(&mut self, _: &http::Request<B>) -> Option<RequestId> {
+        let id = getrandom::u64().ok()?;
+        HeaderValue::from_str(&format!("{id:016x}")).ok().map(RequestId::new)
     }
 }

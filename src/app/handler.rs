@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
@@ -36,6 +37,14 @@ fn content(body: ClientBody) -> RequestBody {
         return RequestBody::Empty;
     }
     RequestBody::Stream(UnsyncBoxBody::new(body.map_err(|error| fault(&error).into())))
+}
+
+/// A small answer of the admin plane, whole.
+pub(super) async fn collected(response: Response<axum::body::Body>) -> Response<Bytes> {
+    let (head, body) = response.into_parts();
+    // Made in memory by this process: reading it cannot fail.
+    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    Response::from_parts(head, body)
 }
 
 fn fault(error: &BodyError) -> ClientFault {

@@ -13,7 +13,7 @@ mod secret;
 
 use self::handler::ProxyHandler;
 use crate::{
-    admin::Admin,
+    admin::{self, Admin},
     config::Config,
     listener::{self, Server},
     proxy::Proxy,
@@ -84,10 +84,20 @@ pub async fn start(config: &Config, access: Option<AccessLog>) -> Result<Running
     let proxy = build::proxy(config, access, &mut registry)?;
     let server = Server::new(config.client.clone(), &mut registry);
     let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
-    let admin_plane = Admin::new(config, proxy.clone(), Arc::new(Mutex::new(registry)), stop.clone());
+    let admin_plane = Admin::new(admin::Parts {
+        config: config.admin.clone(),
+        purge: config.purge.clone(),
+        warm: config.warm.clone(),
+        proxy: proxy.clone(),
+        registry: Arc::new(Mutex::new(registry)),
+        draining: stop.clone(),
+    });
     let (handler, stopped) = (ProxyHandler(proxy.clone()), stop.clone());
     let serving = tokio::spawn(async move { server.serve(data_listener, handler, stopped).await });
-    let administering = tokio::spawn(admin_plane.serve(admin_listener, stop_admin.clone()));
+    let stopped = stop_admin.clone();
+    let administering = tokio::spawn(async move {
+        admin_plane.serve(admin_listener, stopped).await;
+    });
     Ok(Running { data, admin, proxy, stop, stop_admin, serving, administering })
 }
 

@@ -207,6 +207,9 @@ pub struct Urls {
     /// Access log (common or combined format, or this gateway's own in JSON), most requested first
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub access_log: Option<PathBuf>,
+    /// Where the paths of the access log are to be found, if it names paths only
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url, requires = "access_log")]
+    pub base: Option<String>,
 }
 
 /// `larder explain`.

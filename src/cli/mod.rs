@@ -1,12 +1,20 @@
 //! The command line: what can be said on it, and what each command does.
 
-use std::{io, process::ExitCode};
+use std::{error::Error, io, process::ExitCode};
 
 use clap::{CommandFactory, Parser};
+use tokio::runtime::Runtime;
 
+pub mod admin_client;
 pub mod args;
 pub mod check;
+pub mod demo;
+mod demo_origin;
+pub mod explain;
+pub mod purge;
 mod serve;
+pub mod stats;
+pub mod warm;
 
 use args::{Cli, Command};
 
@@ -19,8 +27,35 @@ pub fn run() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "larder", &mut io::stdout());
             ExitCode::SUCCESS
         }
-        _ => ExitCode::FAILURE,
+        Command::Purge(args) => finish(purge::run(args)),
+        Command::Warm(args) => finish(warm::run(args)),
+        Command::Explain(args) => finish(explain::run(args)),
+        Command::Stats(args) => finish(stats::run(args)),
+        Command::Demo(args) => finish(demo::run(args.keep)),
     }
+}
+
+/// Runs a command to its end, and tells what went wrong, down to the first cause.
+fn finish<E: Error + 'static>(command: impl Future<Output = Result<(), E>>) -> ExitCode {
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    match runtime.block_on(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &dyn Error) -> ExitCode {
+    let mut text = format!("larder: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    eprintln!("{text}");
+    ExitCode::FAILURE
 }
 
 /// An exit code; a reader that has gone away is no error of ours.

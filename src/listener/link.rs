@@ -88,6 +88,8 @@ pub(super) struct Link {
     body_open: AtomicBool,
     /// Length of the current request's body, `u64::MAX` where only its end tells.
     body_length: AtomicU64,
+    /// How much of it has come, where that is known.
+    body_received: AtomicU64,
     /// Whether a request body was left unread.
     body_cut: AtomicBool,
     /// Whether the last write found the socket full.
@@ -122,6 +124,7 @@ impl Link {
             head_seen: AtomicU8::new(HeadSeen::Unknown as u8),
             body_open: AtomicBool::new(false),
             body_length: AtomicU64::new(0),
+            body_received: AtomicU64::new(0),
             body_cut: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             progress: AtomicU64::new(0),
@@ -254,6 +257,16 @@ impl Link {
         }
     }
 
+    pub(super) fn saw_body(&self, received: u64) {
+        self.body_received.store(received, Relaxed);
+    }
+
+    /// Whether the current request's body was left unread with more of it to come. (If all has come, hyper passes
+    /// over it.)
+    pub(super) fn body_outstanding(&self) -> bool {
+        self.body_cut() && self.body_received.load(Relaxed) < self.body_length.load(Relaxed)
+    }
+
     pub(super) fn body_open(&self) -> bool {
         self.body_open.load(Relaxed)
     }
@@ -265,15 +278,22 @@ impl Link {
 
     /// The request body was read to its end, or is not wanted any more.
     pub(super) fn close_body(&self, complete: bool) {
+        if self.multiplexed {
+            return;
+        }
         self.body_open.store(false, Relaxed);
         if !complete {
             self.body_cut.store(true, Relaxed);
         }
     }
 
+    pub(super) fn body_cut(&self) -> bool {
+        self.body_cut.load(Relaxed)
+    }
+
     /// Whether the client may still be sending what nobody will read.
     pub(super) fn unread(&self) -> bool {
-        self.body_cut.load(Relaxed) || self.phase() == Phase::Head
+        self.body_cut() || self.phase() == Phase::Head
     }
 }
 

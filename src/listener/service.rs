@@ -41,7 +41,7 @@ impl<S: Handler> Connection<S> {
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<ResponseBody<S>>, Infallible>> + Send + use<S> {
         let exchange = Exchange::begin(Arc::clone(self), &request);
-        let refusal = self.check(&request);
+        let refusal = self.check(&request, exchange.head);
         async move {
             if let Some(refusal) = refusal {
                 return Ok(exchange.refuse(refusal));
@@ -53,12 +53,11 @@ impl<S: Handler> Connection<S> {
         }
     }
 
-    fn check(&self, request: &Request<Incoming>) -> Option<Refusal> {
+    fn check(&self, request: &Request<Incoming>, head: HeadSeen) -> Option<Refusal> {
         let headers = request.headers();
         if self.link.multiplexed() {
             return (headers.len() > self.fields_max).then_some(Refusal::TooManyFields);
         }
-        let head = self.link.take_head_seen();
         framing(headers, head).or_else(|| host(headers, request.version()))
     }
 }
@@ -121,6 +120,7 @@ fn host(headers: &HeaderMap, version: Version) -> Option<Refusal> {
 #[derive(Debug)]
 struct Exchange<S> {
     connection: Arc<Connection<S>>,
+    head: HeadSeen,
     /// HTTP/1.0 responses without a length end where the connection does.
     ends_by_close: bool,
     /// HTTP/2: the response body has given something and was not asked for more.
@@ -131,8 +131,9 @@ impl<S: Handler> Exchange<S> {
     fn begin(connection: Arc<Connection<S>>, request: &Request<Incoming>) -> Self {
         let body = request.body();
         let length = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
+        let head = connection.link.take_head_seen();
         connection.link.begin(request.version() == Version::HTTP_11, length);
-        Self { connection, ends_by_close: request.version() == Version::HTTP_10, handed: false }
+        Self { connection, head, ends_by_close: request.version() == Version::HTTP_10, handed: false }
     }
 
     fn refuse(self, refusal: Refusal) -> Response<ResponseBody<S>> {
@@ -144,8 +145,13 @@ impl<S: Handler> Exchange<S> {
         response
     }
 
-    fn respond(self, response: Response<S::Body>) -> Response<ResponseBody<S>> {
-        self.connection.link.respond();
+    fn respond(self, mut response: Response<S::Body>) -> Response<ResponseBody<S>> {
+        let link = &self.connection.link;
+        link.respond();
+        if link.body_outstanding() || (self.head == HeadSeen::Unknown && link.body_cut()) {
+            // hyper will close; the client should know.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         response.map(|body| ResponseBody { body: Some(body), exchange: self })
     }
 }

@@ -8,7 +8,7 @@
 //! ```
 
 use std::{
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
@@ -24,6 +24,9 @@ mod internal;
 mod leaving;
 mod metrics;
 mod proxied;
+pub mod purge;
+pub mod purge_method;
+mod purging;
 mod request_id;
 mod request_target;
 mod rescue;
@@ -37,6 +40,7 @@ pub use self::{
     finish::Sent,
     metrics::Metrics,
     proxied::{ForwardRoute, Proxied, ProxyRoute, compile},
+    purging::PurgeAnswerer,
     resolve::{ResolveError, Resolved},
 };
 use self::{
@@ -77,6 +81,7 @@ struct Inner {
     access: Option<AccessLog>,
     metrics: Metrics,
     body_bytes_max: u64,
+    purges: OnceLock<PurgeAnswerer>,
 }
 
 /// What a proxy is made of.
@@ -119,6 +124,7 @@ impl Proxy {
             access,
             metrics,
             body_bytes_max,
+            purges: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -217,6 +223,7 @@ impl Proxy {
         };
         let answered = match placed {
             Err(refusal) => Err(rescue::refusal(&refusal, self.name())),
+            Ok(_) if self.takes_purge(&head.method, &leaving.proxied) => Err(self.purged(head).await),
             Ok(_) if head.method == Method::CONNECT => Box::pin(self.connect(&mut head, &leaving)).await,
             Ok(_) if upgrade::wanted(&head) => Box::pin(self.upgrade(head, body, leaving)).await,
             Ok((_, target)) => self.answer(head, body, target, leaving).await,

@@ -35,9 +35,6 @@ pub(super) enum Refusal {
     /// The content of the request.
     #[error(transparent)]
     Content(#[from] ClientFault),
-    /// `PURGE` without the right to.
-    #[error("PURGE on the data listener needs a route with cache.purge_method = true and a token that may purge")]
-    Purge,
 }
 
 impl Refusal {
@@ -46,7 +43,7 @@ impl Refusal {
             Self::NoRoute(_) => StatusCode::NOT_FOUND,
             Self::BadTarget(_) => StatusCode::BAD_REQUEST,
             Self::Loop => StatusCode::LOOP_DETECTED,
-            Self::ForwardOff | Self::ForwardClient | Self::ConnectPort(_) | Self::Purge => StatusCode::FORBIDDEN,
+            Self::ForwardOff | Self::ForwardClient | Self::ConnectPort(_) => StatusCode::FORBIDDEN,
             Self::Tunnels => StatusCode::SERVICE_UNAVAILABLE,
             Self::Content(ClientFault::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Content(ClientFault::TooSlow) => StatusCode::REQUEST_TIMEOUT,
@@ -60,7 +57,7 @@ impl Refusal {
             Self::Loop => "proxy_loop_detected",
             Self::Tunnels => "connection_limit_reached",
             Self::BadTarget(_) | Self::Content(_) => "http_request_error",
-            Self::ForwardOff | Self::ForwardClient | Self::ConnectPort(_) | Self::Purge => "http_request_denied",
+            Self::ForwardOff | Self::ForwardClient | Self::ConnectPort(_) => "http_request_denied",
         }
     }
 }

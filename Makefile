@@ -1,0 +1,60 @@
+# The verbs a developer and the CI share. `make test` is everything that must hold before a change goes in.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+
+CARGO ?= cargo
+LOGS := target/logs
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+# Recorded workloads for tests and benchmarks; what needs them is skipped where there are none.
+LARDER_DATA ?= $(abspath $(wildcard ../shared/data))
+export LARDER_DATA
+
+.PHONY: build test tools fmt clippy doc cargo-test conformance load-test fuzz
+
+build:
+	$(CARGO) build
+
+# Every stage leaves its output in target/logs; the end of this one is the sum of them.
+test: tools fmt clippy doc cargo-test conformance
+	@echo
+	@grep -h '^test result:' $(LOGS)/cargo-test.log
+	@grep -h '^conformance:' $(LOGS)/conformance.log
+
+# Whatever is there already is left as it is.
+tools:
+	@command -v node >/dev/null && command -v npm >/dev/null \
+		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends nodejs npm; }
+	@cd tests/conformance && { node -e 'require.resolve("http-cache-tests/package.json")' 2>/dev/null \
+		|| npm install --no-package-lock; }
+
+fmt:
+	$(CARGO) fmt --check
+
+clippy:
+	$(CARGO) clippy --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
+
+# Unit, property and integration tests, and the examples in the documentation.
+cargo-test:
+	@mkdir -p $(LOGS)
+	$(CARGO) test --no-fail-fast 2>&1 | tee $(LOGS)/cargo-test.log
+
+# The public HTTP cache suite against the binary the tests have built.
+conformance: tools
+	@mkdir -p $(LOGS)
+	$(CARGO) build
+	node tests/conformance/run.mjs 2>&1 | tee $(LOGS)/conformance.log
+
+# Minutes of compilation and measuring; needs wrk, taskset and two cores. See load-tests/README.md.
+load-test:
+	load-tests/hit.sh
+	load-tests/miss.sh
+
+# The property tests with many more cases than a change has to wait for. CASES=1000000 make fuzz runs overnight.
+fuzz:
+	PROPTEST_CASES=$${CASES:-100000} $(CARGO) test --lib -- --nocapture prop

@@ -1,0 +1,76 @@
+//! `POST /purge`: our own form of a purge.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json as Answer,
+    extract::{Request, State},
+};
+use http::StatusCode;
+
+use super::{Shared, auth::Caller, json, problem::Problem};
+use crate::proxy::{
+    purge::{self, PurgeError, PurgeRequest, Receipt, Refresh},
+    purge_method,
+};
+
+/// Purge by URL, key, tag, path prefix or host, or everything.
+///
+/// From the reply on, this node serves nothing of what was named, and no fetch that began before stores it again.
+/// Without content, the header fields `Surrogate-Key`, `xkey` or `Cache-Tag` name tags.
+#[utoipa::path(post, path = "/purge", tag = "purge", security(("token" = [])), request_body = PurgeRequest, responses(
+    (status = 200, description = "Done", body = Receipt),
+    (status = 400, description = "Not understood; nothing was purged", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "Not durable; nothing was purged", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn purge(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Answer<Receipt>, Problem> {
+    let headers = request.headers().clone();
+    let body = json::read(request, &()).await?;
+    let mut wanted = if body.is_empty() { PurgeRequest::default() } else { json::parse::<PurgeRequest>(&body)? };
+    purge_method::add_header_fields(&headers, &mut wanted)?;
+    shared.purge(&wanted, &caller.name).await.map(Answer)
+}
+
+impl Shared {
+    /// Purges, and queues what is to be fetched again.
+    pub(super) async fn purge(&self, request: &PurgeRequest, who: &str) -> Result<Receipt, Problem> {
+        let purged = purge::purge(&self.proxy, &self.purge_config, request, who).await.map_err(Problem::from)?;
+        let mut receipt = purged.receipt;
+        if request.refresh {
+            receipt.refresh = Some(Refresh { queued: self.refresher.queue(purged.refresh) });
+        }
+        tracing::info!(id = %receipt.id, seq = receipt.seq, mode = ?receipt.mode, scopes = receipt.scopes, who, "purged");
+        Ok(receipt)
+    }
+}
+
+impl From<PurgeError> for Problem {
+    fn from(error: PurgeError) -> Self {
+        if !error.is_callers() {
+            tracing::error!(error = chain(&error), "purge failed");
+            let detail = format!("nothing was purged: {}", chain(&error));
+            return Self::new(StatusCode::SERVICE_UNAVAILABLE, detail);
+        }
+        let problem = Self::bad_request(chain(&error));
+        match error.field() {
+            Some(field) => problem.with_field(field),
+            None => problem,
+        }
+    }
+}
+
+/// An error and what it comes from, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

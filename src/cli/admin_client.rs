@@ -1,0 +1,244 @@
+//! Calls the admin plane of a running gateway. Plain HTTP: across machines, through a tunnel.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::net::TcpStream;
+use url::Url;
+
+use super::args::Client;
+use crate::admin::Problem;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longer than the admin plane takes to give up on a call.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Reaches one admin plane, by a connection for each call.
+#[derive(Clone)]
+pub struct AdminClient {
+    /// `host:port`.
+    authority: String,
+    token: Option<HeaderValue>,
+}
+
+/// Why a call came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The URL is not one.
+    #[error("--admin {url:?}: not a URL such as \"http://127.0.0.1:8081\"")]
+    Url {
+        /// As given.
+        url: String,
+    },
+    /// The URL asks for TLS.
+    #[error("--admin {url:?}: only http is spoken; reach another machine through a tunnel")]
+    Scheme {
+        /// As given.
+        url: String,
+    },
+    /// The token cannot be sent.
+    #[error("the token has bytes a header field cannot have")]
+    Token,
+    /// Nothing listens there.
+    #[error("no gateway answers at {authority}: is it running, and is --admin its `listen.admin`?")]
+    Connect {
+        /// Where.
+        authority: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Something listens there and does not answer.
+    #[error("{authority} does not answer")]
+    Silent {
+        /// Where.
+        authority: String,
+    },
+    /// The connection failed.
+    #[error("the call to {authority} broke off")]
+    Http {
+        /// Where.
+        authority: String,
+        /// Why.
+        source: hyper::Error,
+    },
+    /// The gateway said no.
+    #[error("{detail}")]
+    Refused {
+        /// The status.
+        status: StatusCode,
+        /// What it said.
+        detail: String,
+    },
+    /// The answer is not what this version understands.
+    #[error("the answer of {authority} is not understood: is it a Larder admin plane of this version?")]
+    Answer {
+        /// Where.
+        authority: String,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {path:?}")]
+    File {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// An argument is not what it should be.
+    #[error("{0}")]
+    Argument(String),
+}
+
+impl AdminClient {
+    /// As the command line says.
+    pub fn new(args: &Client) -> Result<Self, Error> {
+        Self::to(&args.admin, args.admin_token.as_deref())
+    }
+
+    /// To `url`, with `token` if one is needed.
+    pub fn to(url: &str, token: Option<&str>) -> Result<Self, Error> {
+        let text = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+        let parsed = Url::parse(&text).map_err(|_| Error::Url { url: url.to_owned() })?;
+        match (parsed.scheme(), parsed.host_str()) {
+            ("http", Some(host)) => {
+                let port = parsed.port().unwrap_or(80);
+                Ok(Self { authority: format!("{host}:{port}"), token: token.map(bearer).transpose()? })
+            }
+            ("https", _) => Err(Error::Scheme { url: url.to_owned() }),
+            _ => Err(Error::Url { url: url.to_owned() }),
+        }
+    }
+
+    /// GET.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.call(Method::GET, path, Bytes::new()).await
+    }
+
+    /// POST of JSON.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
+        let body = serde_json::to_vec(body).map_err(|error| Error::Argument(error.to_string()))?;
+        self.call(Method::POST, path, body.into()).await
+    }
+
+    /// DELETE.
+    pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.call(Method::DELETE, path, Bytes::new()).await
+    }
+
+    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, Error> {
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(method, path, body));
+        let (status, body) = answer.await.map_err(|_| Error::Silent { authority: self.authority.clone() })??;
+        if !status.is_success() {
+            return Err(refused(status, &body));
+        }
+        serde_json::from_slice(&body).map_err(|_| self.not_understood())
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), Error> {
+        let broken = |source| Error::Http { authority: self.authority.clone(), source };
+        let io = TokioIo::new(self.connect().await?);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(broken)?;
+        tokio::spawn(connection);
+        let response = sender.send_request(self.request(method, path, body)?).await.map_err(broken)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        match body {
+            Ok(body) => Ok((status, body.to_bytes())),
+            Err(error) if error.is::<LengthLimitError>() => Err(self.not_understood()),
+            Err(_) => Err(Error::Silent { authority: self.authority.clone() }),
+        }
+    }
+
+    fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, Error> {
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, &self.authority);
+        if !body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, token);
+        }
+        request.body(Full::new(body)).map_err(|error| Error::Argument(error.to_string()))
+    }
+
+    async fn connect(&self) -> Result<TcpStream, Error> {
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&self.authority));
+        let connected = connecting.await.map_err(|_| Error::Silent { authority: self.authority.clone() })?;
+        connected.map_err(|source| Error::Connect { authority: self.authority.clone(), source })
+    }
+
+    fn not_understood(&self) -> Error {
+        Error::Answer { authority: self.authority.clone() }
+    }
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, Error> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| Error::Token)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn refused(status: StatusCode, body: &[u8]) -> Error {
+    let detail = match serde_json::from_slice::<Problem>(body) {
+        Ok(problem) => problem.detail,
+        Err(_) => format!("the gateway answered {status}"),
+    };
+    Error::Refused { status, detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// Answers one call with `status` and `body`, and gives back what it was asked.
+    async fn once(status: &'static str, body: &'static str) -> (AdminClient, tokio::task::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let asked = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let mut buffer = vec![0; 4096];
+            let mut asked = String::new();
+            while !asked.ends_with('}') && !asked.ends_with("\r\n\r\n") {
+                let read = stream.read(&mut buffer).await.expect("a request");
+                asked.push_str(&String::from_utf8_lossy(&buffer[..read]));
+            }
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(answer.as_bytes()).await.expect("an answer");
+            asked
+        });
+        (AdminClient::to(&url, Some("secret")).expect("a client"), asked)
+    }
+
+    #[tokio::test]
+    async fn answers_and_refusals() {
+        let (client, asked) = once("200 OK", "{\"a\": 17}").await;
+        let answer: serde_json::Value = client.get("/stats?x=1").await.expect("an answer");
+        assert_eq!(answer["a"], 17);
+        let asked = asked.await.expect("a request").to_ascii_lowercase();
+        assert!(asked.starts_with("get /stats?x=1 http/1.1\r\n") && asked.contains("authorization: bearer secret\r\n"));
+
+        let (client, _asked) =
+            once("400 Bad Request", r#"{"status":400,"title":"Bad Request","detail":"not so"}"#).await;
+        let refused = client.get::<serde_json::Value>("/").await.expect_err("a refusal");
+        assert_eq!(refused.to_string(), "not so");
+    }
+
+    #[test]
+    fn only_http_is_spoken() {
+        let authority = |url| AdminClient::to(url, None).map(|client| client.authority);
+        assert_eq!(authority("http://127.0.0.1:8081").expect("a client"), "127.0.0.1:8081");
+        assert_eq!(authority("localhost:8081").expect("a client"), "localhost:8081");
+        assert_eq!(authority("http://[::1]:8081/").expect("a client"), "[::1]:8081");
+        assert!(matches!(authority("https://a"), Err(Error::Scheme { .. })));
+        assert!(matches!(authority("ftp://a"), Err(Error::Url { .. })));
+        assert!(matches!(AdminClient::to("http://a", Some("a\nb")), Err(Error::Token)));
+    }
+}

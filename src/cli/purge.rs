@@ -1,0 +1,56 @@
+//! `larder purge`.
+
+use super::{
+    admin_client::{AdminClient, Error},
+    args::{Purge, Scopes},
+};
+use crate::proxy::purge::{Hold, Mode, PurgeRequest, Receipt};
+
+/// Purges, and shows the receipt.
+pub async fn run(args: Purge) -> Result<(), Error> {
+    let client = AdminClient::new(&args.client)?;
+    let receipt: Receipt = client.post("/purge", &request(args)).await?;
+    println!("{}", shown(&receipt));
+    Ok(())
+}
+
+fn request(args: Purge) -> PurgeRequest {
+    let Purge { what, soft, refresh, hold, client: _ } = args;
+    let Scopes { urls, tags, prefixes, hosts, keys, all } = what;
+    let hold = hold.map(Hold);
+    PurgeRequest { urls, keys, tags, prefixes, hosts, all, soft, refresh, hold, ..PurgeRequest::default() }
+}
+
+fn shown(receipt: &Receipt) -> String {
+    let Receipt { id, seq, mode, scopes, duration_ms, .. } = receipt;
+    let what = match mode {
+        Mode::Hard => "purged",
+        Mode::Soft => "made stale",
+    };
+    let scopes = if *scopes == 1 { "1 scope".to_owned() } else { format!("{scopes} scopes") };
+    let mut text = format!("{what}: {scopes}, purge {seq}, {duration_ms:.1} ms, id {id}");
+    if let Some(refresh) = receipt.refresh {
+        text.push_str(&format!("; {} URLs are being fetched again", refresh.queued));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::purge::{Ack, Refresh};
+
+    #[test]
+    fn a_receipt_in_one_line() {
+        let receipt = Receipt {
+            id: "1f".to_owned(),
+            seq: 17,
+            mode: Mode::Hard,
+            scopes: 2,
+            ack: Ack::Log,
+            duration_ms: 3.06,
+            refresh: Some(Refresh { queued: 5 }),
+        };
+        assert_eq!(shown(&receipt), "purged: 2 scopes, purge 17, 3.1 ms, id 1f; 5 URLs are being fetched again");
+    }
+}

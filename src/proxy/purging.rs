@@ -1,0 +1,30 @@
+//! `PURGE` on the data listener, where a route takes it. Who may, and what it means, is the admin plane's to say.
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Method, Response, request};
+
+use super::{Proxied, Proxy};
+use crate::cache::Body;
+
+/// Answers a `PURGE`, from its head.
+pub type PurgeAnswerer = Box<dyn Fn(request::Parts) -> BoxFuture<'static, Response<Bytes>> + Send + Sync>;
+
+impl Proxy {
+    /// From now on `answerer` answers `PURGE` on routes that take it; the first one given counts.
+    pub fn answer_purges(&self, answerer: PurgeAnswerer) {
+        // A second one would be a mistake of the wiring, and the first is as good.
+        let _ = self.inner.purges.set(answerer);
+    }
+
+    pub(super) fn takes_purge(&self, method: &Method, proxied: &Proxied) -> bool {
+        method.as_str() == "PURGE" && proxied.cache_route().policy.purge_method && self.inner.purges.get().is_some()
+    }
+
+    pub(super) async fn purged(&self, head: request::Parts) -> Response<Body> {
+        match self.inner.purges.get() {
+            Some(answer) => answer(head).await.map(Body::Full),
+            None => Response::new(Body::Empty),
+        }
+    }
+}

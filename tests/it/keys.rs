@@ -1,0 +1,149 @@
+//! What makes two requests the same, and what keeps them apart: queries, hosts, routes, partitions, variants.
+
+use crate::support::{client, gateway, origin, origin::reply};
+
+#[tokio::test]
+async fn responses_to_authorized_requests_are_not_shared() {
+    let origin = origin::new()
+        .handler("/own", |seen, _| reply(seen.header("authorization").unwrap_or("none").to_owned()).max_age(60))
+        .route("/shared", "everyone's")
+        .cache_control("public, max-age=60")
+        .run()
+        .await;
+    let gateway = gateway::new().origin(&origin).run().await;
+    let get = |path: &str, user: &str| client::get(gateway.url(path)).header("authorization", user).send();
+
+    get("/own", "alice").await.assert_ok("alice");
+    get("/own", "bob").await.assert_ok("bob");
+    gateway.get("/own").await.assert_ok("none");
+    get("/shared", "alice").await.assert_ok("everyone's");
+    get("/shared", "bob").await.assert_ok("everyone's").assert_hit();
+}
+
+#[tokio::test]
+async fn partitions_keep_responses_apart() {
+    let origin = origin::new()
+        .handler("/own", |seen, _| reply(seen.header("authorization").unwrap_or("none").to_owned()).max_age(60))
+        .run()
+        .await;
+    let gateway = gateway::new().origin(&origin).config("[cache]\npartition = 'authorization'").run().await;
+    let get = |user: &str| client::get(gateway.url("/own")).header("authorization", user).send();
+
+    get("alice").await.assert_ok("alice");
+    get("bob").await.assert_ok("bob");
+    get("alice").await.assert_ok("alice").assert_hit();
+    get("bob").await.assert_ok("bob").assert_hit();
+    assert_eq!(origin.requests("/own"), 2);
+}
+
+#[tokio::test]
+async fn the_query_is_part_of_the_key() {
+    let origin = origin::new().handler("/a", |seen, _| reply(seen.target.clone()).max_age(60)).run().await;
+    let gateway = gateway::new().origin(&origin).run().await;
+
+    for target in ["/a", "/a?x=1", "/a?x=2", "/a?x=1&y=2", "/a?y=2&x=1"] {
+        gateway.get(target).await.assert_ok(target).assert_forwarded("uri-miss");
+        gateway.get(target).await.assert_ok(target).assert_hit();
+    }
+}
+
+#[tokio::test]
+async fn the_query_can_be_sorted_and_thinned() {
+    let origin = origin::new().handler("/a", |seen, _| reply(seen.target.clone()).max_age(60)).run().await;
+    let config = "[cache]\nquery = 'sorted'\nquery_without = ['utm_*']";
+    let gateway = gateway::new().origin(&origin).config(config).run().await;
+
+    gateway.get("/a?y=2&utm_source=mail&x=1").await.assert_ok("/a?y=2&utm_source=mail&x=1");
+    gateway.get("/a?x=1&y=2").await.assert_hit();
+    gateway.get("/a?x=1&y=3").await.assert_forwarded("uri-miss");
+}
+
+#[tokio::test]
+async fn routes_do_not_share_entries() {
+    let shop = origin::new().route("/a", "shop").max_age(60).run().await;
+    let blog = origin::new().route("/a", "blog").max_age(60).run().await;
+    let config = format!(
+        "[[route]]\nname = 'shop'\nhost = 'shop.example'\nupstream = '{}'\n\
+         [[route]]\nname = 'blog'\nhost = '*.blog.example'\nupstream = '{}'",
+        shop.url(),
+        blog.url()
+    );
+    let gateway = gateway::new().config(config).run().await;
+    let get = |host: &str| client::get(gateway.url("/a")).header("host", host).send();
+
+    for _ in 0..2 {
+        get("shop.example").await.assert_ok("shop");
+        get("my.blog.example").await.assert_ok("blog");
+    }
+    assert_eq!(get("other.example").await.status, 404);
+    assert_eq!((shop.requests("/a"), blog.requests("/a")), (1, 1));
+}
+
+#[tokio::test]
+async fn a_route_by_path_can_take_its_prefix_off() {
+    let origin = origin::new().route("/v1/models", "models").max_age(60).run().await;
+    let config = format!("[[route]]\nname = 'api'\npath = '/api'\nstrip_path = true\nupstream = '{}/v1'", origin.url());
+    let gateway = gateway::new().config(config).run().await;
+
+    gateway.get("/api/models").await.assert_ok("models");
+    gateway.get("/api/models").await.assert_ok("models").assert_hit();
+    assert_eq!(gateway.get("/apis/models").await.status, 404, "a prefix ends at a segment");
+}
+
+#[tokio::test]
+async fn where_the_client_chooses_the_host_it_is_part_of_the_key() {
+    let origin = origin::new()
+        .handler("/a", |seen, _| reply(seen.header("host").expect("a host").to_owned()).max_age(60))
+        .run()
+        .await;
+    let config = format!("[[route]]\nname = 'all'\nhost_header = 'client'\nupstream = '{}'", origin.url());
+    let gateway = gateway::new().config(config).run().await;
+    let get = |host: &str| client::get(gateway.url("/a")).header("host", host).send();
+
+    for _ in 0..2 {
+        get("one.example").await.assert_ok("one.example");
+        get("two.example").await.assert_ok("two.example");
+    }
+    get("ONE.example").await.assert_ok("one.example").assert_hit();
+}
+
+#[tokio::test]
+async fn variants_live_side_by_side() {
+    let origin = origin::new()
+        .handler("/a", |seen, _| {
+            reply(seen.header("accept").unwrap_or("none").to_owned()).max_age(60).header("vary", "Accept")
+        })
+        .run()
+        .await;
+    let gateway = gateway::new().origin(&origin).run().await;
+    let get = |accept: &str| client::get(gateway.url("/a")).header("accept", accept).send();
+
+    get("text/html").await.assert_ok("text/html").assert_forwarded("uri-miss");
+    get("image/png").await.assert_ok("image/png").assert_forwarded("vary-miss");
+    gateway.get("/a").await.assert_ok("none").assert_forwarded("vary-miss");
+    get("text/html").await.assert_ok("text/html").assert_hit();
+    get("image/png").await.assert_ok("image/png").assert_hit();
+    gateway.get("/a").await.assert_ok("none").assert_hit();
+    assert_eq!(origin.requests("/a"), 3);
+}
+
+#[tokio::test]
+async fn the_number_of_variants_is_bounded() {
+    let origin = origin::new()
+        .handler("/a", |seen, _| {
+            reply(seen.header("accept").expect("sent").to_owned()).max_age(60).header("vary", "Accept")
+        })
+        .run()
+        .await;
+    let gateway = gateway::new().origin(&origin).config("[cache]\nvariants_max = 3").run().await;
+
+    for number in 0..20 {
+        let accept = format!("text/{number}");
+        client::get(gateway.url("/a")).header("accept", &accept).send().await.assert_ok(&accept);
+    }
+    let last = client::get(gateway.url("/a")).header("accept", "text/19").send().await;
+    last.assert_ok("text/19").assert_hit();
+    let first = client::get(gateway.url("/a")).header("accept", "text/0").send().await;
+    first.assert_ok("text/0");
+    assert!(!first.cache().hit);
+}

@@ -1,0 +1,18 @@
+//! The gateway as a black box: a process, programmable origins before it, clients behind it. One module a topic.
+
+mod admin;
+mod adversary;
+mod coalesce;
+mod config;
+mod conformance_current;
+mod forward;
+mod headers;
+mod hits;
+mod keys;
+mod methods;
+mod purge;
+mod ranges;
+mod stale;
+mod support;
+mod upgrade;
+mod warm;
