@@ -15,7 +15,8 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
+use futures_util::future::BoxFuture;
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, request};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
@@ -128,6 +129,21 @@ impl Admin {
         let serving = axum::serve(listener, self.router()).with_graceful_shutdown(stop.cancelled_owned());
         if let Err(error) = serving.await {
             tracing::error!(%error, "admin plane ended");
+        }
+    }
+
+    /// What answers `PURGE` on the data listener. It holds the admin plane weakly: the gateway it is given to is part
+    /// of that, and neither would ever go.
+    pub fn purge_answerer(&self) -> impl Fn(request::Parts) -> BoxFuture<'static, Response> + Send + Sync + 'static {
+        let shared = Arc::downgrade(&self.shared);
+        move |head| {
+            let shared = shared.upgrade();
+            Box::pin(async move {
+                match shared {
+                    Some(shared) => shared.purge_of_client(&head).await,
+                    None => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping").into_response(),
+                }
+            })
         }
     }
 

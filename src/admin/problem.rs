@@ -67,7 +67,7 @@ impl IntoResponse for Problem {
 
 /// The one of `known` that `given` was probably meant to be.
 pub(super) fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    const ALIKE: f64 = 0.7;
+    const ALIKE: f64 = 0.8;
     let scored = known.into_iter().map(|name| (strsim::jaro_winkler(given, name), name));
     let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
     (best.0 >= ALIKE).then_some(best.1)

@@ -42,6 +42,20 @@ pub(super) async fn purge_method(State(shared): State<Arc<Shared>>, request: Req
     }
 }
 
+impl Shared {
+    /// Answers a `PURGE` of the data listener. There, unlike here, a token is needed always: anybody may reach it.
+    pub(super) async fn purge_of_client(&self, head: &Parts) -> Response {
+        if !self.auth.is_required() {
+            let detail = "PURGE needs a token, and none is configured: set `admin.token`, or purge on the admin plane";
+            return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
+        }
+        match self.auth.admit(head, Scope::Purge) {
+            Ok(caller) => purged(self, head, &caller).await.into_response(),
+            Err(problem) => auth::refusal(problem),
+        }
+    }
+}
+
 async fn purged(shared: &Shared, head: &Parts, caller: &Caller) -> Result<Answer<FastlyAnswer>, Problem> {
     let receipt = shared.purge(&request_of(head)?, &caller.name).await?;
     Ok(Answer(FastlyAnswer::of(receipt)))

@@ -189,7 +189,7 @@ async fn a_job_is_started_watched_and_found() {
     assert_eq!(started.status, 202, "{}", started.text);
     let location = started.headers["location"].to_str().expect("a path").to_owned();
     assert_eq!(location, format!("/warm/{}", started.json()["id"].as_str().expect("a name")));
-    assert_eq!(get(router, &location).await.json()["urls"], 1);
+    assert_eq!(get(router, &location).await.json()["total"], 1);
     let waited = post(router, "/warm?wait=true", &json!({"urls": ["http://127.0.0.1:9/"]})).await;
     assert_eq!((waited.status, &waited.json()["state"]), (200, &json!("done")));
     assert_eq!(waited.json()["done"], 1);

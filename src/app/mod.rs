@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -92,6 +93,8 @@ pub async fn start(config: &Config, access: Option<AccessLog>) -> Result<Running
         registry: Arc::new(Mutex::new(registry)),
         draining: stop.clone(),
     });
+    let answer_purge = admin_plane.purge_answerer();
+    proxy.answer_purges(Box::new(move |head| Box::pin(answer_purge(head).then(handler::collected))));
     let (handler, stopped) = (ProxyHandler(proxy.clone()), stop.clone());
     let serving = tokio::spawn(async move { server.serve(data_listener, handler, stopped).await });
     let stopped = stop_admin.clone();

@@ -45,7 +45,7 @@ pub enum Error {
     #[error("the token has bytes a header field cannot have")]
     Token,
     /// Nothing listens there.
-    #[error("no gateway answers at {authority}: is it running, and is --admin its `listen.admin`?")]
+    #[error("no gateway answers at {authority} (--admin, LARDER_ADMIN_URL; its `listen.admin`)")]
     Connect {
         /// Where.
         authority: String,

@@ -96,8 +96,10 @@ fn write_freshness(text: &mut String, freshness: &Value) {
     for (name, words) in
         [("stale_while_revalidate", "stale while a refresh runs"), ("stale_if_error", "stale if the origin fails")]
     {
-        if number(name) > 0.0 {
-            let _ = writeln!(text, "           {words}: for {}", secs(number(name)));
+        // Counted from now, as the windows are: what is left of freshness is no staleness.
+        let window = number(name) - ttl.max(0.0);
+        if window > 0.0 {
+            let _ = writeln!(text, "           {words}: for {}", secs(window));
         }
     }
     for (name, words) in [("no_cache", "no-cache: validated each time"), ("must_revalidate", "never served stale")] {
@@ -132,8 +134,8 @@ mod tests {
             "url": "http://a/b", "verdict": "hit: a fresh response is stored", "route": "shop", "key": "00ff",
             "key_parts": [{"name": "path", "value": "/b"}, {"name": "query", "value": null}],
             "l1": {"kind": "entry", "status": 200, "body_bytes": 2048, "hits": 5, "fill_millis": 300, "tags": ["x", "y"],
-                "freshness": {"age": 10.0, "lifetime": 60.0, "ttl": 50.0, "stale_while_revalidate": 0.0,
-                    "stale_if_error": 3600.0, "source": "explicit", "no_cache": false, "must_revalidate": true},
+                "freshness": {"age": 10.0, "lifetime": 60.0, "ttl": 50.0, "stale_while_revalidate": 50.0,
+                    "stale_if_error": 3650.0, "source": "explicit", "no_cache": false, "must_revalidate": true},
                 "standing": "untouched", "stamp": 3},
             "variants": [], "filling": false, "purge_position": 4,
         });

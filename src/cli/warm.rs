@@ -21,7 +21,7 @@ pub async fn run(args: Warm) -> Result<(), Error> {
     let no_wait = args.no_wait;
     let started: Status = client.post("/warm", &request(args)?).await?;
     if no_wait {
-        println!("job {}: {} URLs", started.id, started.urls);
+        println!("job {}: {} URLs", started.id, started.total);
         return Ok(());
     }
     let ended = watch(&client, started).await?;
@@ -50,7 +50,7 @@ async fn watch(client: &AdminClient, mut status: Status) -> Result<Status, Error
 
 fn bar(status: &Status) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}");
-    ProgressBar::new(status.urls as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    ProgressBar::new(status.total as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 fn message(status: &Status) -> String {
@@ -62,11 +62,11 @@ fn message(status: &Status) -> String {
 }
 
 fn summary(status: &Status) -> String {
-    let Status { urls, done, stored, fresh, not_storable, failed, .. } = status;
+    let Status { total, done, stored, fresh, not_storable, failed, .. } = status;
     let ended = if status.state == State::Cancelled { "cancelled" } else { "done" };
     let seconds = Duration::from_millis(status.elapsed_ms).as_secs_f64();
     let mut text = format!(
-        "{ended}: {done} of {urls} URLs in {seconds:.1} s: {stored} stored, {fresh} fresh already, {not_storable} not \
+        "{ended}: {done} of {total} URLs in {seconds:.1} s: {stored} stored, {fresh} fresh already, {not_storable} not \
          storable, {failed} failed\n"
     );
     for error in &status.errors {
@@ -110,7 +110,7 @@ mod tests {
         let status = Status {
             id: "a".to_owned(),
             state: State::Done,
-            urls: 4,
+            total: 4,
             done: 4,
             stored: 1,
             fresh: 1,

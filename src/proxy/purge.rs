@@ -109,7 +109,7 @@ pub struct Receipt {
     pub seq: u64,
     /// See [`Mode`].
     pub mode: Mode,
-    /// Scopes it named.
+    /// How many things it named: a host is one, whatever sites it has.
     pub scopes: usize,
     /// What was waited for.
     pub ack: Ack,
@@ -245,7 +245,7 @@ pub async fn purge(
         id: receipt.id.to_string(),
         seq: receipt.seq,
         mode,
-        scopes: receipt.scopes,
+        scopes: plan.named,
         ack: request.ack,
         duration_ms: millis(receipt.duration),
         refresh: None,
@@ -256,6 +256,8 @@ pub async fn purge(
 /// Scopes and hold of a request.
 #[derive(Debug, PartialEq)]
 struct Plan {
+    /// Things the caller named.
+    named: usize,
     scopes: Vec<Scope>,
     hold: Duration,
 }
@@ -323,7 +325,8 @@ fn plan(request: &PurgeRequest, directory: &impl Directory, scopes_max: usize) -
     if scopes.len() > scopes_max {
         return Err(PurgeError::TooMany { given: scopes.len(), max: scopes_max });
     }
-    Ok(Plan { scopes, hold: hold(request.hold, configured)? })
+    let named = given.max(1);
+    Ok(Plan { named, scopes, hold: hold(request.hold, configured)? })
 }
 
 fn hold(asked: Option<Hold>, configured: Duration) -> Result<Duration, PurgeError> {

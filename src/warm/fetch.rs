@@ -9,7 +9,6 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt;
-use serde::Serialize;
 
 use crate::proxy::Proxy;
 
@@ -24,6 +23,18 @@ pub enum Fetched {
     NotStorable,
     /// No answer, half an answer, or an error status.
     Failed(String),
+}
+
+impl Fetched {
+    /// One word, for metrics.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Fresh => "fresh",
+            Self::NotStorable => "not-storable",
+            Self::Failed(_) => "failed",
+        }
+    }
 }
 
 /// Fetches one URL with GET and the header fields given.
@@ -55,7 +66,7 @@ async fn drained<B: Body>(body: B) -> Result<(), B::Error> {
 }
 
 /// The parameters of `Cache-Status` that matter here.
-#[derive(Debug, Default, PartialEq, Serialize)]
+#[derive(Debug, Default)]
 struct CacheStatus {
     hit: bool,
     stored: bool,

@@ -67,7 +67,7 @@ pub struct Status {
     /// See [`State`].
     pub state: State,
     /// URLs to fetch.
-    pub urls: usize,
+    pub total: usize,
     /// URLs fetched, whatever the result.
     pub done: usize,
     /// Fetched and stored.
@@ -104,7 +104,7 @@ pub struct Job(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     id: String,
-    urls: usize,
+    total: usize,
     concurrency: usize,
     rate: u32,
     counts: Counts,
@@ -135,7 +135,7 @@ impl Job {
     pub(super) fn new(plan: &Plan, errors_kept: usize, cancel: CancellationToken) -> Self {
         Self(Arc::new(Inner {
             id: id::fresh(),
-            urls: plan.urls.len(),
+            total: plan.urls.len(),
             concurrency: plan.concurrency.max(1),
             rate: plan.rate,
             counts: Counts::default(),
@@ -184,7 +184,7 @@ impl Job {
         Status {
             id: inner.id.clone(),
             state: progress.state,
-            urls: inner.urls,
+            total: inner.total,
             done: stored + fresh + not_storable + failed,
             stored,
             fresh,
@@ -305,7 +305,7 @@ mod tests {
         job.finished().await;
         let status = job.status();
         assert_eq!(status.state, State::Done);
-        assert_eq!((status.urls, status.done), (6, 6));
+        assert_eq!((status.total, status.done), (6, 6));
         assert_eq!((status.stored, status.fresh, status.not_storable, status.failed), (2, 1, 1, 2));
         assert_eq!(status.errors, [FetchError { url: "/x".to_owned(), error: "status 502".to_owned() }]);
         assert_eq!(status.elapsed_ms, 3000, "six fetches of a second, two at once");
