@@ -8,10 +8,13 @@ use http_body::Body;
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 
 use crate::{
-    listener::{BodyError, ClientBody, Handler, Peer},
-    origin::{Interim, RequestBody},
-    proxy::{Client, ClientFault, Proxy, Sent},
+    listener::{BodyError, ClientBody, Handler, Interim, Peer},
+    origin::RequestBody,
+    proxy::{Client, ClientFault, InterimSink, Proxy, Sent},
 };
+
+/// How clients of the data listener come.
+const SCHEME: &str = "http";
 
 /// Hands requests of the data listener to the proxy.
 #[derive(Clone)]
@@ -21,15 +24,32 @@ impl Handler for ProxyHandler {
     type Body = Sent;
 
     async fn handle(&self, request: Request<ClientBody>, peer: &Arc<Peer>) -> Response<Sent> {
-        let interim = (request.version() == Version::HTTP_11).then(|| interim(peer));
-        let client = Client { address: peer.addr.ip(), scheme: "http", interim };
+        let address = peer.addr.ip();
+        if request.body().is_end_stream()
+            && let Some(response) = self.0.at_once(&request, address, SCHEME)
+        {
+            return response;
+        }
+        // Boxed: a hit should not pay for the size of what it does not do.
+        Box::pin(self.slowly(request, peer)).await
+    }
+}
+
+impl ProxyHandler {
+    async fn slowly(&self, request: Request<ClientBody>, peer: &Arc<Peer>) -> Response<Sent> {
+        let interim = (request.version() == Version::HTTP_11).then(|| Arc::new(Bound(peer.interim.bind())) as _);
+        let client = Client { address: peer.addr.ip(), scheme: SCHEME, interim };
         self.0.handle(request.map(content), client).await
     }
 }
 
-fn interim(peer: &Arc<Peer>) -> Interim {
-    let interim = peer.interim.bind();
-    Arc::new(move |status: StatusCode, fields: &HeaderMap| interim.send(status, fields))
+/// The way to the client of one request, for interim responses.
+struct Bound(Interim);
+
+impl InterimSink for Bound {
+    fn send(&self, status: StatusCode, fields: &HeaderMap) {
+        self.0.send(status, fields);
+    }
 }
 
 fn content(body: ClientBody) -> RequestBody {

@@ -41,7 +41,7 @@ pub(super) fn stands_for_get(route: &Route, target: &Target, method: &Method, re
     *method == Method::POST
         && response.status == StatusCode::OK
         && route.class(&Method::GET) == Class::Get
-        && location.and_then(|location| target.relative(location)).is_some_and(|other| same(&other))
+        && location.and_then(|location| target.relative(location, |_| false)).is_some_and(|other| same(&other))
 }
 
 impl Cache {

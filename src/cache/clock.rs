@@ -23,6 +23,16 @@ impl Clock {
 
     /// The time now.
     pub fn now(&self) -> Timestamp {
-        self.base.plus(self.start.elapsed())
+        self.at(Instant::now())
+    }
+
+    /// The time at `instant`.
+    pub fn at(&self, instant: Instant) -> Timestamp {
+        self.base.plus(instant.saturating_duration_since(self.start))
+    }
+
+    /// The wall clock's time at `instant`, as this clock has it.
+    pub fn wall(&self, instant: Instant) -> SystemTime {
+        self.at(instant).into()
     }
 }

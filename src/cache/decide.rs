@@ -12,6 +12,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, header};
+use tokio::time::Instant;
 
 use super::{
     Cache,
@@ -26,7 +27,7 @@ use super::{
     outcome::{Forward, Kind, Outcome, Tier},
     part_key,
     route::{Class, Route},
-    target::{Target, stored_method},
+    target::{Target, View, stored_method},
 };
 use crate::{
     object::{
@@ -122,27 +123,31 @@ impl Cache {
     }
 
     /// Answers at once what can be: a fresh response in memory. Everything else takes [`Cache::call`].
-    pub fn hit<O>(&self, call: &Call<O>) -> Option<Answer> {
-        let class = call.route.class(&call.method);
-        if !matches!(class, Class::Get | Class::Head) || call.route.bypass() || !matches!(call.body, RequestBody::Empty)
-        {
+    pub fn hit(
+        &self,
+        route: &Route,
+        target: View<'_>,
+        method: &Method,
+        headers: &HeaderMap,
+        at: Instant,
+    ) -> Option<Answer> {
+        let class = route.class(method);
+        if !matches!(class, Class::Get | Class::Head) || route.bypass() {
             return None;
         }
-        let asked = Asked::of(&call.headers);
-        let directives = self.directives(&call.route, &call.headers, asked);
+        let asked = Asked::of(headers);
+        let directives = self.directives(route, headers, asked);
         if directives.no_store || asked.for_origin {
             return None;
         }
-        let now = self.now();
-        let key = call.target.key(&call.route, self.secret(), &call.headers, class, None);
-        let Found::Entry { entry, soft } = self.find(&call.route, &key, &call.headers, now) else { return None };
-        match reuse::reuse(&entry.freshness, now, &directives, soft) {
-            Reuse::Fresh => {}
-            _ => return None,
+        let now = self.inner.clock.at(at);
+        let key = target.key(route, self.secret(), headers, class, None);
+        let Found::Entry { entry, soft } = self.find(route, &key, headers, now) else { return None };
+        if reuse::reuse(&entry.freshness, now, &directives, soft) != Reuse::Fresh {
+            return None;
         }
-        let asking = Asking { method: &call.method, headers: &call.headers, asked };
         let outcome = Outcome::hit(Tier::L1, seconds(entry.freshness.ttl(now)));
-        let response = hit::from_entry(&entry, &asking, &outcome, self.name(), now);
+        let response = hit::from_entry(&entry, &Asking { method, headers, asked }, &outcome, self.name(), now);
         Some(Answer { response, outcome })
     }
 
@@ -486,6 +491,10 @@ impl<O: Outgoing> Exchange<O> {
             if shared.freshness.flags.has(Flags::NO_CACHE) {
                 return Next::Alone;
             }
+        }
+        // Broken off before a byte went to the client: it can still be told so.
+        if let Some(failure) = reader.failure() {
+            return Next::Done(Err(failure));
         }
         let now = self.cache.now();
         let outcome = Outcome {

@@ -337,7 +337,13 @@ impl<O: Outgoing> Fetch<O> {
         let limit = self.cache.object_bytes_max(&self.route);
         let mut storable = true;
         let mut trailers = None;
-        while let Some(frame) = body.frame().await {
+        loop {
+            let keep = storable && self.route.policy.client_gone == ClientGone::Finish;
+            let frame = tokio::select! {
+                frame = body.frame() => frame,
+                () = self.fill.growing.abandoned(), if !keep => return self.broken(Failure::GivenUp),
+            };
+            let Some(frame) = frame else { break };
             let frame = match frame {
                 Ok(frame) => frame,
                 Err(error) => return self.broken(error.into()),
@@ -354,10 +360,6 @@ impl<O: Outgoing> Fetch<O> {
                 storable = false;
                 self.refused(&plan.key, "too-large", plan.head.status);
                 self.permit = None;
-            }
-            let wanted = storable && self.route.policy.client_gone == ClientGone::Finish;
-            if !wanted && self.fill.growing.readers() == 0 {
-                return self.broken(Failure::GivenUp);
             }
         }
         let whole = if storable { self.fill.growing.contiguous().await } else { None };

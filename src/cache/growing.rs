@@ -177,6 +177,19 @@ impl Growing {
         Poll::Pending
     }
 
+    /// Waits until nobody reads it any more.
+    pub(super) async fn abandoned(&self) {
+        std::future::poll_fn(|cx| {
+            let mut state = self.state.lock();
+            if state.readers.is_empty() {
+                return Poll::Ready(());
+            }
+            state.writer = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// All of it in one piece, to be stored; `None` in a window, or where the file cannot be read back.
     pub(super) async fn contiguous(self: &Arc<Self>) -> Option<Bytes> {
         let (file, base, chunks) = {
@@ -298,6 +311,14 @@ impl Reader {
             return None;
         }
         Growing::whole(&self.growing.state.lock())
+    }
+
+    /// Why it broke off, if it has.
+    pub(super) fn failure(&self) -> Option<Arc<Failure>> {
+        match &self.growing.state.lock().end {
+            Some(End::Failed(failure)) => Some(Arc::clone(failure)),
+            _ => None,
+        }
     }
 
     /// Bytes left, where the end is known.

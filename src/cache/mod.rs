@@ -139,6 +139,11 @@ impl Cache {
         self.inner.clock.now()
     }
 
+    /// Its clock.
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
     /// Name in `Cache-Status` and `Via`.
     pub fn name(&self) -> &str {
         &self.inner.name

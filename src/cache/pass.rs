@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     object::fields,
-    origin::{OriginRequest, OriginResponse, RequestBody},
+    origin::{OriginRequest, OriginResponse, RequestBody, Upstream},
 };
 
 /// Interim responses on their way to the client; more than it takes are dropped.
@@ -30,11 +30,13 @@ impl Cache {
     pub(super) async fn pass<O: Outgoing>(&self, call: Call<O>, forward: Forward) -> Result<Answer, Arc<Failure>> {
         let Call { route, target, method, headers, body, outgoing } = call;
         let (stamp, requested) = (self.purge_log().position(), self.now());
-        let mut response = self.send(&outgoing, &method, &headers, body).await?;
+        let departure = outgoing.departure(&headers).map_err(|error| Arc::new(error.into()))?;
+        let upstream = departure.upstream.clone();
+        let mut response = self.send_departure(&outgoing, &method, departure, body).await?;
         fields::strip_hop_by_hop(&mut response.headers);
         self.rewrite_response(&route, &mut response.headers);
         if !method.is_safe() && method.as_str() != "QUERY" && invalidates(response.status) {
-            self.invalidate(&route, &target, &headers, &response.headers).await;
+            self.invalidate(&route, &target, &headers, &response.headers, &upstream).await;
         }
         if forward == Forward::Method && adopt::stands_for_get(&route, &target, &method, &response) {
             return self.adopt(Posted { route, target, headers, outgoing, stamp, requested }, response).await;
@@ -60,6 +62,16 @@ impl Cache {
         body: RequestBody,
     ) -> Result<OriginResponse, Arc<Failure>> {
         let departure = outgoing.departure(client).map_err(|error| Arc::new(error.into()))?;
+        self.send_departure(outgoing, method, departure, body).await
+    }
+
+    async fn send_departure<O: Outgoing>(
+        &self,
+        outgoing: &O,
+        method: &Method,
+        departure: Departure,
+        body: RequestBody,
+    ) -> Result<OriginResponse, Arc<Failure>> {
         let Departure { upstream, path_and_query, host, headers } = departure;
         let (interims, mut arriving) = mpsc::channel(INTERIMS_QUEUED);
         let interim = move |status, fields: &HeaderMap| {
@@ -82,10 +94,19 @@ impl Cache {
 
     /// What a successful unsafe request makes invalid: its URL, and those in `Location` and `Content-Location` where
     /// they are of the same site (RFC 9111 section 4.4).
-    async fn invalidate(&self, route: &Route, target: &Target, request: &HeaderMap, response: &HeaderMap) {
+    async fn invalidate(
+        &self,
+        route: &Route,
+        target: &Target,
+        request: &HeaderMap,
+        response: &HeaderMap,
+        upstream: &Upstream,
+    ) {
         self.forget(route, target, request).await;
         for name in [header::LOCATION, header::CONTENT_LOCATION] {
-            if let Some(other) = response.get(name).and_then(|value| target.relative(value.to_str().ok()?)) {
+            let location = response.get(name).and_then(|value| value.to_str().ok());
+            if let Some(other) = location.and_then(|url| target.relative(url, |authority| upstream.is_named(authority)))
+            {
                 self.forget(route, &other, request).await;
             }
         }

@@ -74,38 +74,20 @@ impl Target {
 
     /// The primary key of a request for this.
     pub fn key(&self, route: &Route, secret: &[u8; 32], request: &HeaderMap, class: Class, body: Option<&[u8]>) -> Key {
-        let mut key = KeyBuilder::new("http");
-        key.field(route.name.as_bytes()).field(self.site.as_bytes()).field(self.scheme.as_bytes());
-        key.field(self.path.as_bytes());
-        match route.policy.query {
-            Query::AsSent => key.optional(self.query.as_ref().map(|query| query.as_bytes())),
-            Query::Ignore => key.optional(None),
-            Query::Sorted => {
-                let sorted = self.query.as_ref().map(|query| sorted_query(query, &route.policy.query_without));
-                key.optional(sorted.as_deref().map(str::as_bytes))
-            }
-        };
-        partition(route, secret, request, |value| {
-            key.optional(value);
-        });
-        for name in &route.key_headers {
-            key.optional(combined(request, name).as_deref());
-        }
-        for cookie in &route.policy.key_cookies {
-            key.optional(cookie_value(request, cookie));
-        }
-        if class == Class::WithBody {
-            key.field(b"body").optional(request.get(header::CONTENT_TYPE).map(|value| value.as_bytes()));
-            key.optional(body);
-        }
-        key.finish()
+        self.view().key(route, secret, request, class, body)
+    }
+
+    fn view(&self) -> View<'_> {
+        View { scheme: self.scheme, path: &self.path, query: self.query.as_deref(), site: &self.site }
     }
 
     /// What `reference`, a `Location` or `Content-Location`, names if it is of the same origin (RFC 9111 section 4.4).
-    pub fn relative(&self, reference: &str) -> Option<Self> {
+    ///
+    /// An origin behind a gateway may name itself instead: `is_own` tells its authorities.
+    pub fn relative(&self, reference: &str, is_own: impl Fn(&str) -> bool) -> Option<Self> {
         let base = url::Url::parse(&self.url()).ok()?;
         let other = base.join(reference).ok()?;
-        (other.origin() == base.origin()).then(|| Self {
+        (other.origin() == base.origin() || is_own(other.authority())).then(|| Self {
             path: other.path().into(),
             normal_path: normalise_path(other.path()).into(),
             query: other.query().map(Into::into),
@@ -126,6 +108,50 @@ impl Target {
         let mut bytes = Vec::new();
         partition(route, secret, request, |value| bytes.extend_from_slice(value.unwrap_or_default()));
         bytes
+    }
+}
+
+/// What of a target a key is made of, borrowed: a hit owns nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// See [`Target::scheme`].
+    pub scheme: &'static str,
+    /// See [`Target::path`].
+    pub path: &'a str,
+    /// See [`Target::query`].
+    pub query: Option<&'a str>,
+    /// See [`Target::site`].
+    pub site: &'a str,
+}
+
+impl View<'_> {
+    /// The primary key of a request for this.
+    pub fn key(&self, route: &Route, secret: &[u8; 32], request: &HeaderMap, class: Class, body: Option<&[u8]>) -> Key {
+        let mut key = KeyBuilder::new("http");
+        key.field(route.name.as_bytes()).field(self.site.as_bytes()).field(self.scheme.as_bytes());
+        key.field(self.path.as_bytes());
+        match route.policy.query {
+            Query::AsSent => key.optional(self.query.map(str::as_bytes)),
+            Query::Ignore => key.optional(None),
+            Query::Sorted => {
+                let sorted = self.query.map(|query| sorted_query(query, &route.policy.query_without));
+                key.optional(sorted.as_deref().map(str::as_bytes))
+            }
+        };
+        partition(route, secret, request, |value| {
+            key.optional(value);
+        });
+        for name in &route.key_headers {
+            key.optional(combined(request, name).as_deref());
+        }
+        for cookie in &route.policy.key_cookies {
+            key.optional(cookie_value(request, cookie));
+        }
+        if class == Class::WithBody {
+            key.field(b"body").optional(request.get(header::CONTENT_TYPE).map(|value| value.as_bytes()));
+            key.optional(body.map(|body| *blake3::hash(body).as_bytes()).as_ref().map(<[u8; 32]>::as_slice));
+        }
+        key.finish()
     }
 }
 

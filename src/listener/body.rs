@@ -68,11 +68,12 @@ enum Source {
 
 #[derive(Debug)]
 struct FromClient {
+    /// First, and so dropped first: the connection must know before hyper notices.
+    open: OpenBody,
     incoming: Incoming,
     limits: Limits,
     received: u64,
     patience: Patience,
-    open: OpenBody,
 }
 
 impl ClientBody {

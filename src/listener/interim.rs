@@ -142,6 +142,18 @@ mod tests {
         assert!(!send(&interim, StatusCode::EARLY_HINTS), "HTTP/1.0");
     }
 
+    /// One that raced with its request's end is not taken for the next request's.
+    #[test]
+    fn what_was_offered_for_another_request_is_gone() {
+        let link = Link::new(false);
+        link.begin(true, Some(0));
+        link.begin(true, Some(0));
+        link.offer(1, |out| out.push(b'x'));
+        let mut out = Vec::new();
+        link.take_offered(2, &mut out);
+        assert!(out.is_empty());
+    }
+
     #[test]
     fn what_waits_for_the_socket_is_bounded() {
         let link = Arc::new(Link::new(false));

@@ -205,3 +205,71 @@ impl Drop for Io {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, net::SocketAddr};
+
+    use tokio::{io::AsyncReadExt, net::TcpListener, sync::Semaphore};
+
+    use super::{super::metrics::Metrics, *};
+    use crate::telemetry::Registry;
+
+    async fn io(link: &Arc<Link>) -> (Io, TcpStream) {
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a free port");
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("listening");
+        let (server, _) = listener.accept().await.expect("connected");
+        let place = Arc::new(Semaphore::new(1)).acquire_owned().await.expect("open");
+        let open = OpenGuard::new(&Metrics::register(&mut Registry::default()), place);
+        (Io::new(server, Sniffed::default(), Arc::clone(link), open), client)
+    }
+
+    async fn write(io: &mut Io, bytes: &[u8]) {
+        let written = poll_fn(|cx| Pin::new(&mut *io).poll_write(cx, bytes)).await;
+        assert_eq!(written.expect("written"), bytes.len());
+    }
+
+    async fn flush(io: &mut Io) {
+        poll_fn(|cx| Pin::new(&mut *io).poll_flush(cx)).await.expect("flushed");
+    }
+
+    /// hyper may still have all of a response in its buffer when it gives out the next request.
+    #[tokio::test]
+    async fn hints_wait_for_the_response_before_them() {
+        let link = Arc::new(Link::new(false));
+        let (mut io, mut client) = io(&link).await;
+        link.begin(true, Some(0));
+        flush(&mut io).await;
+        link.respond();
+        link.finish(false);
+        link.begin(true, Some(0));
+        link.offer(2, |out| out.extend_from_slice(b"[hint 2]"));
+        write(&mut io, b"[response 1]").await;
+        flush(&mut io).await;
+        link.respond();
+        write(&mut io, b"[response 2]").await;
+        drop(io);
+        let mut got = String::new();
+        client.read_to_string(&mut got).await.expect("read");
+        assert_eq!(got, "[response 1][hint 2][response 2]");
+    }
+
+    /// The handler may offer a hint and answer before hyper comes to write.
+    #[tokio::test]
+    async fn hints_go_before_their_own_response() {
+        let link = Arc::new(Link::new(false));
+        let (mut io, mut client) = io(&link).await;
+        link.begin(true, Some(0));
+        flush(&mut io).await;
+        link.offer(1, |out| out.extend_from_slice(b"[hint 1]"));
+        link.respond();
+        write(&mut io, b"[response 1").await;
+        link.offer(1, |out| out.extend_from_slice(b"[late]"));
+        flush(&mut io).await;
+        write(&mut io, b"]").await;
+        drop(io);
+        let mut got = String::new();
+        client.read_to_string(&mut got).await.expect("read");
+        assert_eq!(got, "[hint 1][response 1]");
+    }
+}

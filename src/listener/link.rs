@@ -9,8 +9,9 @@
 //! That is HTTP/1.1, where [`Io`](super::io::Io) moves the left half and [`Exchange`](super::service::Exchange) the
 //! right; a new connection starts in `Head`. HTTP/2 has many requests at once and only counts them.
 //!
-//! All of it but [`Link::offer`] runs in the connection's task, so the atomics are there to make it `Sync`, not to
-//! order anything, and cost what plain fields cost.
+//! Nearly all of it runs in the connection's task: the atomics are there to make it `Sync`, not to order anything, and
+//! cost what plain fields cost. What comes from elsewhere (an interim response, a body read in another task, HTTP/2
+//! streams) wakes that task through a channel or waker, which is order enough.
 
 use std::{
     mem,

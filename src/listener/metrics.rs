@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use prometheus_client::{
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
-};
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{link::Wait, service::Refusal};
+use crate::telemetry::Registry;
 
 type Reason = [(&'static str, &'static str); 1];
 

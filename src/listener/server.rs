@@ -12,7 +12,6 @@ use std::{
 
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioExecutor;
-use prometheus_client::registry::Registry;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -29,6 +28,7 @@ use super::{
     link::Wait,
     metrics::{Metrics, OpenGuard},
 };
+use crate::telemetry::Registry;
 
 const BACKLOG: u32 = 4096;
 /// Between two accepts that failed for want of something only time brings.

@@ -125,6 +125,7 @@ impl Kind {
     /// The status a client is told where nothing stored can be served instead.
     pub fn status(self) -> StatusCode {
         match self {
+            Self::Prohibited => StatusCode::FORBIDDEN,
             Self::ConnectionLimit | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::DnsTimeout | Self::ConnectTimeout | Self::HeadTimeout | Self::BodyTimeout => {
                 StatusCode::GATEWAY_TIMEOUT

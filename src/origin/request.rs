@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING},
+    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING},
     uri::{Authority, PathAndQuery},
 };
 use http_body::{Body, Frame, SizeHint};
@@ -162,6 +162,9 @@ impl Load {
     pub(super) fn into_h1(mut self, template: &Template, base: &Base) -> (Request<SendBody>, Option<Arc<Progress>>) {
         let host = template.host.as_ref().unwrap_or(&base.host);
         self.headers.insert(HOST, host.clone());
+        if self.headers.contains_key(TE) {
+            self.headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        }
         if template.upgrade {
             self.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         }

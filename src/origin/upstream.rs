@@ -136,6 +136,11 @@ impl Upstream {
         Ok(Self { shared: Arc::new(Shared { bases, turn: AtomicUsize::new(0), config }) })
     }
 
+    /// Whether `authority` is that of one of its base URLs.
+    pub fn is_named(&self, authority: &str) -> bool {
+        self.shared.bases.iter().any(|base| base.authority.as_str().eq_ignore_ascii_case(authority))
+    }
+
     /// The settings it was built with.
     pub fn config(&self) -> &Config {
         &self.shared.config

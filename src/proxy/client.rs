@@ -1,8 +1,14 @@
 //! Who sent a request, as far as the proxy needs to know.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
-use crate::origin::Interim;
+use http::{HeaderMap, StatusCode};
+
+/// Takes interim responses for the client of a request under way.
+pub trait InterimSink: Send + Sync {
+    /// Sends one, if the connection can.
+    fn send(&self, status: StatusCode, fields: &HeaderMap);
+}
 
 /// The peer of a request.
 #[derive(Clone)]
@@ -12,7 +18,7 @@ pub struct Client {
     /// How it came: `http` or `https`.
     pub scheme: &'static str,
     /// Where interim responses go; `None` where the protocol of the connection has no way to send them.
-    pub interim: Option<Interim>,
+    pub interim: Option<Arc<dyn InterimSink>>,
 }
 
 /// What a client did wrong with the content of its request.

@@ -10,21 +10,29 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Version};
+use http::{HeaderValue, Method, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::{Proxy, metrics::RouteMetrics};
+use super::metrics::RouteMetrics;
 use crate::{
     cache::{Body, Broken, Outcome},
-    telemetry::Line,
+    telemetry::{AccessLog, Line},
 };
 
-/// What the access line tells, gathered when the request arrives.
+/// One request, from its head to the end of its answer.
 pub(super) struct Record {
-    pub(super) proxy: Proxy,
     pub(super) metrics: Arc<RouteMetrics>,
     pub(super) begun: Instant,
+    pub(super) outcome: Outcome,
+    pub(super) sent: u64,
+    /// What the access line tells; `None`: there is none.
+    pub(super) told: Option<Box<Told>>,
+}
+
+/// What the access line tells, gathered when the request arrives.
+pub(super) struct Told {
+    pub(super) log: AccessLog,
     pub(super) time: SystemTime,
     pub(super) client: IpAddr,
     pub(super) method: Method,
@@ -35,38 +43,47 @@ pub(super) struct Record {
     pub(super) request_id: Option<HeaderValue>,
     pub(super) trace_id: Option<HeaderValue>,
     pub(super) user_agent: Option<HeaderValue>,
-    pub(super) outcome: Outcome,
     pub(super) status: u16,
     pub(super) head_after: Duration,
-    pub(super) sent: u64,
     pub(super) broken: bool,
+}
+
+impl Record {
+    /// Notes how the answer begins.
+    pub(super) fn answered(&mut self, outcome: Outcome, status: StatusCode) {
+        self.outcome = outcome;
+        if let Some(told) = &mut self.told {
+            told.status = status.as_u16();
+            told.head_after = self.begun.elapsed();
+        }
+    }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
         let duration = self.begun.elapsed();
         self.metrics.ended(&self.outcome, self.sent, duration);
-        let Some(log) = self.proxy.access_log() else { return };
-        let target = self.uri.path_and_query().map_or("/", |target| target.as_str());
-        log.log(Line {
-            time: self.time,
-            request_id: self.request_id.as_ref().and_then(text).unwrap_or(""),
-            client: self.client,
-            method: self.method.as_str(),
+        let Some(told) = &self.told else { return };
+        let target = told.uri.path_and_query().map_or("/", |target| target.as_str());
+        told.log.log(Line {
+            time: told.time,
+            request_id: told.request_id.as_ref().and_then(text).unwrap_or(""),
+            client: told.client,
+            method: told.method.as_str(),
             target,
-            host: &self.authority,
-            version: self.version,
-            status: self.status,
-            route: &self.route,
+            host: &told.authority,
+            version: told.version,
+            status: told.status,
+            route: &told.route,
             outcome: self.outcome.name(),
-            detail: self.outcome.tier().map_or(self.outcome.detail, |tier| Some(tier.as_str())).unwrap_or(""),
+            detail: self.outcome.reason(),
             bytes_sent: self.sent,
             duration,
-            ttfb: self.head_after,
+            ttfb: told.head_after,
             origin: None,
-            trace_id: self.trace_id.as_ref().and_then(text),
-            user_agent: self.user_agent.as_ref().and_then(text),
-            error: self.broken.then_some("the answer broke off"),
+            trace_id: told.trace_id.as_ref().and_then(text),
+            user_agent: told.user_agent.as_ref().and_then(text),
+            error: told.broken.then_some("the answer broke off"),
         });
     }
 }
@@ -79,12 +96,11 @@ fn text(value: &HeaderValue) -> Option<&str> {
 pub struct Sent {
     body: Body,
     record: Record,
-    over: bool,
 }
 
 impl Sent {
     pub(super) fn new(body: Body, record: Record) -> Self {
-        Self { body, record, over: false }
+        Self { body, record }
     }
 }
 
@@ -99,9 +115,12 @@ impl http_body::Body for Sent {
             Poll::Ready(Some(Ok(frame))) => {
                 sent.record.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
             }
-            Poll::Ready(Some(Err(_))) => sent.record.broken = true,
-            Poll::Ready(None) => sent.over = true,
-            Poll::Pending => {}
+            Poll::Ready(Some(Err(_))) => {
+                if let Some(told) = &mut sent.record.told {
+                    told.broken = true;
+                }
+            }
+            Poll::Ready(None) | Poll::Pending => {}
         }
         polled
     }

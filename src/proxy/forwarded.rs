@@ -32,7 +32,11 @@ pub(super) fn apply(headers: &mut HeaderMap, mode: Forwarded, trusted: &[IpNet],
     } else if told.host.is_none() {
         // Trusted or not, what is not part of the key must not reach the origin.
         headers.remove(HOST);
+        let without = headers.get_all(header::FORWARDED).iter().map(without_host).collect::<Vec<_>>();
         headers.remove(header::FORWARDED);
+        for line in without.into_iter().flatten() {
+            headers.append(header::FORWARDED, line);
+        }
     }
     if matches!(mode, Forwarded::XForwarded | Forwarded::Both) {
         x_forwarded(headers, told);
@@ -40,6 +44,51 @@ pub(super) fn apply(headers: &mut HeaderMap, mode: Forwarded, trusted: &[IpNet],
     if matches!(mode, Forwarded::Rfc7239 | Forwarded::Both) {
         append(headers, header::FORWARDED, &element(told));
     }
+}
+
+/// A line of `Forwarded` without its `host` parameters.
+fn without_host(line: &HeaderValue) -> Option<HeaderValue> {
+    let mut kept: Vec<u8> = Vec::with_capacity(line.len());
+    let mut rest = line.as_bytes();
+    while !rest.is_empty() {
+        let end = pair_end(rest);
+        let (pair, separator) = (&rest[..end], rest.get(end));
+        let is_host = pair.trim_ascii_start().get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"host="));
+        if !is_host {
+            kept.extend_from_slice(pair);
+        }
+        // A separator stays only between what stays: `a;host=b` is `a`, and elements stay apart.
+        match separator {
+            Some(b',') => trimmed(&mut kept).push(b','),
+            Some(b';') if !is_host => kept.push(b';'),
+            _ => {}
+        }
+        rest = rest.get(end + 1..).unwrap_or_default();
+    }
+    trimmed(&mut kept);
+    HeaderValue::from_bytes(&kept).ok().filter(|line| !line.is_empty())
+}
+
+fn trimmed(list: &mut Vec<u8>) -> &mut Vec<u8> {
+    while list.last().is_some_and(|byte| matches!(byte, b';' | b' ')) {
+        list.pop();
+    }
+    list
+}
+
+/// Where the first `;` or `,` outside quotes is, or the end.
+fn pair_end(text: &[u8]) -> usize {
+    let (mut quoted, mut escaped) = (false, false);
+    for (place, &byte) in text.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b';' | b',' if !quoted => return place,
+            _ => {}
+        }
+    }
+    text.len()
 }
 
 fn x_forwarded(headers: &mut HeaderMap, told: &Told<'_>) {
@@ -119,5 +168,8 @@ mod tests {
         let sent = [("x-forwarded-host", "evil.example"), ("forwarded", "host=evil.example")];
         let headers = applied(Forwarded::XForwarded, &trusted, None, &sent);
         assert!(!headers.contains_key("x-forwarded-host") && !headers.contains_key("forwarded"));
+        let sent = [("forwarded", "for=a;Host=\"e;v,il\";proto=http, for=b; host=evil")];
+        let headers = applied(Forwarded::XForwarded, &trusted, None, &sent);
+        assert_eq!(headers["forwarded"], "for=a;proto=http, for=b");
     }
 }

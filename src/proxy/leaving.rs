@@ -41,7 +41,11 @@ impl Outgoing for Leaving {
     fn departure(&self, client: &HeaderMap) -> Result<Departure, origin::Error> {
         let upstream = self.proxy.upstream(&self.proxied, self.scheme, &self.authority)?;
         let mut headers = client.clone();
+        let trailers = wants_trailers(&headers);
         fields::strip_hop_by_hop(&mut headers);
+        if trailers {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
         headers.remove(header::HOST);
         headers.remove(header::EXPECT);
         self.add_proxy_fields(&mut headers);
@@ -55,9 +59,15 @@ impl Outgoing for Leaving {
         if let Some(interim) = &self.client.interim
             && self.version == Version::HTTP_11
         {
-            interim(status, fields);
+            interim.send(status, fields);
         }
     }
+}
+
+/// Whether the client takes trailers (RFC 9110 section 10.1.4); what else `TE` says ends here.
+fn wants_trailers(headers: &HeaderMap) -> bool {
+    let members = headers.get_all(header::TE).iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    members.map(<[u8]>::trim_ascii).any(|member| member.eq_ignore_ascii_case(b"trailers"))
 }
 
 impl Leaving {

@@ -8,8 +8,9 @@
 //! ```
 
 use std::{
+    net::IpAddr,
     sync::{Arc, OnceLock},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version, header};
@@ -36,7 +37,7 @@ mod tunnel;
 mod upgrade;
 
 pub use self::{
-    client::{Client, ClientFault},
+    client::{Client, ClientFault, InterimSink},
     finish::Sent,
     metrics::Metrics,
     proxied::{ForwardRoute, Proxied, ProxyRoute, compile},
@@ -45,16 +46,20 @@ pub use self::{
 };
 use self::{
     config::{ForwardConfig, HeadersConfig},
-    finish::Record,
+    finish::{Record, Told},
     forward::Forward,
     leaving::{CDN_LOOP, Leaving},
+    metrics::RouteMetrics,
     request_id::RequestIds,
     request_target::RequestTarget,
     rescue::Refusal,
     routes::RouteTable,
 };
 use crate::{
-    cache::{Answer, Cache, Call, Kind, Outcome, target::Target},
+    cache::{
+        Answer, Cache, Call, Kind, Outcome,
+        target::{Target, View},
+    },
     object::path::normalise_path,
     origin::{self, RequestBody, Upstream},
     telemetry::AccessLog,
@@ -147,10 +152,6 @@ impl Proxy {
         &self.inner.ids
     }
 
-    pub(self) fn access_log(&self) -> Option<&AccessLog> {
-        self.inner.access.as_ref()
-    }
-
     pub(self) fn forward(&self) -> &Forward {
         &self.inner.forward
     }
@@ -179,48 +180,92 @@ impl Proxy {
         }
     }
 
-    /// Answers a request.
+    /// Answers at once what can be: a fresh response in memory, to a request without content. Nothing of the request is
+    /// kept or copied.
+    pub fn at_once<B>(&self, request: &Request<B>, address: IpAddr, scheme: &'static str) -> Option<Response<Sent>> {
+        let (method, headers) = (request.method(), request.headers());
+        if !matches!(*method, Method::GET | Method::HEAD)
+            || headers.contains_key(header::UPGRADE)
+            || self.looped(headers)
+        {
+            return None;
+        }
+        let begun = Instant::now();
+        let target = RequestTarget::of(request.uri(), request.version(), headers, scheme).ok()?;
+        let path = request.uri().path();
+        let route = self.inner.routes.find(&target.authority, &normalise_path(path))?;
+        let own_site;
+        let site = match &route.cache.site {
+            Some(site) => site,
+            None => {
+                own_site = Target::site_of(target.scheme, &target.authority);
+                &own_site
+            }
+        };
+        let view = View { scheme: target.scheme, path, query: request.uri().query(), site };
+        let Answer { mut response, outcome } = self.inner.cache.hit(&route.cache, view, method, headers, begun)?;
+        let request_id = self.inner.ids.of(headers);
+        let mut record = self.record(&route.metrics, begun, || {
+            self.told(request, address, &target.authority, &route.cache.name, begun, request_id.clone())
+        });
+        self.finish_head(response.headers_mut(), &outcome, request_id);
+        record.answered(outcome, response.status());
+        Some(response.map(|body| Sent::new(body, record)))
+    }
+
+    fn record(&self, metrics: &Arc<RouteMetrics>, begun: Instant, told: impl FnOnce() -> Option<Box<Told>>) -> Record {
+        metrics.begun();
+        Record { metrics: Arc::clone(metrics), begun, outcome: Outcome::of(Kind::Synthesised), sent: 0, told: told() }
+    }
+
+    /// What the access line will tell, where there is one.
+    fn told<B>(
+        &self,
+        request: &Request<B>,
+        client: IpAddr,
+        authority: &str,
+        route: &Arc<str>,
+        begun: Instant,
+        request_id: Option<HeaderValue>,
+    ) -> Option<Box<Told>> {
+        let log = self.inner.access.clone()?;
+        Some(Box::new(Told {
+            log,
+            time: self.inner.cache.clock().wall(begun),
+            client,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            authority: authority.into(),
+            version: request.version(),
+            route: Arc::clone(route),
+            request_id,
+            trace_id: request.headers().get(TRACEPARENT).cloned(),
+            user_agent: request.headers().get(header::USER_AGENT).cloned(),
+            // What is told of a client that goes away before its answer.
+            status: 499,
+            head_after: Duration::ZERO,
+            broken: false,
+        }))
+    }
+
+    /// Answers a request, whatever it takes.
     pub async fn handle(&self, request: Request<RequestBody>, client: Client) -> Response<Sent> {
-        let (begun, time) = (Instant::now(), SystemTime::now());
-        let (mut head, body) = request.into_parts();
-        let request_id = self.inner.ids.of(&head.headers);
-        let placed = self.place(&head, &client);
+        let begun = Instant::now();
+        let request_id = self.inner.ids.of(request.headers());
+        let placed = self.place(&request, &client);
         let (proxied, scheme, authority) = match &placed {
             Ok((proxied, target)) => (proxied.clone(), target.scheme, Arc::clone(&target.authority)),
             Err(_) => (Proxied::Forward(Arc::clone(&self.inner.forward_route)), client.scheme, Arc::from("")),
         };
-        let metrics = Arc::clone(proxied.metrics());
-        metrics.begun();
-        let mut record = Record {
-            proxy: self.clone(),
-            metrics,
-            begun,
-            time,
-            client: client.address,
-            method: head.method.clone(),
-            uri: head.uri.clone(),
-            authority: Arc::clone(&authority),
-            version: head.version,
-            route: Arc::clone(&proxied.cache_route().name),
-            request_id: request_id.clone(),
-            trace_id: head.headers.get(TRACEPARENT).cloned(),
-            user_agent: head.headers.get(header::USER_AGENT).cloned(),
-            outcome: Outcome::of(Kind::Synthesised),
-            status: 0,
-            head_after: Duration::ZERO,
-            sent: 0,
-            broken: false,
-        };
-        let leaving = Leaving {
-            proxy: self.clone(),
-            proxied,
-            client,
-            scheme,
-            authority,
-            uri: head.uri.clone(),
-            version: head.version,
-            request_id: request_id.clone(),
-        };
+        let mut record = self.record(proxied.metrics(), begun, || {
+            let route = &proxied.cache_route().name;
+            self.told(&request, client.address, &authority, route, begun, request_id.clone())
+        });
+        let (mut head, body) = request.into_parts();
+        let (uri, version) = (head.uri.clone(), head.version);
+        let proxy = self.clone();
+        let leaving =
+            Leaving { proxy, proxied, client, scheme, authority, uri, version, request_id: request_id.clone() };
         let answered = match placed {
             Err(refusal) => Err(rescue::refusal(&refusal, self.name())),
             Ok(_) if self.takes_purge(&head.method, &leaving.proxied) => Err(self.purged(head).await),
@@ -228,20 +273,16 @@ impl Proxy {
             Ok(_) if upgrade::wanted(&head) => Box::pin(self.upgrade(head, body, leaving)).await,
             Ok((_, target)) => self.answer(head, body, target, leaving).await,
         };
-        let mut response = match answered {
-            Ok(Answer { response, outcome }) => {
-                record.outcome = outcome;
-                response
-            }
+        let (mut response, outcome) = match answered {
+            Ok(Answer { response, outcome }) => (response, outcome),
             Err(mut response) => {
                 let status = record.outcome.cache_status(self.name());
                 response.headers_mut().append("cache-status", status);
-                response
+                (response, record.outcome)
             }
         };
-        self.finish_head(response.headers_mut(), &record.outcome, request_id);
-        record.status = response.status().as_u16();
-        record.head_after = begun.elapsed();
+        self.finish_head(response.headers_mut(), &outcome, request_id);
+        record.answered(outcome, response.status());
         response.map(|body| Sent::new(body, record))
     }
 
@@ -257,25 +298,22 @@ impl Proxy {
         }
         let route = Arc::clone(leaving.proxied.cache_route());
         let call = Call { route, target, method: head.method, headers: head.headers, body, outgoing: leaving };
-        if let Some(answer) = self.inner.cache.hit(&call) {
-            return Ok(answer);
-        }
-        // Boxed: a hit should not pay for the size of what it does not do.
-        Box::pin(self.inner.cache.call(call)).await.map_err(|failure| rescue::failure(&failure, self.name()))
+        self.inner.cache.call(call).await.map_err(|failure| rescue::failure(&failure, self.name()))
     }
 
     /// Where a request belongs: a route, or the forward proxy.
-    fn place(&self, head: &http::request::Parts, client: &Client) -> Result<(Proxied, Target), Refusal> {
-        if self.looped(&head.headers) {
+    fn place<B>(&self, request: &Request<B>, client: &Client) -> Result<(Proxied, Target), Refusal> {
+        if self.looped(request.headers()) {
             return Err(Refusal::Loop);
         }
-        let target = RequestTarget::of(&head.uri, head.version, &head.headers, client.scheme)?;
-        if head.method == Method::CONNECT {
+        let uri = request.uri();
+        let target = RequestTarget::of(uri, request.version(), request.headers(), client.scheme)?;
+        if request.method() == Method::CONNECT {
             self.forward().admits(client)?;
             let target = Target::of_authority(&target.authority);
             return Ok((Proxied::Forward(Arc::clone(&self.inner.forward_route)), target));
         }
-        let path = head.uri.path();
+        let path = uri.path();
         let normal = normalise_path(path);
         let proxied = match self.inner.routes.find(&target.authority, &normal) {
             Some(route) => Proxied::Route(Arc::clone(route)),
@@ -286,12 +324,15 @@ impl Proxy {
             None => return Err(Refusal::NoRoute(format!("{}{normal}", target.authority))),
         };
         let RequestTarget { scheme, authority, .. } = target;
-        let target = Target::new(proxied.cache_route(), scheme, &authority, path, &normal, head.uri.query());
+        let target = Target::new(proxied.cache_route(), scheme, &authority, path, &normal, uri.query());
         Ok((proxied, target))
     }
 
     /// Whether the request has been here before (RFC 8586).
     fn looped(&self, headers: &HeaderMap) -> bool {
+        if !headers.contains_key(CDN_LOOP) {
+            return false;
+        }
         let names = |line: &HeaderValue| {
             let mut members = line.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
             members.any(|member| {

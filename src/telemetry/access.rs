@@ -15,10 +15,10 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use prometheus_client::metrics::counter::Counter;
 
-use super::config::Format;
 pub use super::line::Line;
+use super::{Registry, config::Format};
 
 /// How long the writer gathers lines before it writes them.
 const GATHER: Duration = Duration::from_millis(10);

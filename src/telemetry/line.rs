@@ -11,7 +11,11 @@ use std::{
 
 use http::Version;
 
-use super::{config::Format, mask, time};
+use super::{
+    config::Format,
+    escape::{Text, escape, escape_json},
+    mask, time,
+};
 
 /// Bytes shown of the URL, and of any other value.
 const TARGET_MAX: usize = 2048;
@@ -176,16 +180,6 @@ impl Json<'_> {
     }
 }
 
-/// A vector as a place for formatted text.
-struct Text<'a>(&'a mut Vec<u8>);
-
-impl std::fmt::Write for Text<'_> {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
-    }
-}
-
 fn version(version: Version) -> &'static str {
     match version {
         Version::HTTP_10 => "HTTP/1.0",
@@ -256,57 +250,13 @@ fn right(out: &mut Vec<u8>, width: usize, write: impl FnOnce(&mut Vec<u8>)) {
     out[start..].rotate_right(space);
 }
 
-/// Appends `text` as the inside of a JSON string. Control characters beyond those that JSON names are escaped as
-/// well: a terminal that shows the line must not obey it.
-fn escape_json(text: &str, out: &mut Vec<u8>) {
-    if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
-        return out.extend_from_slice(text.as_bytes());
-    }
-    for character in text.chars() {
-        match character {
-            '"' => out.extend_from_slice(b"\\\""),
-            '\\' => out.extend_from_slice(b"\\\\"),
-            '\n' => out.extend_from_slice(b"\\n"),
-            '\r' => out.extend_from_slice(b"\\r"),
-            '\t' => out.extend_from_slice(b"\\t"),
-            // All of them are in the basic plane: four digits do.
-            character if is_unsafe(character) => drop(write!(Text(out), "\\u{:04x}", u32::from(character))),
-            character => push(character, out),
-        }
-    }
-}
-
-/// Appends `text` for a person's eyes.
-fn escape(text: &str, out: &mut Vec<u8>) {
-    if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
-        return out.extend_from_slice(text.as_bytes());
-    }
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => out.extend_from_slice(&[b'\\', character as u8]),
-            character if is_unsafe(character) => drop(write!(Text(out), "\\u{{{:x}}}", u32::from(character))),
-            character => push(character, out),
-        }
-    }
-}
-
-/// Control characters, line separators, and what reverses the direction of what follows.
-fn is_unsafe(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-fn push(character: char, out: &mut Vec<u8>) {
-    out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use std::net::Ipv4Addr;
 
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::escape::is_unsafe, *};
 
     pub(in crate::telemetry) fn line() -> Line<'static> {
         Line {

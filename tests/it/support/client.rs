@@ -284,8 +284,9 @@ impl Response {
 
     /// What the gateway says it did.
     pub(crate) fn cache(&self) -> CacheStatus {
-        let value = self.header("cache-status").unwrap_or_else(|| panic!("no Cache-Status: {:?}", self.headers));
-        CacheStatus::parse(value)
+        let value = self.header_lines("cache-status").join(", ");
+        assert!(!value.is_empty(), "no Cache-Status: {:?}", self.headers);
+        CacheStatus::parse(&value)
     }
 
     /// It came from the cache without a request to the origin.
