@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::{Json, extract::State};
 
 use super::Shared;
-use crate::cache::stats::Stats;
+use crate::proxy::stats::Stats;
 
-/// The cache in figures.
+/// The gateway in figures.
 #[utoipa::path(get, path = "/stats", tag = "look", security(("token" = [])), responses((status = 200, body = Stats)))]
 pub(super) async fn stats(State(shared): State<Arc<Shared>>) -> Json<Stats> {
-    Json(shared.proxy.cache().stats())
+    Json(shared.proxy.stats())
 }

@@ -1,6 +1,6 @@
 //! Between the data listener and the proxy: what a connection knows becomes what a request needs.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, Version};
@@ -38,8 +38,9 @@ impl Handler for ProxyHandler {
 impl ProxyHandler {
     async fn slowly(&self, request: Request<ClientBody>, peer: &Arc<Peer>) -> Response<Sent> {
         let interim = (request.version() == Version::HTTP_11).then(|| Arc::new(Bound(peer.interim.bind())) as _);
-        let client = Client { address: peer.addr.ip(), scheme: SCHEME, interim };
-        self.0.handle(request.map(content), client).await
+        let fault = Arc::new(OnceLock::new());
+        let client = Client { address: peer.addr.ip(), scheme: SCHEME, interim, fault: Arc::clone(&fault) };
+        self.0.handle(request.map(|body| content(body, fault)), client).await
     }
 }
 
@@ -52,11 +53,11 @@ impl InterimSink for Bound {
     }
 }
 
-fn content(body: ClientBody) -> RequestBody {
+fn content(body: ClientBody, noted: Arc<OnceLock<ClientFault>>) -> RequestBody {
     if body.is_end_stream() {
         return RequestBody::Empty;
     }
-    RequestBody::Stream(UnsyncBoxBody::new(body.map_err(|error| fault(&error).into())))
+    RequestBody::Stream(UnsyncBoxBody::new(body.map_err(move |error| (*noted.get_or_init(|| fault(&error))).into())))
 }
 
 /// A small answer of the admin plane, whole.

@@ -2,7 +2,7 @@
 //!
 //! A step of the wall clock neither expires nor revives an entry, and tests that pause time pause this clock too.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -29,6 +29,11 @@ impl Clock {
     /// The time at `instant`.
     pub fn at(&self, instant: Instant) -> Timestamp {
         self.base.plus(instant.saturating_duration_since(self.start))
+    }
+
+    /// Time since it was started.
+    pub fn uptime(&self) -> Duration {
+        self.start.elapsed()
     }
 
     /// The wall clock's time at `instant`, as this clock has it.

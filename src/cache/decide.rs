@@ -459,10 +459,8 @@ impl<O: Outgoing> Exchange<O> {
             }
         };
         match settled {
-            Settled::Shared(shared) => self.from_shared(&fill, &shared, reader, leads, forward, method),
-            Settled::Entry { entry, kind, status } => {
-                self.from_settled_entry(&entry, kind, status, leads, forward, method)
-            }
+            Settled::Shared(shared) => self.answer_shared(&fill, &shared, reader, leads, forward, method),
+            Settled::Entry { entry, kind, status } => self.answer_entry(&entry, kind, status, leads, forward, method),
             Settled::Released { reason } if leads => match fill.take_direct() {
                 Some(response) => {
                     let outcome = Outcome { detail: Some(reason), ..Outcome::forwarded(forward) };
@@ -475,7 +473,7 @@ impl<O: Outgoing> Exchange<O> {
         }
     }
 
-    fn from_shared(
+    fn answer_shared(
         &self,
         fill: &Fill,
         shared: &Shared,
@@ -522,7 +520,7 @@ impl<O: Outgoing> Exchange<O> {
         latest > fill.stamp && latest <= self.arrived
     }
 
-    fn from_settled_entry(
+    fn answer_entry(
         &self,
         entry: &Arc<Entry>,
         kind: Kind,

@@ -128,8 +128,9 @@ impl View<'_> {
     /// The primary key of a request for this.
     pub fn key(&self, route: &Route, secret: &[u8; 32], request: &HeaderMap, class: Class, body: Option<&[u8]>) -> Key {
         let mut key = KeyBuilder::new("http");
-        key.field(route.name.as_bytes()).field(self.site.as_bytes()).field(self.scheme.as_bytes());
-        key.field(self.path.as_bytes());
+        key.field(route.name.as_bytes()).field(self.scheme.as_bytes());
+        // A route's own site says nothing that its name does not.
+        key.optional(route.site.is_none().then_some(self.site.as_bytes())).field(self.path.as_bytes());
         match route.policy.query {
             Query::AsSent => key.optional(self.query.map(str::as_bytes)),
             Query::Ignore => key.optional(None),

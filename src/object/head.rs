@@ -6,54 +6,54 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+/// Bytes of one field in a map, its share of the index included: name, value, hash and links.
+const FIELD_BYTES: usize = size_of::<HeaderName>() + size_of::<HeaderValue>() + 40;
+
 /// Status and fields of a stored response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// Final status.
     pub status: StatusCode,
-    fields: Box<[(HeaderName, HeaderValue)]>,
+    /// A map, because that is what an answer needs: to clone one costs half of what it takes to build it.
+    fields: HeaderMap,
 }
 
 impl Head {
     /// Copies `fields`, all of them: hop-by-hop fields have been removed before.
     pub fn new(status: StatusCode, fields: &HeaderMap) -> Self {
         let mut block = BytesMut::with_capacity(fields.values().map(HeaderValue::len).sum());
-        let fields = fields.iter().map(|(name, value)| {
+        let mut copies = HeaderMap::with_capacity(fields.len());
+        for (name, value) in fields {
             block.put_slice(value.as_bytes());
-            let copy = block.split().freeze();
-            (name.clone(), shared(copy, value))
-        });
-        Self { status, fields: fields.collect() }
+            copies.append(name.clone(), shared(block.split().freeze(), value));
+        }
+        Self { status, fields: copies }
     }
 
     /// All lines, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        self.fields.iter().map(|(name, value)| (name, value))
+        self.fields.iter()
     }
 
     /// The first line of that name.
     pub fn get(&self, name: &HeaderName) -> Option<&HeaderValue> {
-        self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value)
+        self.fields.get(name)
     }
 
     /// Every line of that name.
     pub fn get_all<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a HeaderValue> {
-        self.fields.iter().filter(move |(field, _)| field == name).map(|(_, value)| value)
+        self.fields.get_all(name).iter()
     }
 
-    /// The fields as a map, with room for a few more.
+    /// The fields as a map of their own.
     pub fn to_map(&self) -> HeaderMap {
-        let mut map = HeaderMap::with_capacity(self.fields.len() + 6);
-        for (name, value) in &self.fields {
-            map.append(name.clone(), value.clone());
-        }
-        map
+        self.fields.clone()
     }
 
     /// Bytes of memory this takes, bookkeeping included.
     pub fn weight(&self) -> usize {
-        let field = |(name, value): &(HeaderName, HeaderValue)| name.as_str().len() + value.len();
-        self.fields.len() * size_of::<(HeaderName, HeaderValue)>() + self.fields.iter().map(field).sum::<usize>()
+        let text = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+        self.fields.capacity() * FIELD_BYTES + self.fields.iter().map(text).sum::<usize>()
     }
 }
 

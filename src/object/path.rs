@@ -98,6 +98,9 @@ pub struct InvalidAuthority;
 /// `host[:port]` in lower case, without the port if it is empty or the default of `scheme`; IPv6 addresses in their
 /// shortest form. User information is refused.
 pub fn normalise_authority<'a>(scheme: &str, authority: &'a str) -> Result<Cow<'a, str>, InvalidAuthority> {
+    if is_plain(authority) {
+        return Ok(Cow::Borrowed(authority));
+    }
     let (host, port) = split_authority(authority)?;
     let port = port.filter(|port| Some(*port) != default_port(scheme));
     let canonical = canonical_host(host)?;
@@ -112,6 +115,23 @@ pub fn normalise_authority<'a>(scheme: &str, authority: &'a str) -> Result<Cow<'
         Some(port) => format!("{canonical}:{port}"),
         None => canonical.into_owned(),
     }))
+}
+
+/// Whether it is what most requests name: a lower-case host, with a port of four digits or more or without one. That is
+/// normal as it stands, and looked at on every hit.
+fn is_plain(authority: &str) -> bool {
+    let bytes = authority.as_bytes();
+    let plain = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-');
+    let host = bytes.iter().take_while(|byte| plain(byte)).count();
+    match bytes.get(host..) {
+        Some([]) => host > 0,
+        // At most 59999, so that it is a port; at least 1000, so that it is the default of no scheme.
+        Some([b':', b'1'..=b'9', rest @ ..]) => {
+            let digits = rest.iter().all(u8::is_ascii_digit);
+            host > 0 && digits && (rest.len() == 3 || (rest.len() == 4 && bytes[host + 1] < b'6'))
+        }
+        _ => false,
+    }
 }
 
 /// The host, with the brackets of an IPv6 address, and the port.

@@ -1,6 +1,9 @@
 //! Who sent a request, as far as the proxy needs to know.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+};
 
 use http::{HeaderMap, StatusCode};
 
@@ -19,6 +22,8 @@ pub struct Client {
     pub scheme: &'static str,
     /// Where interim responses go; `None` where the protocol of the connection has no way to send them.
     pub interim: Option<Arc<dyn InterimSink>>,
+    /// What went wrong with the content of its request, once it has: the origin's side only sees that it broke off.
+    pub fault: Arc<OnceLock<ClientFault>>,
 }
 
 /// What a client did wrong with the content of its request.

@@ -68,8 +68,8 @@ impl Forward {
             host.used = used;
             return Ok(host.upstream.clone());
         }
-        let upstream = Upstream::new(&[url.clone()], self.origin.clone(), self.policy.clone())
-            .map_err(|error| origin::Error::unusable(error))?;
+        let upstream = Upstream::new(std::slice::from_ref(&url), self.origin.clone(), self.policy.clone())
+            .map_err(origin::Error::unusable)?;
         if hosts.len() >= self.config.hosts_max
             && let Some(oldest) = hosts.iter().min_by_key(|(_, host)| host.used).map(|(url, _)| url.clone())
         {

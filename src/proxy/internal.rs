@@ -1,6 +1,9 @@
 //! Requests of the gateway's own: warm-up and refresh go the same way as clients' do.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
 
@@ -25,7 +28,7 @@ impl Proxy {
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = headers;
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let client = Client { address, scheme: resolved.target.scheme, interim: None };
+        let client = Client { address, scheme: resolved.target.scheme, interim: None, fault: Arc::default() };
         Ok(self.handle(request, client).await)
     }
 }

@@ -87,6 +87,10 @@ impl Metrics {
         })
     }
 
+    pub(super) fn in_flight(&self) -> i64 {
+        self.in_flight.get()
+    }
+
     pub(super) fn tunnel(&self) -> TunnelGuard {
         self.tunnels.inc();
         TunnelGuard(self.tunnels.clone())
@@ -94,6 +98,15 @@ impl Metrics {
 }
 
 impl RouteMetrics {
+    /// Requests with the outcome of that place in [`Outcome::NAMES`].
+    pub(super) fn requests(&self, index: usize) -> u64 {
+        self.requests[index].get()
+    }
+
+    pub(super) fn sent(&self) -> u64 {
+        self.sent.get()
+    }
+
     pub(super) fn begun(&self) {
         self.in_flight.inc();
     }

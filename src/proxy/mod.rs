@@ -33,6 +33,7 @@ mod request_target;
 mod rescue;
 mod resolve;
 pub mod routes;
+pub mod stats;
 mod tunnel;
 mod upgrade;
 
@@ -297,8 +298,12 @@ impl Proxy {
             return Err(rescue::refusal(&Refusal::Content(ClientFault::TooLarge), self.name()));
         }
         let route = Arc::clone(leaving.proxied.cache_route());
+        let fault = Arc::clone(&leaving.client.fault);
         let call = Call { route, target, method: head.method, headers: head.headers, body, outgoing: leaving };
-        self.inner.cache.call(call).await.map_err(|failure| rescue::failure(&failure, self.name()))
+        self.inner.cache.call(call).await.map_err(|failure| match fault.get() {
+            Some(fault) => rescue::refusal(&Refusal::Content(*fault), self.name()),
+            None => rescue::failure(&failure, self.name()),
+        })
     }
 
     /// Where a request belongs: a route, or the forward proxy.

@@ -40,10 +40,13 @@ impl RequestIds {
     }
 
     fn make(&self) -> HeaderValue {
-        let number = u128::from(self.process) << 64 | u128::from(self.count.fetch_add(1, Relaxed));
+        let mut number = [0; 16];
+        number[..8].copy_from_slice(&self.process.to_be_bytes());
+        number[8..].copy_from_slice(&self.count.fetch_add(1, Relaxed).to_be_bytes());
         let mut text = [0; 32];
-        for (place, byte) in text.iter_mut().enumerate() {
-            *byte = HEX[(number >> (124 - 4 * place)) as usize & 15];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(number) {
+            pair[0] = HEX[usize::from(byte >> 4)];
+            pair[1] = HEX[usize::from(byte & 15)];
         }
         HeaderValue::from_bytes(&text).expect("hexadecimal digits make a field value")
     }

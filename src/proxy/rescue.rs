@@ -69,22 +69,7 @@ pub(super) fn refusal(refusal: &Refusal, name: &str) -> Response<Body> {
 
 /// A failure of the cache or the origin as the client sees it.
 pub(super) fn failure(failure: &Failure, name: &str) -> Response<Body> {
-    if let Some(fault) = client_fault(failure) {
-        return refusal(&Refusal::Content(fault), name);
-    }
     problem(failure.status(), &chain(failure), failure.proxy_status(), name)
-}
-
-/// Whether the client's own content was at fault.
-fn client_fault(failure: &Failure) -> Option<ClientFault> {
-    let mut source = std::error::Error::source(failure);
-    while let Some(error) = source {
-        if let Some(fault) = error.downcast_ref::<ClientFault>() {
-            return Some(*fault);
-        }
-        source = error.source();
-    }
-    None
 }
 
 /// The error and what caused it, in one line.

@@ -1,0 +1,61 @@
+//! Figures of the whole gateway, for `/stats`.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Proxy;
+use crate::cache::{self, Outcome};
+
+/// Outcomes that did not wait for the origin.
+const HITS: [&str; 3] = ["hit", "stale", "stale-if-error"];
+/// Outcomes in which the cache had a say.
+const LOOKED_UP: [&str; 9] =
+    ["hit", "stale", "stale-if-error", "revalidated", "collapsed", "hit-for-miss", "refresh", "expired", "miss"];
+
+/// Figures of the gateway since it started.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Stats {
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// Requests answered, by outcome.
+    pub requests: BTreeMap<&'static str, u64>,
+    /// Share of requests answered from the cache, of those it could have answered; absent before the first.
+    pub hit_ratio: Option<f64>,
+    /// Requests that cost the origin nothing of their own: hits, and those that joined a fill of another.
+    pub origin_requests_spared: u64,
+    /// Requests being answered.
+    pub requests_in_flight: i64,
+    /// Content sent to clients.
+    pub sent_bytes: u64,
+    /// The cache.
+    #[serde(flatten)]
+    pub cache: cache::stats::Stats,
+}
+
+impl Proxy {
+    /// Figures at this moment.
+    pub fn stats(&self) -> Stats {
+        let routes = self.routes().iter().map(|(_, route)| &route.metrics);
+        let routes: Vec<_> = routes.chain(std::iter::once(&self.inner.forward_route.metrics)).collect();
+        let count = |outcome: &str| {
+            let index = Outcome::NAMES.iter().position(|name| *name == outcome).unwrap_or_default();
+            routes.iter().map(|route| route.requests(index)).sum::<u64>()
+        };
+        let all = |outcomes: &[&str]| outcomes.iter().map(|outcome| count(outcome)).sum::<u64>();
+        let (hits, looked_up) = (all(&HITS), all(&LOOKED_UP));
+        let spared = hits + count("collapsed");
+        #[expect(clippy::cast_precision_loss, reason = "a ratio of counts needs no more than fifty bits")]
+        let hit_ratio = (looked_up > 0).then(|| hits as f64 / looked_up as f64);
+        Stats {
+            uptime_seconds: self.cache().clock().uptime().as_secs(),
+            requests: Outcome::NAMES.iter().map(|name| (*name, count(name))).collect(),
+            hit_ratio,
+            origin_requests_spared: spared,
+            requests_in_flight: self.inner.metrics.in_flight(),
+            sent_bytes: routes.iter().map(|route| route.sent()).sum(),
+            cache: self.cache().stats(),
+        }
+    }
+}
