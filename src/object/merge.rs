@@ -15,8 +15,13 @@ use super::{
 
 /// Fields that tell how to read the stored content, which stays what it was. Section 3.2 exempts the first by name; the
 /// others would make the content unreadable, or describe the content of a message that has none.
-const OF_THE_CONTENT: [HeaderName; 4] =
-    [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE, HeaderName::from_static("content-digest")];
+const OF_THE_CONTENT: [HeaderName; 5] = [
+    CONTENT_LENGTH,
+    CONTENT_ENCODING,
+    CONTENT_RANGE,
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("content-digest"),
+];
 
 /// What becomes of a stored response to GET when HEAD was answered.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -31,7 +31,6 @@ async fn a_304_updates_what_it_carries() {
         ("content-foo", "a", "b"),
         ("x-content-foo", "a", "b"),
         ("content-location", "/foo", "/bar"),
-        ("content-md5", "rL0Y20zC+Fzt72VPzMSk2A==", "N7UdGUp1E+RbVvZSTy1R8g=="),
         ("content-security-policy", "default-src 'self'", "default-src 'none'"),
         ("clear-site-data", "cache", "cookies"),
         ("expires", "Fri, 01 Jan 2038 01:01:01 GMT", "Mon, 11 Jan 2038 11:11:11 GMT"),
