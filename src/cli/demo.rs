@@ -50,7 +50,7 @@ pub enum Error {
 pub async fn run(keep: bool) -> Result<(), Error> {
     let directory = tempfile::tempdir()?;
     let origin = Origin::start().await?;
-    let config = Config::parse("demo", &settings(origin.address(), directory.path()))?;
+    let config = Config::parse("demo", &settings(origin.address(), directory.path(), keep))?;
     let gateway = app::start(&config, None).await?;
     let shown = show(&origin, gateway.data, gateway.admin).await;
     if shown.is_ok() && keep {
@@ -61,12 +61,14 @@ pub async fn run(keep: bool) -> Result<(), Error> {
     shown
 }
 
-fn settings(origin: SocketAddr, directory: &std::path::Path) -> String {
+/// Whoever stays to look around gets the usual addresses, so that the commands of the documents fit.
+fn settings(origin: SocketAddr, directory: &std::path::Path, keep: bool) -> String {
+    let (data, admin) = if keep { (8080, 8081) } else { (0, 0) };
     // A JSON string is a TOML string.
     let directory = json!(directory.to_string_lossy());
     format!(
         "data_dir = {directory}\n\
-         [listen]\ndata = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\
+         [listen]\ndata = \"127.0.0.1:{data}\"\nadmin = \"127.0.0.1:{admin}\"\n\
          [log]\naccess = false\n\
          [[route]]\nname = \"demo\"\nupstream = \"http://{origin}\"\n"
     )
