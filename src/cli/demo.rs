@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn settings_are_quoted() {
-        let text = settings(([127, 0, 0, 1], 9).into(), std::path::Path::new("/tmp/a\"b"));
+        let text = settings(([127, 0, 0, 1], 9).into(), std::path::Path::new("/tmp/a\"b"), true);
         assert!(text.starts_with("data_dir = \"/tmp/a\\\"b\"\n"), "{text}");
     }
 
