@@ -374,6 +374,8 @@ impl<O: Outgoing> Exchange<O> {
     ) -> Option<Place> {
         // A fill may have been stored and have left the table between the look-up and now.
         if candidate.is_none() && completing.is_none() && matches!(self.look_up(method, now), Looked::Answer(_)) {
+            // Whoever has joined since then would wait for a fill that nobody runs.
+            permit.fill().settle(Settled::Again);
             return None;
         }
         let fill = Arc::clone(permit.fill());
@@ -448,7 +450,12 @@ impl<O: Outgoing> Exchange<O> {
     /// Waits for the head and answers as it came out.
     async fn answer(&self, place: Place, forward: Forward, method: &Method) -> Next {
         let Place { fill, reader, leads } = place;
-        let waiting = fill.head(|interim| self.outgoing.interim(interim.status, &interim.fields));
+        // To the leader alone: of the others nobody knows yet whether the response is for them.
+        let waiting = fill.head(|interim| {
+            if leads {
+                self.outgoing.interim(interim.status, &interim.fields);
+            }
+        });
         let settled = if leads {
             waiting.await
         } else {
@@ -469,6 +476,7 @@ impl<O: Outgoing> Exchange<O> {
                 None => Next::Alone,
             },
             Settled::Released { .. } => Next::Alone,
+            Settled::Again => Next::Again,
             Settled::Failed(failure) => Next::Done(Err(failure)),
         }
     }

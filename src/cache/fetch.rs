@@ -215,7 +215,7 @@ impl<O: Outgoing> Fetch<O> {
             method: &self.method,
             request_no_store: self.directives.no_store,
             authorization: self.client.contains_key(header::AUTHORIZATION),
-            partitioned: self.route.partition != super::route::Partition::None,
+            partitioned: self.route.partitions(&self.client),
             range_requested: self.part,
             request_time,
             response_time,
@@ -415,7 +415,7 @@ impl<O: Outgoing> Fetch<O> {
     /// Remembers that the key is not storable, so that nobody waits for another in vain. Not for server errors: a herd
     /// side by side is the last thing a failing origin needs.
     fn refused(&self, key: &Key, reason: &'static str, status: StatusCode) {
-        if !status.is_server_error() && reason != Reason::RequestNoStore.as_str() && !self.part {
+        if !status.is_server_error() && reason != "purged" && reason != Reason::RequestNoStore.as_str() && !self.part {
             let until = self.cache.now().plus(self.route.hit_for_miss_ttl());
             self.cache.mark_hit_for_miss(key, until);
         }

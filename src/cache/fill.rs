@@ -73,9 +73,17 @@ struct State {
 #[derive(Clone)]
 pub(super) enum Settled {
     Shared(Arc<Shared>),
-    Entry { entry: Arc<Entry>, kind: Kind, status: Option<u16> },
-    Released { reason: &'static str },
+    Entry {
+        entry: Arc<Entry>,
+        kind: Kind,
+        status: Option<u16>,
+    },
+    Released {
+        reason: &'static str,
+    },
     Failed(Arc<Failure>),
+    /// Never begun: what it was for had been stored meanwhile. Look again.
+    Again,
 }
 
 /// The head of a storable response while its body arrives.
@@ -164,7 +172,7 @@ impl Fill {
         match &state.settled {
             None | Some(Settled::Shared(_)) => true,
             Some(Settled::Failed(_)) => now < state.failed_until,
-            Some(Settled::Entry { .. } | Settled::Released { .. }) => false,
+            Some(Settled::Entry { .. } | Settled::Released { .. } | Settled::Again) => false,
         }
     }
 

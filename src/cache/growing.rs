@@ -302,6 +302,15 @@ impl Reader {
     pub(super) fn only(mut self, first: u64, last: u64) -> Self {
         self.offset = first;
         self.stop = last.saturating_add(1);
+        // The writer waits for the slowest: it must not wait for bytes this one has passed over.
+        let writer = {
+            let mut state = self.growing.state.lock();
+            state.readers[self.slot].offset = first;
+            state.writer.take()
+        };
+        if let Some(writer) = writer {
+            writer.wake();
+        }
         self
     }
 

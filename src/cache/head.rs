@@ -75,7 +75,7 @@ impl<O: Outgoing> Exchange<O> {
             method: &Method::GET,
             request_no_store: false,
             authorization: self.headers.contains_key(http::header::AUTHORIZATION),
-            partitioned: self.route.partition != super::route::Partition::None,
+            partitioned: self.route.partitions(&self.headers),
             range_requested: false,
             request_time: requested,
             response_time: now,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::config::{Mode, Policy, Query};
 use crate::object::verdict::{RuleMode, Rules};
@@ -108,6 +108,15 @@ impl Route {
 
     pub(super) fn bypass(&self) -> bool {
         self.policy.mode == Mode::Bypass
+    }
+
+    /// Whether the response to a request with these fields is kept apart from others'. Without the field that tells
+    /// whose it is, it is everybody's.
+    pub(super) fn partitions(&self, request: &HeaderMap) -> bool {
+        match &self.partition {
+            Partition::None => false,
+            Partition::Field(name) => request.get(name).is_some_and(|value| !value.is_empty()),
+        }
     }
 
     /// Whether one URL can have several keys, variants and request content aside.

@@ -28,7 +28,12 @@ pub(super) fn wanted(head: &request::Parts) -> bool {
         && head.version == http::Version::HTTP_11
         && head.headers.get_all(header::CONNECTION).iter().any(upgrades)
         // h2c by upgrade is no more (RFC 9113 section 3.1); the request is served as it is.
-        && head.headers.get(header::UPGRADE).is_none_or(|protocol| protocol != "h2c")
+        && !head.headers.get_all(header::UPGRADE).iter().any(names_h2c)
+}
+
+/// A tunnel of HTTP/2 would carry requests past the routes and the cache.
+fn names_h2c(line: &HeaderValue) -> bool {
+    line.as_bytes().split(|&byte| byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"h2c"))
 }
 
 impl Proxy {
