@@ -10,6 +10,7 @@ use super::{
     asked::Asked,
     body::Body,
     call::{Answer, Outgoing},
+    exchange::{Exchange, Start},
     failure::Failure,
     fetch::Fetch,
     fill::{Fill, Settled},
@@ -52,26 +53,26 @@ impl Cache {
         response: OriginResponse,
     ) -> Result<Answer, Arc<Failure>> {
         let Posted { route, target, headers, outgoing, stamp, requested } = posted;
-        let primary = target.key(&route, self.secret(), &headers, Class::Get, None);
-        let fill = Fill::new(stamp, target.scopes(&primary), self.new_growing());
-        let reader = fill.reader().ok_or(Failure::GivenUp)?;
-        let directives = self.directives(&route, &headers, Asked::of(&headers));
-        let fetch = Fetch {
+        let key = target.key(&route, self.secret(), &headers, Class::Get, None);
+        let asked = Asked::of(&headers);
+        let exchange = Arc::new(Exchange {
             cache: self.clone(),
+            directives: self.directives(&route, &headers, asked),
             route,
             target,
-            primary,
             method: Method::GET,
-            client: headers,
+            headers,
+            asked,
+            key,
             body: None,
-            directives,
-            outgoing: Arc::new(outgoing),
-            candidate: None,
-            completing: None,
-            part: false,
-            fill: Arc::clone(&fill),
-            permit: None,
-        };
+            outgoing,
+            arrived: stamp,
+        });
+        let watch = self.invalidations().watch(exchange.target.url_scope());
+        let fill = Fill::new(stamp, exchange.target.scopes(&key), watch, self.new_growing());
+        let reader = fill.reader().ok_or(Failure::GivenUp)?;
+        let start = Start { candidate: None, completing: None, part: false, conditions: false };
+        let fetch = Fetch { exchange, start, fill: Arc::clone(&fill), permit: None };
         tokio::spawn(fetch.adopt(response, requested));
         let outcome = Outcome::forwarded(Forward::Method);
         match fill.head(|_| ()).await {

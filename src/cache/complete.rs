@@ -8,21 +8,21 @@ use http_body_util::{BodyExt, Limited};
 
 use super::{
     call::Outgoing,
-    fetch::{Fetch, renewed},
-    fill::Settled,
+    fetch::Fetch,
+    fill::{Settled, Stored},
+    judge::Renewed,
     outcome::Kind,
 };
 use crate::{
     object::{
         entry::Entry,
+        key::Key,
         merge,
         range::{self, Combined, Part},
         time::Timestamp,
         validators::Validators,
-        verdict::{self, Verdict},
     },
-    origin::OriginResponse,
-    purge::Standing,
+    origin::{OriginBody, OriginResponse},
 };
 
 /// Asks for what `part` lacks; if the representation has changed, for all of it.
@@ -35,49 +35,55 @@ pub(super) fn ask_for_rest(part: &Entry, headers: &mut HeaderMap) {
     }
 }
 
+/// Whether a response of this status is for the Range of [`ask_for_rest`] alone: nobody else asked for a part.
+pub(super) fn is_answer(status: StatusCode) -> bool {
+    matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE)
+}
+
 impl<O: Outgoing> Fetch<O> {
-    /// A 206 to [`ask_for_rest`]. `false`: it does not go with what is stored.
+    /// An answer to [`ask_for_rest`]. `false`: it does not go with what is stored.
     pub(super) async fn completed(&mut self, mut response: OriginResponse, requested: Timestamp) -> bool {
-        self.tidy(&mut response.headers);
-        let Some(stored) = self.completing.clone() else { return false };
-        let Some((combined, now)) = self.combined(&stored, &response.headers, response.body).await else {
+        let exchange = Arc::clone(&self.exchange);
+        exchange.tidy(&mut response.headers);
+        let Some(part) = self.start.completing.clone() else { return false };
+        if response.status != StatusCode::PARTIAL_CONTENT {
+            return false;
+        }
+        let Some((combined, now)) = self.combined(&part, &response.headers, response.body).await else {
             return false;
         };
-        let head = merge::combined(&stored.head, &response.headers, &combined);
-        let facts = self.facts(requested, now);
-        let Verdict::Store(freshness) = verdict::verdict(&facts, StatusCode::OK, &head.to_map(), &self.route.rules)
+        let (status, fields) = merge::combined(&part.head, &response.headers, &combined);
+        let facts = exchange.facts(false, requested, now);
+        let Ok(Renewed { mut entry, withheld }) = exchange.renewed(&part, status, &fields, facts, self.fill.stamp)
         else {
             return false;
         };
-        if self.cache.purge_log().verdict(stored.stamp, &stored.scopes) == Standing::Hard || self.fill.is_invalidated()
-        {
+        if self.is_purged(&part) || self.fill.is_invalidated() {
             return false;
         }
-        let freshness = self.held(freshness, &stored.scopes, now);
-        let mut entry = renewed(&stored, head, freshness, self.fill.stamp, now);
+        // The older half is as old as it is (F6).
+        entry.stamp = part.stamp;
         (entry.body, entry.part, entry.key) = (combined.body, None, self.whole_key());
         let entry = Arc::new(entry);
-        self.cache.insert(Arc::clone(&entry), Some(&self.fill));
-        self.cache.l1().remove(&stored.key);
+        exchange.cache.insert(Arc::clone(&entry), &self.fill, exchange.body.is_some());
+        exchange.cache.remove(&part);
+        let leader = if withheld.is_empty() { Arc::clone(&entry) } else { exchange.once(&entry, status, fields, now) };
         self.permit = None;
-        self.cache.metrics().fill_ended("completed");
-        self.fill.settle(Settled::Entry { entry, kind: Kind::Forwarded, status: Some(206) });
+        exchange.cache.metrics().fill_ended("completed");
+        let stored = Stored { leader, others: Some(entry), kind: Kind::Forwarded, status: Some(206) };
+        self.fill.settle(Settled::Stored(stored));
         true
     }
 
     /// The stored part and the new one as the whole, if they are of the same representation.
-    async fn combined(
-        &self,
-        stored: &Entry,
-        fields: &HeaderMap,
-        body: crate::origin::OriginBody,
-    ) -> Option<(Combined, Timestamp)> {
-        let now = self.cache.now();
+    async fn combined(&self, stored: &Entry, fields: &HeaderMap, body: OriginBody) -> Option<(Combined, Timestamp)> {
+        let exchange = &*self.exchange;
+        let now = exchange.cache.now();
         let validators = Validators::of(fields);
         if !stored.validators.same_strong(&validators) {
             return None;
         }
-        let limit = usize::try_from(self.cache.object_bytes_max(&self.route)).unwrap_or(usize::MAX);
+        let limit = usize::try_from(exchange.cache.object_bytes_max(&exchange.route)).unwrap_or(usize::MAX);
         let body: Bytes = Limited::new(body, limit).collect().await.ok()?.to_bytes();
         let part = range::part_of(fields, body.len() as u64)?;
         let new = Part { range: part, validators: &validators, body: &body };
@@ -87,7 +93,7 @@ impl<O: Outgoing> Fetch<O> {
     }
 
     /// The key of the whole representation: the one the fill runs under.
-    fn whole_key(&self) -> crate::object::key::Key {
-        self.permit.as_ref().map_or(self.primary, |permit| permit.key)
+    fn whole_key(&self) -> Key {
+        self.permit.as_ref().map_or(self.exchange.key, |permit| permit.key)
     }
 }

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::{
     Cache,
     asked::Asked,
-    decide::Found,
+    lookup::Found,
     route::{Class, Partition, Route},
     target::Target,
 };
@@ -86,6 +86,8 @@ pub struct Stored {
     pub stamp: Option<u64>,
     /// Until when nothing is expected to be stored, in seconds from now.
     pub hit_for_miss_seconds: Option<f64>,
+    /// Why the last response was not stored, in the word that `Cache-Status` had for it.
+    pub not_stored: Option<String>,
 }
 
 /// RFC 9111 section 4.2 in numbers, in seconds.
@@ -115,7 +117,7 @@ impl Cache {
         let now = self.now();
         let class = route.class(method);
         let key = self.primary_key(route, target, headers);
-        let (l1, variants) = self.held(&key, now);
+        let (l1, variants) = self.holdings(&key, now);
         Explanation {
             url: target.url(),
             route: route.name.to_string(),
@@ -151,7 +153,7 @@ impl Cache {
         found.into_iter().take(max).map(|(_, url)| url.into_string()).collect()
     }
 
-    fn held(&self, key: &Key, now: Timestamp) -> (Option<Stored>, Vec<Stored>) {
+    fn holdings(&self, key: &Key, now: Timestamp) -> (Option<Stored>, Vec<Stored>) {
         let Some(slot) = self.l1().lookup(key) else { return (None, Vec::new()) };
         let variants = match &slot {
             Slot::Variants(variants) => variants
@@ -177,11 +179,13 @@ impl Cache {
             standing: None,
             stamp: None,
             hit_for_miss_seconds: None,
+            not_stored: None,
         };
         match slot {
             Slot::Variants(_) => Stored { kind: "variants".to_owned(), ..empty },
-            Slot::HitForMiss(until) => Stored {
+            Slot::HitForMiss { until, reason } => Stored {
                 kind: "hit-for-miss".to_owned(),
+                not_stored: Some((*reason).to_owned()),
                 hit_for_miss_seconds: Some(until.since(now).as_secs_f64()),
                 ..empty
             },
@@ -214,7 +218,9 @@ impl Cache {
         match self.find(route, key, headers, now) {
             Found::Nothing => "forwarded: nothing is stored under the key".to_owned(),
             Found::OtherVariant(_) => "forwarded: other variants are stored, this one is not".to_owned(),
-            Found::HitForMiss => "forwarded side by side: the key proved not storable lately".to_owned(),
+            Found::HitForMiss(reason) => {
+                format!("forwarded side by side: the last response could not be stored ({reason})")
+            }
             Found::Entry { entry, soft } => match reuse::reuse(&entry.freshness, now, &directives, soft) {
                 Reuse::Fresh => "hit: a fresh response is stored".to_owned(),
                 Reuse::Stale => "hit: stale, and the request accepts that".to_owned(),

@@ -46,6 +46,14 @@ impl Failure {
         }
     }
 
+    /// Whether the origin surely has not seen the request.
+    pub fn unseen(&self) -> bool {
+        match self {
+            Self::Origin(error) => error.unseen(),
+            _ => false,
+        }
+    }
+
     /// Short name for metrics and logs.
     pub fn name(&self) -> &'static str {
         match self {

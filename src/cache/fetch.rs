@@ -1,6 +1,6 @@
-//! One fill from request to stored entry: ask the origin, decide, let the body grow, commit.
+//! One fill: ask the origin, and decide by the head of what comes. [`super::pump`] moves its body and commits it.
 //!
-//! The order of events is what keeps purged things purged (rules F1 to F7 of the coherence chapter):
+//! The order of events is what keeps purged things purged (rules F1 to F7 of `docs/ARCHITECTURE.md`):
 //!
 //! ```text
 //!  stamp read ─▶ request leaves ─▶ head: tags known, purges since the stamp looked up ─▶ body …
@@ -12,90 +12,44 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header};
-use http_body_util::BodyExt;
+use http::{HeaderMap, StatusCode, header};
 
 use super::{
-    Cache,
     call::{Departure, Outgoing},
     complete,
-    config::ClientGone,
+    exchange::{Exchange, Start},
     failure::Failure,
-    fill::{Fill, Settled, Shared},
+    fill::{Fill, Settled, Stored},
     flight::Permit,
-    outcome::Kind,
-    route::Route,
-    target::Target,
+    judge::Renewed,
+    outcome::{Kind, Tier},
+    refused::Refused,
 };
 use crate::{
-    object::{
-        date,
-        directives::{self, RequestDirectives},
-        entry::Entry,
-        fields,
-        freshness::Freshness,
-        head::Head,
-        key::Key,
-        merge,
-        range::ContentRange,
-        reuse,
-        scope::Scope,
-        tags,
-        time::Timestamp,
-        validators::{self, Validators},
-        vary::{self, Variant, Vary},
-        verdict::{self, Facts, Reason, Verdict},
-    },
-    origin::{self, OriginRequest, OriginResponse, RequestBody},
+    object::{date, entry::Entry, fields, key::Key, merge, time::Timestamp, validators},
+    origin::{self, OriginRequest, OriginResponse},
     purge::Standing,
 };
 
-/// What one fill needs to know; owns all of it, because it outlives the request that started it.
+/// One fill on its way; it outlives the request that started it.
 pub(super) struct Fetch<O> {
-    pub(super) cache: Cache,
-    pub(super) route: Arc<Route>,
-    pub(super) target: Target,
-    pub(super) primary: Key,
-    pub(super) method: Method,
-    /// The client's fields, as it sent them: for `Vary`, and for what the origin is asked.
-    pub(super) client: HeaderMap,
-    pub(super) body: Option<Bytes>,
-    pub(super) directives: RequestDirectives,
-    pub(super) outgoing: Arc<O>,
-    /// A stored response to be confirmed, or served if the origin fails.
-    pub(super) candidate: Option<Arc<Entry>>,
-    /// A stored part to be completed.
-    pub(super) completing: Option<Arc<Entry>>,
-    /// What is asked for is a part: the client's Range goes along.
-    pub(super) part: bool,
+    pub(super) exchange: Arc<Exchange<O>>,
+    pub(super) start: Start,
     pub(super) fill: Arc<Fill>,
     /// `None`: nobody else can join.
     pub(super) permit: Option<Permit>,
 }
 
-/// Everything decided about a storable response when its head is here.
-struct Plan {
-    head: Head,
-    freshness: Freshness,
-    key: Key,
-    scopes: Vec<Scope>,
-    tags: Box<str>,
-    part: Option<ContentRange>,
-    length: Option<u64>,
-    requested: Timestamp,
-}
-
 impl<O: Outgoing> Fetch<O> {
     /// Runs the fill to its end.
     pub(super) async fn run(mut self) {
-        let _running = self.cache.metrics().fill_running();
+        let _running = self.exchange.cache.metrics().fill_running();
         let _ended = Ended(Arc::clone(&self.fill));
-        let mut conditional = self.candidate.is_some();
+        let mut conditional = self.start.candidate.is_some();
         let mut tries = 2_u8;
         loop {
             tries -= 1;
-            let requested = self.cache.now();
+            let requested = self.exchange.cache.now();
             match self.ask(conditional).await {
                 Ok(response) if response.status == StatusCode::NOT_MODIFIED && conditional => {
                     match self.confirmed(response, requested) {
@@ -105,12 +59,12 @@ impl<O: Outgoing> Fetch<O> {
                     }
                     tries = tries.max(1);
                 }
-                Ok(response) if self.completing.is_some() && response.status == StatusCode::PARTIAL_CONTENT => {
+                Ok(response) if self.start.completing.is_some() && complete::is_answer(response.status) => {
                     if self.completed(response, requested).await {
                         return;
                     }
                     // What came does not go with what is stored: all of it, then.
-                    self.completing = None;
+                    self.start.completing = None;
                     tries = tries.max(1);
                 }
                 Ok(response) => return self.arrived(response, requested).await,
@@ -121,68 +75,87 @@ impl<O: Outgoing> Fetch<O> {
     }
 
     async fn ask(&self, conditional: bool) -> Result<OriginResponse, origin::Error> {
-        let Departure { upstream, path_and_query, host, mut headers } = self.outgoing.departure(&self.client)?;
-        without_conditions(&mut headers, self.part);
-        if let Some(part) = &self.completing {
+        let exchange = &*self.exchange;
+        let Departure { upstream, path_and_query, host, mut headers } =
+            exchange.outgoing.departure(&exchange.headers)?;
+        self.without_conditions(&mut headers);
+        if let Some(part) = &self.start.completing {
             complete::ask_for_rest(part, &mut headers);
         }
-        if conditional && let Some(entry) = &self.candidate {
+        if conditional && let Some(entry) = &self.start.candidate {
             validators::add_conditions(&entry.validators, &mut headers);
         }
         let fill = Arc::clone(&self.fill);
         let request = OriginRequest {
-            method: self.method.clone(),
+            method: exchange.method.clone(),
             path_and_query,
             host,
             headers,
-            body: self.body.clone().map_or(RequestBody::Empty, RequestBody::Bytes),
+            body: exchange.content(),
             interim: Some(Arc::new(move |status, fields: &HeaderMap| fill.interim(status, fields))),
             upgrade: false,
         };
-        self.cache.origins().send(&upstream, request).await
+        exchange.cache.origins().send(&upstream, request).await
+    }
+
+    /// What is stored has to be whole, whatever this one client needs of it.
+    fn without_conditions(&self, headers: &mut HeaderMap) {
+        if !self.start.conditions {
+            for name in [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE] {
+                headers.remove(name);
+            }
+        }
+        if !self.start.part {
+            headers.remove(header::RANGE);
+            headers.remove(header::IF_RANGE);
+        }
     }
 
     /// A 304 to a conditional request: the stored response lives on with new fields (RFC 9111 section 4.3.4).
     fn confirmed(&mut self, response: OriginResponse, requested: Timestamp) -> Result<(), NotThisOne> {
-        let old = self.candidate.clone().ok_or(NotThisOne)?;
-        let log = self.cache.purge_log();
-        if self.fill.is_invalidated() || log.verdict(old.stamp, &old.scopes) == Standing::Hard {
+        let exchange = &*self.exchange;
+        let old = self.start.candidate.clone().ok_or(NotThisOne)?;
+        if self.fill.is_invalidated() || self.is_purged(&old) {
             return Err(NotThisOne);
         }
-        let now = self.cache.now();
+        let now = exchange.cache.now();
         let mut fields = response.headers;
         // The request named this one response and no other: whatever tag the 304 carries, it is the one confirmed.
-        self.tidy(&mut fields);
-        let head = merge::not_modified(&old.head, &fields);
-        let merged = head.to_map();
-        let facts = self.facts(requested, now);
-        let entry = match verdict::verdict(&facts, head.status, &merged, &self.route.rules) {
-            Verdict::Store(freshness) => {
-                let entry = Arc::new(renewed(&old, head, self.held(freshness, &old.scopes, now), self.fill.stamp, now));
-                self.cache.insert(Arc::clone(&entry), None);
-                entry
+        exchange.tidy(&mut fields);
+        let merged = merge::not_modified(&old.head, &fields);
+        let facts = exchange.facts(self.start.part, requested, now);
+        let once = |merged| exchange.once(&old, old.head.status, merged, now);
+        let (leader, others) = match exchange.renewed(&old, old.head.status, &merged, facts, self.fill.stamp) {
+            Ok(Renewed { entry, withheld }) => {
+                let entry = Arc::new(entry);
+                exchange.cache.renew(&old, &entry, Some(&self.fill));
+                (if withheld.is_empty() { Arc::clone(&entry) } else { once(merged) }, Some(entry))
             }
-            // Confirmed for this once, but no longer storable: it answers those who wait and leaves the cache.
-            Verdict::Refuse(_) => {
-                self.cache.l1().remove(&old.key);
-                Arc::new(renewed(&old, head, old.freshness, self.fill.stamp, now))
+            // Confirmed for this once, but no longer storable: it answers who asked, and leaves the cache.
+            Err(refused) => {
+                if !refused.is_of_the_request() {
+                    exchange.cache.remove(&old);
+                }
+                (once(merged), None)
             }
         };
         self.permit = None;
-        self.fill.settle(Settled::Entry { entry, kind: Kind::Revalidated, status: Some(304) });
+        exchange.cache.metrics().fill_ended("revalidated");
+        self.fill.settle(Settled::Stored(Stored { leader, others, kind: Kind::Revalidated, status: Some(304) }));
         Ok(())
     }
 
     /// A final head other than a confirmation.
     async fn arrived(self, mut response: OriginResponse, requested: Timestamp) {
-        if self.route.policy.stale_if_error_status.contains(&response.status.as_u16())
-            && let Some(entry) = self.stale_to_serve()
+        let exchange = &*self.exchange;
+        if exchange.route.policy.stale_if_error_status.contains(&response.status.as_u16())
+            && let Some(entry) = self.stale().filter(|entry| exchange.may_stand_in(entry))
         {
-            return self.serve_stale(entry, Some(response.status.as_u16()));
+            return self.serve_stale(entry, response.status.as_u16());
         }
-        self.tidy(&mut response.headers);
+        exchange.tidy(&mut response.headers);
         match self.plan(&response, requested) {
-            Ok((plan, vary)) => self.store(response, plan, vary).await,
+            Ok(plan) => self.store(response, plan).await,
             Err(reason) => self.release(response, reason),
         }
     }
@@ -191,269 +164,87 @@ impl<O: Outgoing> Fetch<O> {
     pub(super) async fn adopt(self, response: OriginResponse, requested: Timestamp) {
         let _ended = Ended(Arc::clone(&self.fill));
         match self.plan(&response, requested) {
-            Ok((plan, vary)) if plan.freshness.is_explicit() => self.store(response, plan, vary).await,
-            Ok(_) => self.fill.release(response, "no-freshness"),
-            Err(reason) => self.fill.release(response, reason),
+            Ok(plan) if plan.is_explicit() => self.store(response, plan).await,
+            Ok(_) => self.release(response, Refused::NoExplicitFreshness),
+            Err(refused) => self.release(response, refused),
         }
-    }
-
-    /// Fields as clients and tiers get them.
-    pub(super) fn tidy(&self, headers: &mut HeaderMap) {
-        fields::strip_hop_by_hop(headers);
-        self.rewrite(headers);
-        if !headers.contains_key(header::DATE) {
-            headers.insert(header::DATE, date::format(self.cache.now()));
-        }
-    }
-
-    fn rewrite(&self, headers: &mut HeaderMap) {
-        self.cache.rewrite_response(&self.route, headers);
-    }
-
-    pub(super) fn facts(&self, request_time: Timestamp, response_time: Timestamp) -> Facts<'_> {
-        Facts {
-            method: &self.method,
-            request_no_store: self.directives.no_store,
-            authorization: self.client.contains_key(header::AUTHORIZATION),
-            partitioned: self.route.partitions(&self.client),
-            range_requested: self.part,
-            request_time,
-            response_time,
-            jitter: self.cache.jitter(self.route.policy.ttl_jitter),
-        }
-    }
-
-    /// Whether and how the response is stored, from its head.
-    fn plan(&self, response: &OriginResponse, requested: Timestamp) -> Result<(Plan, Vary), &'static str> {
-        let now = self.cache.now();
-        let headers = &response.headers;
-        let facts = self.facts(requested, now);
-        let freshness = match verdict::verdict(&facts, response.status, headers, &self.route.rules) {
-            Verdict::Store(freshness) => freshness,
-            Verdict::Refuse(reason) => return Err(reason.as_str()),
-        };
-        let vary = Vary::of(headers);
-        let variant = match &vary {
-            Vary::Any => return Err("vary-any"),
-            Vary::None => self.primary,
-            Vary::Fields(names) => {
-                vary::variant_key(&self.primary, names, &self.client, self.route.policy.vary_normalise)
-            }
-        };
-        let length = exact_length(&response.body);
-        let part = part_of(response.status, headers, length)?;
-        if length.is_some_and(|length| length > self.cache.object_bytes_max(&self.route)) {
-            return Err("too-large");
-        }
-        let tags =
-            tags::of(headers, &self.route.tag_fields, self.route.policy.tags_max).map_err(|_| "too-many-tags")?;
-        let scopes = self.scopes(&tags);
-        // F2: known only now, a tag may have been purged since the request left.
-        if self.cache.purge_log().verdict(self.fill.stamp, &scopes) == Standing::Hard {
-            return Err("purged");
-        }
-        let freshness = self.held(freshness, &scopes, now);
-        let head = self.stored_head(response.status, headers);
-        let key = if part.is_some() { super::part_key(&variant) } else { variant };
-        let tags = tags.join(" ").into();
-        Ok((Plan { head, freshness, key, scopes, tags, part, length, requested }, vary))
-    }
-
-    fn scopes(&self, tags: &[String]) -> Vec<Scope> {
-        let mut scopes = self.fill.scopes.clone();
-        let partition = Target::partition(&self.route, self.cache.secret(), &self.client);
-        for tag in tags {
-            scopes.push(Scope::tag(b"", tag));
-            if !partition.is_empty() {
-                scopes.push(Scope::tag(&partition, tag));
-            }
-        }
-        scopes
-    }
-
-    /// F7: within the hold of a purge, nothing it named is kept beyond it.
-    pub(super) fn held(&self, freshness: Freshness, scopes: &[Scope], now: Timestamp) -> Freshness {
-        match self.cache.purge_log().hold(scopes, now) {
-            None => freshness,
-            Some(hold) => {
-                let until = now.plus(hold);
-                Freshness {
-                    fresh_until: freshness.fresh_until.min(until),
-                    swr_until: freshness.swr_until.min(until),
-                    sie_until: freshness.sie_until.min(until),
-                    keep_until: freshness.keep_until.min(until),
-                    ..freshness
-                }
-            }
-        }
-    }
-
-    /// The fields a tier keeps: all but those a hit computes or never repeats.
-    fn stored_head(&self, status: StatusCode, headers: &HeaderMap) -> Head {
-        let mut kept = headers.clone();
-        kept.remove(header::AGE);
-        // `no-cache="a"` and `private="a"`: not to be used again without validation, so not kept at all.
-        for name in directives::effective(headers).directives.withheld {
-            kept.remove(name);
-        }
-        self.cache.hide_tags(&self.route, &mut kept);
-        Head::new(status, &kept)
-    }
-
-    /// Shares the response while its body arrives, and stores it when it is complete.
-    async fn store(mut self, response: OriginResponse, plan: Plan, vary: Vary) {
-        let mut fields = response.headers;
-        self.cache.hide_tags(&self.route, &mut fields);
-        if let Vary::Fields(names) = &vary {
-            let variant = Variant::new(
-                &self.primary,
-                names,
-                &self.client,
-                &plan.head,
-                self.route.policy.vary_normalise,
-                self.cache.now(),
-            );
-            self.cache.remember_variant(&self.primary, &self.route, variant);
-        }
-        if let Some(permit) = &mut self.permit {
-            permit.move_to(if plan.part.is_some() { permit.key } else { plan.key });
-        }
-        self.fill.settle(Settled::Shared(Arc::new(Shared {
-            status: response.status,
-            fields,
-            validators: Validators::of(&plan.head.to_map()),
-            freshness: plan.freshness,
-            length: plan.length,
-            part: plan.part.is_some(),
-            vary,
-            key: plan.key,
-            scopes: plan.scopes.clone(),
-        })));
-        self.pump(response.body, plan).await;
-    }
-
-    /// Moves the body from the origin to those who read it, and to the cache.
-    async fn pump(mut self, mut body: origin::OriginBody, plan: Plan) {
-        let limit = self.cache.object_bytes_max(&self.route);
-        let mut storable = true;
-        let mut trailers = None;
-        loop {
-            let keep = storable && self.route.policy.client_gone == ClientGone::Finish;
-            let frame = tokio::select! {
-                frame = body.frame() => frame,
-                () = self.fill.growing.abandoned(), if !keep => return self.broken(Failure::GivenUp),
-            };
-            let Some(frame) = frame else { break };
-            let frame = match frame {
-                Ok(frame) => frame,
-                Err(error) => return self.broken(error.into()),
-            };
-            match frame.into_data() {
-                Ok(data) => {
-                    if self.fill.growing.push(data).await.is_err() {
-                        return self.broken(Failure::GivenUp);
-                    }
-                }
-                Err(frame) => trailers = frame.into_trailers().ok(),
-            }
-            if storable && self.fill.growing.len() > limit {
-                storable = false;
-                self.refused(&plan.key, "too-large", plan.head.status);
-                self.permit = None;
-            }
-        }
-        let whole = if storable { self.fill.growing.contiguous().await } else { None };
-        if let Some(body) = &whole {
-            self.commit(body.clone(), plan);
-        }
-        // Stored first: who sees the end and asks again finds it.
-        self.permit = None;
-        self.fill.growing.complete(whole, trailers);
-        self.cache.metrics().fill_ended("complete");
-    }
-
-    fn commit(&self, body: Bytes, plan: Plan) {
-        let now = self.cache.now();
-        let wrong_length = plan.part.is_some_and(|part| body.is_empty() || body.len() as u64 > part.length());
-        // F2 again: the purge may have come while the body did. A soft one leaves its mark by itself: the entry's
-        // stamp is older.
-        let purged = self.cache.purge_log().verdict(self.fill.stamp, &plan.scopes) == Standing::Hard;
-        if wrong_length || purged || self.fill.is_invalidated() {
-            return;
-        }
-        let millis = now.since(plan.requested).as_millis();
-        let validators = Validators::of(&plan.head.to_map());
-        let entry = Arc::new(Entry {
-            key: plan.key,
-            primary: self.primary,
-            stamp: self.fill.stamp,
-            scopes: plan.scopes.into(),
-            url: self.target.url().into(),
-            tags: plan.tags,
-            head: plan.head,
-            body,
-            part: plan.part,
-            freshness: plan.freshness,
-            validators,
-            stored: now,
-            fill_millis: u32::try_from(millis).unwrap_or(u32::MAX),
-            hits: 0.into(),
-            checked: 0.into(),
-        });
-        self.cache.insert(entry, Some(&self.fill));
     }
 
     /// Not storable: the leader gets the response as it is, the others go by themselves.
-    fn release(mut self, mut response: OriginResponse, reason: &'static str) {
-        self.refused(&self.primary, reason, response.status);
-        self.cache.hide_tags(&self.route, &mut response.headers);
+    fn release(mut self, mut response: OriginResponse, refused: Refused) {
+        let exchange = Arc::clone(&self.exchange);
+        self.refused(&exchange.key, refused, response.status);
+        exchange.cache.hide_tags(&exchange.route, &mut response.headers);
         self.permit = None;
-        self.cache.metrics().fill_ended("released");
-        self.fill.release(response, reason);
+        exchange.cache.metrics().fill_ended("released");
+        self.fill.release(response, refused.as_str());
     }
 
-    /// Remembers that the key is not storable, so that nobody waits for another in vain. Not for server errors: a herd
-    /// side by side is the last thing a failing origin needs.
-    fn refused(&self, key: &Key, reason: &'static str, status: StatusCode) {
-        if !status.is_server_error() && reason != "purged" && reason != Reason::RequestNoStore.as_str() && !self.part {
-            let until = self.cache.now().plus(self.route.hit_for_miss_ttl());
-            self.cache.mark_hit_for_miss(key, until);
+    /// Remembers that the key is not storable, so that nobody waits for another in vain.
+    pub(super) fn refused(&self, key: &Key, refused: Refused, status: StatusCode) {
+        let exchange = &*self.exchange;
+        // A POST that might have stood for GET says nothing about GET.
+        if refused.lasts(status) && !self.start.part && refused != Refused::NoExplicitFreshness {
+            let until = exchange.cache.now().plus(exchange.route.hit_for_miss_ttl());
+            exchange.cache.mark_hit_for_miss(key, until, refused, status);
         }
     }
 
-    /// No head. A stale response may still do (RFC 9111 section 4.2.4); otherwise all get the same failure.
+    /// No head: all get the same failure, or what stands in for it, for a while.
     fn failed(mut self, failure: Failure) {
-        if let Some(entry) = self.stale_to_serve() {
-            return self.serve_stale(entry, None);
-        }
-        self.cache.metrics().fill_ended(failure.name());
-        let until = self.cache.now().plus(self.route.policy.error_ttl);
-        self.fill.fail(Arc::new(failure), until);
+        let exchange = Arc::clone(&self.exchange);
+        let stale = self.stale();
+        let stands_in = stale.as_ref().is_some_and(|entry| exchange.may_stand_in(entry));
+        exchange.cache.metrics().fill_ended(if stands_in { "stale-if-error" } else { failure.name() });
+        self.fill.fail(Arc::new(failure), stale, self.until());
+        self.linger();
+    }
+
+    /// An error status, and a stale response that the one who asked may have instead.
+    fn serve_stale(mut self, entry: Arc<Entry>, status: u16) {
+        self.exchange.cache.metrics().fill_ended("stale-if-error");
+        let (kind, status) = (Kind::StaleOnError(Tier::L1), Some(status));
+        let stored = Stored { leader: Arc::clone(&entry), others: Some(entry), kind, status };
+        self.fill.settle_until(Settled::Stored(stored), self.until());
+        self.linger();
+    }
+
+    /// Until when a failure answers those who ask again.
+    fn until(&self) -> Timestamp {
+        self.exchange.cache.now().plus(self.exchange.route.policy.error_ttl)
+    }
+
+    fn linger(&mut self) {
         if let Some(permit) = self.permit.take() {
-            self.cache.linger(permit, self.route.policy.error_ttl);
+            self.exchange.cache.linger(permit, self.exchange.route.policy.error_ttl);
         }
     }
 
-    fn serve_stale(mut self, entry: Arc<Entry>, status: Option<u16>) {
-        self.permit = None;
-        self.cache.metrics().fill_ended("stale-if-error");
-        self.fill.settle(Settled::Entry { entry, kind: Kind::StaleOnError(super::outcome::Tier::L1), status });
+    /// What may answer if the origin does not, as far as it does not depend on who asks.
+    fn stale(&self) -> Option<Arc<Entry>> {
+        self.start.candidate.clone().filter(|entry| !self.fill.is_invalidated() && !self.is_purged(entry))
     }
 
-    fn stale_to_serve(&self) -> Option<Arc<Entry>> {
-        let entry = self.candidate.as_ref()?;
-        let usable = self.cache.purge_log().verdict(entry.stamp, &entry.scopes) != Standing::Hard
-            && !self.fill.is_invalidated()
-            && !(500..600).contains(&entry.head.status.as_u16())
-            && reuse::on_error(&entry.freshness, self.cache.now(), &self.directives);
-        usable.then(|| Arc::clone(entry))
+    pub(super) fn is_purged(&self, entry: &Entry) -> bool {
+        self.exchange.cache.purge_log().verdict(entry.stamp, &entry.scopes) == Standing::Hard
     }
 
     /// The body broke off: nothing is stored, and nobody sees a clean end.
-    fn broken(mut self, failure: Failure) {
+    pub(super) fn broken(mut self, failure: Failure) {
         self.permit = None;
-        self.cache.metrics().fill_ended(failure.name());
+        self.exchange.cache.metrics().fill_ended(failure.name());
         self.fill.growing.fail(Arc::new(failure));
+    }
+}
+
+impl<O: Outgoing> Exchange<O> {
+    /// Fields as clients and tiers get them.
+    pub(super) fn tidy(&self, headers: &mut HeaderMap) {
+        fields::strip_hop_by_hop(headers);
+        self.cache.rewrite_response(&self.route, headers);
+        if !headers.contains_key(header::DATE) {
+            headers.insert(header::DATE, date::format(self.cache.now()));
+        }
     }
 }
 
@@ -462,7 +253,7 @@ struct Ended(Arc<Fill>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.0.fail(Arc::new(Failure::GivenUp), Timestamp::EPOCH);
+        self.0.fail(Arc::new(Failure::GivenUp), None, Timestamp::EPOCH);
     }
 }
 
@@ -472,59 +263,4 @@ struct NotThisOne;
 /// A failure that another connection may not share, and that did not cost the client a time-out already.
 fn worth_another_try(error: &origin::Error) -> bool {
     error.unseen() && error.status() == StatusCode::BAD_GATEWAY && error.kind() != origin::Kind::Prohibited
-}
-
-fn without_conditions(headers: &mut HeaderMap, part: bool) {
-    for name in [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_MATCH, header::IF_UNMODIFIED_SINCE] {
-        headers.remove(name);
-    }
-    if !part {
-        headers.remove(header::RANGE);
-        headers.remove(header::IF_RANGE);
-    }
-}
-
-fn exact_length(body: &origin::OriginBody) -> Option<u64> {
-    http_body::Body::size_hint(body).exact()
-}
-
-/// Which part a 206 is; an error for one that cannot be stored.
-fn part_of(status: StatusCode, headers: &HeaderMap, length: Option<u64>) -> Result<Option<ContentRange>, &'static str> {
-    if status != StatusCode::PARTIAL_CONTENT {
-        return Ok(None);
-    }
-    let part = headers.get(header::CONTENT_RANGE).and_then(ContentRange::parse).ok_or("no-content-range")?;
-    match length {
-        // Shorter than it says, and framed as such: what is there can be used. Longer cannot be made sense of.
-        Some(length) if length == 0 || length > part.length() => Err("content-range-mismatch"),
-        _ => Ok(Some(part)),
-    }
-}
-
-/// The same content under a new head.
-pub(super) fn renewed(
-    old: &Entry,
-    head: Head,
-    freshness: Freshness,
-    stamp: crate::object::scope::Position,
-    now: Timestamp,
-) -> Entry {
-    let validators = Validators::of(&head.to_map());
-    Entry {
-        key: old.key,
-        primary: old.primary,
-        stamp,
-        scopes: old.scopes.clone(),
-        url: old.url.clone(),
-        tags: old.tags.clone(),
-        head,
-        body: old.body.clone(),
-        part: old.part,
-        freshness,
-        validators,
-        stored: now,
-        fill_millis: old.fill_millis,
-        hits: old.hits.load(std::sync::atomic::Ordering::Relaxed).into(),
-        checked: 0.into(),
-    }
 }

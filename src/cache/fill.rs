@@ -2,26 +2,24 @@
 //!
 //! ```text
 //!            ┌────────▶ Shared ─── its body grows; leader and followers read it
-//!            ├────────▶ Entry ──── a stored response answers: confirmed by 304, or stale because the origin failed
+//!            ├────────▶ Stored ─── a stored response answers: confirmed by 304, completed, or stale for an error status
 //!  Waiting ──┤
 //!            ├────────▶ Released ─ not storable: the leader takes the response, followers go by themselves
-//!            └────────▶ Failed ─── no response: the same failure to all
+//!            └────────▶ Failed ─── no response: the same failure to all, or to each the stale response it may have
 //! ```
 //!
 //! A fill belongs to the cache: it runs in a task of its own, and no client's leaving ends it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::SeqCst},
-};
+use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
     failure::Failure,
     growing::{Growing, Reader},
+    invalidations::Watch,
     outcome::Kind,
 };
 use crate::{
@@ -56,14 +54,14 @@ pub(super) struct Fill {
     pub(super) growing: Arc<Growing>,
     state: Mutex<State>,
     changed: Notify,
-    /// Set by an unsafe request that invalidated the URL meanwhile: not to be stored, not to be joined.
-    invalidated: AtomicBool,
+    /// An unsafe request that invalidates the URL meanwhile: not to be stored, not to be joined.
+    watch: Watch,
 }
 
 struct State {
     interims: Vec<InterimHead>,
     settled: Option<Settled>,
-    /// Until when a failure is given to those who ask again.
+    /// Until when those who ask again get the failure, or what stands in for it.
     failed_until: Timestamp,
     /// The response itself, for the leader of a fill that proved not storable.
     direct: Option<OriginResponse>,
@@ -73,24 +71,38 @@ struct State {
 #[derive(Clone)]
 pub(super) enum Settled {
     Shared(Arc<Shared>),
-    Entry {
-        entry: Arc<Entry>,
-        kind: Kind,
-        status: Option<u16>,
-    },
+    Stored(Stored),
     Released {
         reason: &'static str,
     },
-    Failed(Arc<Failure>),
+    Failed {
+        failure: Arc<Failure>,
+        /// What may stand in, for those whose own directives allow it.
+        stale: Option<Arc<Entry>>,
+    },
     /// Never begun: what it was for had been stored meanwhile. Look again.
     Again,
+}
+
+/// A stored response that answers.
+#[derive(Clone)]
+pub(super) struct Stored {
+    /// The answer to who asked first.
+    pub(super) leader: Arc<Entry>,
+    /// The answer to those who joined; `None`: it is the leader's alone.
+    pub(super) others: Option<Arc<Entry>>,
+    pub(super) kind: Kind,
+    /// Status of the origin's answer.
+    pub(super) status: Option<u16>,
 }
 
 /// The head of a storable response while its body arrives.
 pub(super) struct Shared {
     pub(super) status: StatusCode,
-    /// As the client gets them: end-to-end fields, as received.
+    /// As who asked first gets them: end-to-end fields, as received.
     pub(super) fields: HeaderMap,
+    /// Those of them that are for who asked first alone.
+    pub(super) withheld: Vec<HeaderName>,
     pub(super) validators: Validators,
     pub(super) freshness: Freshness,
     /// Length of the content, where the origin announced it.
@@ -105,16 +117,9 @@ pub(super) struct Shared {
 }
 
 impl Fill {
-    pub(super) fn new(stamp: Position, scopes: Vec<Scope>, growing: Arc<Growing>) -> Arc<Self> {
+    pub(super) fn new(stamp: Position, scopes: Vec<Scope>, watch: Watch, growing: Arc<Growing>) -> Arc<Self> {
         let state = State { interims: Vec::new(), settled: None, failed_until: Timestamp::EPOCH, direct: None };
-        Arc::new(Self {
-            stamp,
-            scopes,
-            growing,
-            state: Mutex::new(state),
-            changed: Notify::new(),
-            invalidated: AtomicBool::new(false),
-        })
+        Arc::new(Self { stamp, scopes, growing, state: Mutex::new(state), changed: Notify::new(), watch })
     }
 
     /// Passes an interim response on to all who wait.
@@ -129,9 +134,20 @@ impl Fill {
         self.changed.notify_waiters();
     }
 
-    /// Tells all who wait what the head came to.
+    /// Tells all who wait what the head came to. What was said first counts.
     pub(super) fn settle(&self, settled: Settled) {
-        self.state.lock().settled.get_or_insert(settled);
+        self.settle_until(settled, Timestamp::EPOCH);
+    }
+
+    /// As [`Fill::settle`], for a failure or what stands in for one: those who ask before `until` get the same.
+    pub(super) fn settle_until(&self, settled: Settled, until: Timestamp) {
+        {
+            let mut state = self.state.lock();
+            if state.settled.is_none() {
+                state.settled = Some(settled);
+                state.failed_until = until;
+            }
+        }
         self.changed.notify_waiters();
     }
 
@@ -141,16 +157,10 @@ impl Fill {
         self.settle(Settled::Released { reason });
     }
 
-    /// Failed; those who ask before `until` get the same answer.
-    pub(super) fn fail(&self, failure: Arc<Failure>, until: Timestamp) {
-        {
-            let mut state = self.state.lock();
-            if state.settled.is_none() {
-                state.failed_until = until;
-            }
-        }
+    /// Failed, for those who ask before `until` too; `stale` may stand in.
+    pub(super) fn fail(&self, failure: Arc<Failure>, stale: Option<Arc<Entry>>, until: Timestamp) {
         self.growing.fail(Arc::clone(&failure));
-        self.settle(Settled::Failed(failure));
+        self.settle_until(Settled::Failed { failure, stale }, until);
     }
 
     /// The response of a fill that was released, once.
@@ -171,8 +181,8 @@ impl Fill {
         let state = self.state.lock();
         match &state.settled {
             None | Some(Settled::Shared(_)) => true,
-            Some(Settled::Failed(_)) => now < state.failed_until,
-            Some(Settled::Entry { .. } | Settled::Released { .. } | Settled::Again) => false,
+            Some(Settled::Failed { .. } | Settled::Stored(_)) => now < state.failed_until,
+            Some(Settled::Released { .. } | Settled::Again) => false,
         }
     }
 
@@ -200,11 +210,8 @@ impl Fill {
         self.growing.reader()
     }
 
-    pub(super) fn invalidate(&self) {
-        self.invalidated.store(true, SeqCst);
-    }
-
+    /// Whether an unsafe request has invalidated its URL since it began.
     pub(super) fn is_invalidated(&self) -> bool {
-        self.invalidated.load(SeqCst)
+        self.watch.is_invalidated()
     }
 }

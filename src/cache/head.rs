@@ -7,10 +7,9 @@ use http::Method;
 
 use super::{
     call::{Answer, Outgoing},
-    decide::Exchange,
+    exchange::Exchange,
     failure::Failure,
-    fetch::renewed,
-    hit,
+    judge::Renewed,
     outcome::{Forward, Kind, Outcome, Tier},
 };
 use crate::{
@@ -18,8 +17,8 @@ use crate::{
         entry::Entry,
         fields,
         merge::{self, Freshening},
-        reuse,
-        verdict::{self, Facts, Verdict},
+        scope::Position,
+        time::Timestamp,
     },
     origin::{OriginResponse, RequestBody},
     purge::Standing,
@@ -29,15 +28,14 @@ impl<O: Outgoing> Exchange<O> {
     pub(super) async fn head(&self, candidate: Option<Arc<Entry>>, forward: Forward) -> Result<Answer, Arc<Failure>> {
         let stamp = self.cache.purge_log().position();
         let requested = self.cache.now();
-        let sent = self.cache.send(&*self.outgoing, &Method::HEAD, &self.headers, RequestBody::Empty).await;
+        let sent = self.cache.send(&self.outgoing, &Method::HEAD, &self.headers, RequestBody::Empty).await;
         let mut response = match (sent, &candidate) {
             (Ok(response), _) => response,
             (Err(failure), Some(entry)) if self.may_stand_in(entry) => {
                 let now = self.cache.now();
                 let outcome = Outcome { forward: Some(forward), ..Outcome::of(Kind::StaleOnError(Tier::L1)) };
-                let response = hit::from_entry(entry, &self.asking(&Method::HEAD), &outcome, self.cache.name(), now);
                 tracing::debug!(%failure, "a stale response stands in for a failed HEAD");
-                return Ok(Answer { response, outcome });
+                return Ok(self.served(entry, outcome, &Method::HEAD, now));
             }
             (Err(failure), _) => return Err(failure),
         };
@@ -50,42 +48,21 @@ impl<O: Outgoing> Exchange<O> {
         Ok(self.cache.direct(response, Outcome::forwarded(forward)))
     }
 
-    fn may_stand_in(&self, entry: &Entry) -> bool {
-        !entry.head.status.is_server_error() && reuse::on_error(&entry.freshness, self.cache.now(), &self.directives)
-    }
-
     /// Freshens the stored GET, or drops it where the HEAD shows that it is no longer what the origin would send.
-    fn take_in(
-        &self,
-        entry: &Arc<Entry>,
-        response: &OriginResponse,
-        stamp: crate::object::scope::Position,
-        requested: crate::object::time::Timestamp,
-    ) {
-        let length = entry.body.len() as u64;
-        let freshening =
-            merge::head_response(&entry.head, &entry.validators, length, response.status, &response.headers);
-        let head = match freshening {
-            Freshening::Updated(head) => head,
-            Freshening::Untouched => return,
-            Freshening::Stale => return self.cache.l1().remove(&entry.key),
-        };
-        let now = self.cache.now();
-        let facts = Facts {
-            method: &Method::GET,
-            request_no_store: false,
-            authorization: self.headers.contains_key(http::header::AUTHORIZATION),
-            partitioned: self.route.partitions(&self.headers),
-            range_requested: false,
-            request_time: requested,
-            response_time: now,
-            jitter: 0.0,
-        };
-        let untouched = self.cache.purge_log().verdict(entry.stamp, &entry.scopes) == Standing::Untouched;
-        if let (true, Verdict::Store(freshness)) =
-            (untouched, verdict::verdict(&facts, head.status, &head.to_map(), &self.route.rules))
+    fn take_in(&self, old: &Arc<Entry>, response: &OriginResponse, stamp: Position, requested: Timestamp) {
+        let length = old.body.len() as u64;
+        let fields = match merge::head_response(&old.head, &old.validators, length, response.status, &response.headers)
         {
-            self.cache.insert(Arc::new(renewed(entry, head, freshness, stamp, now)), None);
+            Freshening::Updated(fields) => fields,
+            Freshening::Untouched => return,
+            Freshening::Stale => return self.cache.remove(old),
+        };
+        if self.cache.purge_log().verdict(old.stamp, &old.scopes) != Standing::Untouched {
+            return;
+        }
+        let facts = self.facts(false, requested, self.cache.now());
+        if let Ok(Renewed { entry, .. }) = self.renewed(old, old.head.status, &fields, facts, stamp) {
+            self.cache.renew(old, &Arc::new(entry), None);
         }
     }
 }

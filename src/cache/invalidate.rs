@@ -10,7 +10,7 @@ use super::{
     target::Target,
 };
 use crate::{
-    object::{key::Key, scope::Scope},
+    object::key::Key,
     purge::{Mode, Purge, PurgeId},
     store::Slot,
 };
@@ -18,11 +18,13 @@ use crate::{
 impl Cache {
     /// Takes what GET stored of a URL out of the tiers, and keeps fills under way from bringing it back.
     ///
-    /// Where the route's keys hold more than the URL, what others have stored of it lies under keys that this request
-    /// cannot tell: those are purged through the log.
+    /// Where keys hold more than the URL, what others have stored of it lies under keys that this request cannot tell:
+    /// those are purged through the log.
     pub(super) async fn forget(&self, route: &Route, target: &Target, request: &HeaderMap) {
         let primary = target.key(route, self.secret(), request, Class::Get, None);
         self.metrics().url_invalidated();
+        // Fills are told first, entries removed second: see `Cache::recall`.
+        self.invalidations().note(target.url_scope());
         self.forget_key(&primary);
         if let Some(Slot::Variants(variants)) = self.l1().lookup(&primary) {
             variants.iter().for_each(|variant| self.forget_key(variant.key()));
@@ -31,7 +33,7 @@ impl Cache {
         if let Some(Slot::Entry(_)) = self.l1().lookup(&primary) {
             self.l1().remove(&primary);
         }
-        if route.keys_hold_more() {
+        if route.keys_hold_more() || self.has_with_body() {
             self.purge_url(target).await;
         }
     }
@@ -42,7 +44,7 @@ impl Cache {
             id,
             at: self.now(),
             mode: Mode::Hard,
-            scopes: vec![Scope::url(&target.site, &target.normal_path, target.query.as_deref())],
+            scopes: vec![target.url_scope()],
             hold: Duration::ZERO,
             note: "invalidated by an unsafe request".to_owned(),
         };
@@ -52,10 +54,6 @@ impl Cache {
     }
 
     fn forget_key(&self, key: &Key) {
-        // Marked first, removed second: see `Cache::insert`.
-        if let Some(fill) = self.flight().running(key) {
-            fill.invalidate();
-        }
         if let Some(Slot::Entry(_)) = self.l1().lookup(key) {
             self.l1().remove(key);
         }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use prometheus_client::registry::Registry;
 
 use crate::{
@@ -27,6 +27,7 @@ use crate::{
 };
 
 mod adopt;
+mod answer;
 mod asked;
 mod body;
 mod call;
@@ -34,6 +35,7 @@ mod clock;
 mod complete;
 pub mod config;
 mod decide;
+mod exchange;
 pub mod explain;
 mod failure;
 mod fetch;
@@ -43,10 +45,16 @@ mod growing;
 mod head;
 mod hit;
 mod invalidate;
+mod invalidations;
+mod judge;
 mod key_body;
+mod lookup;
 mod metrics;
 mod outcome;
 mod pass;
+mod plan;
+mod pump;
+mod refused;
 pub mod route;
 mod spill;
 pub mod stats;
@@ -65,7 +73,9 @@ use self::{
     fill::Fill,
     flight::{Flight, Permit},
     growing::Growing,
+    invalidations::Invalidations,
     metrics::Metrics,
+    refused::Refused,
     route::Route,
 };
 
@@ -87,10 +97,13 @@ struct Inner {
     log: purge::Log,
     origins: Origins,
     flight: Arc<Flight>,
+    invalidations: Arc<Invalidations>,
     spill: Spill,
     metrics: Metrics,
     /// Parts ever stored: while there are none, no miss looks for one.
     parts: AtomicU64,
+    /// Responses to requests with content ever stored: while there are none, no unsafe request looks for one.
+    with_body: AtomicU64,
 }
 
 /// What a cache is made of.
@@ -119,8 +132,22 @@ impl Cache {
         let Parts { config, name, secret, clock, l1, log, origins, spill } = parts;
         let via = HeaderValue::from_str(&format!("1.1 {name}")).unwrap_or(HeaderValue::from_static("1.1 larder"));
         let metrics = Metrics::register(registry, spill.clone());
-        let (flight, parts) = (Flight::new(), AtomicU64::new(0));
-        let inner = Inner { config, name, via, secret, clock, l1, log, origins, flight, spill, metrics, parts };
+        let inner = Inner {
+            config,
+            name,
+            via,
+            secret,
+            clock,
+            l1,
+            log,
+            origins,
+            flight: Flight::new(),
+            invalidations: Invalidations::new(),
+            spill,
+            metrics,
+            parts: AtomicU64::new(0),
+            with_body: AtomicU64::new(0),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -166,6 +193,10 @@ impl Cache {
         &self.inner.flight
     }
 
+    fn invalidations(&self) -> &Arc<Invalidations> {
+        &self.inner.invalidations
+    }
+
     fn followers_max(&self) -> usize {
         self.inner.config.followers_max
     }
@@ -174,8 +205,9 @@ impl Cache {
         self.inner.config.follow_timeout
     }
 
-    fn fills_max(&self) -> usize {
-        self.inner.config.fills_max
+    /// Whether there are as many fills under way as there may be.
+    fn fills_full(&self) -> bool {
+        self.metrics().fills_running() >= self.inner.config.fills_max
     }
 
     fn new_growing(&self) -> Arc<Growing> {
@@ -199,22 +231,54 @@ impl Cache {
         most * f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
     }
 
-    /// Stores an entry; `fill`, where given, must not have been invalidated meanwhile.
-    fn insert(&self, entry: Arc<Entry>, fill: Option<&Fill>) {
+    /// Stores what a fill brought; `with_body`: the content of the request is part of its key.
+    fn insert(&self, entry: Arc<Entry>, fill: &Fill, with_body: bool) {
         let key = entry.key;
         if entry.part.is_some() {
             self.inner.parts.fetch_add(1, Relaxed);
         }
-        self.l1().insert(key, Slot::Entry(entry));
-        // An unsafe request marks the fill first and removes the entry second: whichever way the two race, one of them
-        // sees the other.
-        if fill.is_some_and(Fill::is_invalidated) {
-            self.l1().remove(&key);
+        if with_body {
+            self.inner.with_body.fetch_add(1, Relaxed);
         }
+        self.l1().insert(key, Slot::Entry(entry));
+        self.recall(&key, fill);
+    }
+
+    /// Puts `new` in the place of `old`, which it confirms; not where something newer lies there by now.
+    fn renew(&self, old: &Arc<Entry>, new: &Arc<Entry>, fill: Option<&Fill>) {
+        self.l1().replace(&old.key, |slot| match slot {
+            Some(Slot::Entry(entry)) if !Arc::ptr_eq(&entry, old) => Some(Slot::Entry(entry)),
+            // Without a fill, nothing tells whether it was invalidated rather than evicted.
+            None if fill.is_none() => None,
+            _ => Some(Slot::Entry(Arc::clone(new))),
+        });
+        if let Some(fill) = fill {
+            self.recall(&old.key, fill);
+        }
+    }
+
+    /// Removes what was stored if its URL was invalidated meanwhile. An unsafe request notes the URL first and removes
+    /// entries second: whichever way it races with a fill, one of them sees the other.
+    fn recall(&self, key: &Key, fill: &Fill) {
+        if fill.is_invalidated() {
+            self.l1().remove(key);
+        }
+    }
+
+    /// Removes an entry; not what has taken its place.
+    fn remove(&self, entry: &Arc<Entry>) {
+        self.l1().replace(&entry.key, |slot| match slot {
+            Some(Slot::Entry(stored)) if Arc::ptr_eq(&stored, entry) => None,
+            other => other,
+        });
     }
 
     fn has_parts(&self) -> bool {
         self.inner.parts.load(Relaxed) > 0
+    }
+
+    fn has_with_body(&self) -> bool {
+        self.inner.with_body.load(Relaxed) > 0
     }
 
     /// Makes the variant findable under the primary key.
@@ -229,13 +293,17 @@ impl Cache {
         });
     }
 
-    /// Remembers that `key` is not storable, unless a response that is still of use is stored there.
-    fn mark_hit_for_miss(&self, key: &Key, until: Timestamp) {
+    /// Remembers that `key` was not storable, with a response of `status`; unless a response that is still of use is
+    /// stored there.
+    fn mark_hit_for_miss(&self, key: &Key, until: Timestamp, refused: Refused, status: StatusCode) {
         let now = self.now();
+        let of_use = |entry: &Entry| {
+            entry.freshness.is_fresh(now) || (now < entry.freshness.keep_until && !refused.supersedes(status))
+        };
         self.l1().replace(key, |slot| match slot {
-            Some(Slot::Entry(entry)) if entry.freshness.is_fresh(now) => Some(Slot::Entry(entry)),
+            Some(Slot::Entry(entry)) if of_use(&entry) => Some(Slot::Entry(entry)),
             Some(Slot::Variants(variants)) => Some(Slot::Variants(variants)),
-            _ => Some(Slot::HitForMiss(until)),
+            _ => Some(Slot::HitForMiss { until, reason: refused.as_str() }),
         });
     }
 
@@ -262,11 +330,8 @@ impl Cache {
 
     /// Takes the fields that carry tags out, where clients are not to see them.
     fn hide_tags(&self, route: &Route, headers: &mut HeaderMap) {
-        if route.policy.tag_fields_hidden {
-            // `Cache-Groups` is meant for every cache on the way (RFC 9875).
-            for name in route.tag_fields.iter().filter(|name| **name != "cache-groups") {
-                headers.remove(name);
-            }
+        for name in route.hidden() {
+            headers.remove(name);
         }
     }
 }
@@ -274,4 +339,17 @@ impl Cache {
 /// The key under which a part of what `key` names is stored.
 fn part_key(key: &Key) -> Key {
     KeyBuilder::new("part").field(key.as_bytes()).finish()
+}
+
+fn seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Seconds of freshness left, negative where it is stale.
+fn ttl(entry: &Entry, now: Timestamp) -> i64 {
+    if entry.freshness.is_fresh(now) {
+        seconds(entry.freshness.ttl(now))
+    } else {
+        -seconds(now.since(entry.freshness.fresh_until))
+    }
 }

@@ -32,10 +32,16 @@ impl Cache {
         let (stamp, requested) = (self.purge_log().position(), self.now());
         let departure = outgoing.departure(&headers).map_err(|error| Arc::new(error.into()))?;
         let upstream = departure.upstream.clone();
-        let mut response = self.send_departure(&outgoing, &method, departure, body).await?;
+        let unsafe_method = !method.is_safe() && method.as_str() != "QUERY";
+        let mut asked = Lost { cache: self.clone(), about: Some((route, target, headers)), armed: unsafe_method };
+        let sent = self.send_departure(&outgoing, &method, departure, body).await;
+        asked.armed &= !sent.as_ref().is_err_and(|failure| failure.unseen());
+        let mut response = sent?;
+        asked.armed = false;
+        let Some((route, target, headers)) = asked.about.take() else { return Err(Arc::new(Failure::GivenUp)) };
         fields::strip_hop_by_hop(&mut response.headers);
         self.rewrite_response(&route, &mut response.headers);
-        if !method.is_safe() && method.as_str() != "QUERY" && invalidates(response.status) {
+        if unsafe_method && invalidates(response.status) {
             self.invalidate(&route, &target, &headers, &response.headers, &upstream).await;
         }
         if forward == Forward::Method && adopt::stands_for_get(&route, &target, &method, &response) {
@@ -108,6 +114,26 @@ impl Cache {
             if let Some(other) = location.and_then(|url| target.relative(url, |authority| upstream.is_named(authority)))
             {
                 self.forget(route, &other, request).await;
+            }
+        }
+    }
+}
+
+/// An unsafe request whose answer may be lost, because the origin's connection breaks or the client goes away: what it
+/// did nobody knows, so what is stored of its URL is forgotten.
+struct Lost {
+    cache: Cache,
+    about: Option<(Arc<Route>, Target, HeaderMap)>,
+    armed: bool,
+}
+
+impl Drop for Lost {
+    fn drop(&mut self) {
+        if let (true, Some((route, target, headers))) = (self.armed, self.about.take()) {
+            let cache = self.cache.clone();
+            // Without a runtime the process is about to end, and its memory with it.
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(async move { cache.forget(&route, &target, &headers).await });
             }
         }
     }

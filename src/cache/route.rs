@@ -42,6 +42,8 @@ pub struct Route {
     pub rules: Rules,
     pub(super) tag_fields: Box<[HeaderName]>,
     pub(super) key_headers: Box<[HeaderName]>,
+    /// Fields that carry tags and are kept from clients.
+    hidden: Box<[HeaderName]>,
     methods: Methods,
 }
 
@@ -81,8 +83,9 @@ impl Class {
 impl Route {
     /// From a policy that the configuration has validated.
     pub fn new(name: &str, site: Option<Arc<str>>, policy: Policy, response: ResponseRules) -> Self {
-        let names = |list: &[String]| list.iter().filter_map(|name| name.parse().ok()).collect();
+        let names = |list: &[String]| list.iter().filter_map(|name| name.parse().ok()).collect::<Box<[HeaderName]>>();
         Self {
+            hidden: hidden(&policy, &names(&policy.tag_fields)),
             name: name.into(),
             site,
             response,
@@ -104,6 +107,15 @@ impl Route {
             ref other if self.methods.query && other.as_str() == "QUERY" => Class::WithBody,
             _ => Class::Other,
         }
+    }
+
+    /// Whether a response field is kept from clients.
+    pub(super) fn hides(&self, name: &HeaderName) -> bool {
+        self.hidden.contains(name)
+    }
+
+    pub(super) fn hidden(&self) -> &[HeaderName] {
+        &self.hidden
     }
 
     pub(super) fn bypass(&self) -> bool {
@@ -133,6 +145,12 @@ impl Route {
     pub(super) fn hit_for_miss_ttl(&self) -> Duration {
         self.policy.hit_for_miss_ttl
     }
+}
+
+fn hidden(policy: &Policy, tag_fields: &[HeaderName]) -> Box<[HeaderName]> {
+    // `Cache-Groups` is meant for every cache on the way (RFC 9875).
+    let hidden = |name: &&HeaderName| policy.tag_fields_hidden && **name != "cache-groups";
+    tag_fields.iter().filter(hidden).cloned().collect()
 }
 
 fn partition(text: &str) -> Partition {

@@ -95,10 +95,14 @@ impl Target {
         })
     }
 
+    /// What a purge of this URL names.
+    pub fn url_scope(&self) -> Scope {
+        Scope::url(&self.site, &self.normal_path, self.query.as_deref())
+    }
+
     /// Scopes known before the response is: everything, the site, the URL, the key, the path's prefixes.
     pub fn scopes(&self, key: &Key) -> Vec<Scope> {
-        let url = Scope::url(&self.site, &self.normal_path, self.query.as_deref());
-        let mut scopes = vec![Scope::everything(), Scope::site(&self.site), url, Scope::key(key)];
+        let mut scopes = vec![Scope::everything(), Scope::site(&self.site), self.url_scope(), Scope::key(key)];
         scopes.extend(Scope::prefixes(&self.site, &self.normal_path));
         scopes
     }

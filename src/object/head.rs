@@ -21,9 +21,14 @@ pub struct Head {
 impl Head {
     /// Copies `fields`, all of them: hop-by-hop fields have been removed before.
     pub fn new(status: StatusCode, fields: &HeaderMap) -> Self {
+        Self::of(status, fields, |_| true)
+    }
+
+    /// Copies those of `fields` whose name is to be kept.
+    pub fn of(status: StatusCode, fields: &HeaderMap, keep: impl Fn(&HeaderName) -> bool) -> Self {
         let mut block = BytesMut::with_capacity(fields.values().map(HeaderValue::len).sum());
         let mut copies = HeaderMap::with_capacity(fields.len());
-        for (name, value) in fields {
+        for (name, value) in fields.iter().filter(|(name, _)| keep(name)) {
             block.put_slice(value.as_bytes());
             copies.append(name.clone(), shared(block.split().freeze(), value));
         }
@@ -43,6 +48,11 @@ impl Head {
     /// Every line of that name.
     pub fn get_all<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a HeaderValue> {
         self.fields.get_all(name).iter()
+    }
+
+    /// All fields.
+    pub fn fields(&self) -> &HeaderMap {
+        &self.fields
     }
 
     /// The fields as a map of their own.

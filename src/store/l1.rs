@@ -226,10 +226,10 @@ mod tests {
             let l1 = l1(policy, MIB, 0.5);
             l1.insert(key(1), slot(1, 100));
             l1.insert(key(2), Slot::Variants(Arc::new(Variants::default())));
-            l1.insert(key(3), Slot::HitForMiss(Timestamp::from_secs(9)));
+            l1.insert(key(3), Slot::HitForMiss { until: Timestamp::from_secs(9), reason: "private" });
             assert_eq!(l1.lookup(&key(1)).as_ref().and_then(body_bytes), Some(100));
             assert!(matches!(l1.lookup(&key(2)), Some(Slot::Variants(_))));
-            assert!(matches!(l1.lookup(&key(3)), Some(Slot::HitForMiss(until)) if until.as_secs() == 9));
+            assert!(matches!(l1.lookup(&key(3)), Some(Slot::HitForMiss { until, .. }) if until.as_secs() == 9));
             assert!(l1.lookup(&key(4)).is_none());
             assert_eq!(l1.len(), 3);
         }
@@ -267,7 +267,8 @@ mod tests {
     fn markers_alone_do_not_pass_the_limit() {
         for policy in POLICIES {
             let l1 = l1(policy, MIB, 0.1);
-            (0..10_000).for_each(|n| l1.insert(key(n), Slot::HitForMiss(Timestamp::NEVER)));
+            (0..10_000)
+                .for_each(|n| l1.insert(key(n), Slot::HitForMiss { until: Timestamp::NEVER, reason: "private" }));
             assert!(l1.bytes() <= MIB && l1.len() <= MIB / quick::OVERHEAD, "{policy:?}: {}", l1.len());
         }
     }
@@ -408,7 +409,7 @@ mod tests {
             for taken in steps {
                 match taken {
                     Step::Insert(n, bytes) => l1.insert(key(n), slot(n, bytes)),
-                    Step::Mark(n) => l1.insert(key(n), Slot::HitForMiss(Timestamp::NEVER)),
+                    Step::Mark(n) => l1.insert(key(n), Slot::HitForMiss { until: Timestamp::NEVER, reason: "private" }),
                     Step::Replace(n, bytes) => l1.replace(&key(n), |_| bytes.map(|bytes| slot(n, bytes))),
                     Step::Remove(n) => l1.remove(&key(n)),
                     Step::Lookup(n) => drop(l1.lookup(&key(n))),

@@ -26,8 +26,13 @@ pub enum Slot {
     Entry(Arc<Entry>),
     /// Under a primary key whose responses vary: how to find the variant's own key.
     Variants(Arc<Variants>),
-    /// Responses to this key were not storable lately: until then, do not wait for each other.
-    HitForMiss(Timestamp),
+    /// A response to this key was not storable: do not wait for each other for a while.
+    HitForMiss {
+        /// As long as this.
+        until: Timestamp,
+        /// Why it was not storable, in a word.
+        reason: &'static str,
+    },
 }
 
 impl Slot {
@@ -36,7 +41,7 @@ impl Slot {
         match self {
             Self::Entry(entry) => entry.weight() as u64,
             Self::Variants(variants) => variants.weight() as u64,
-            Self::HitForMiss(_) => 0,
+            Self::HitForMiss { .. } => 0,
         }
     }
 }

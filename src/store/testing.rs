@@ -34,7 +34,7 @@ pub(super) fn slot(n: u64, body_bytes: usize) -> Slot {
 pub(super) fn body_bytes(slot: &Slot) -> Option<usize> {
     match slot {
         Slot::Entry(entry) => Some(entry.body.len()),
-        Slot::Variants(_) | Slot::HitForMiss(_) => None,
+        Slot::Variants(_) | Slot::HitForMiss { .. } => None,
     }
 }
 

@@ -19,7 +19,7 @@ use self::{
 };
 use super::{
     age, date,
-    directives::{self, ResponseDirectives, Source},
+    directives::{Effective, ResponseDirectives, Source},
     freshness::{Flags, Freshness},
     status::{heuristically_cacheable, tied_to_request, understood},
     time::Timestamp,
@@ -113,9 +113,9 @@ pub enum Verdict {
     Refuse(Reason),
 }
 
-/// Judges a final response by its head.
-pub fn verdict(facts: &Facts<'_>, status: StatusCode, headers: &HeaderMap, rules: &Rules) -> Verdict {
-    let case = Case::new(facts, status, headers, rules);
+/// Judges a final response by its head; `told` is what [`effective`](super::directives::effective) finds in it.
+pub fn verdict(facts: &Facts<'_>, status: StatusCode, headers: &HeaderMap, told: &Effective, rules: &Rules) -> Verdict {
+    let case = Case::new(facts, status, headers, told, rules);
     let outcome = case.precluded().map_or_else(
         || match rules.mode {
             RuleMode::Standard => case.standard(),
@@ -131,7 +131,7 @@ struct Case<'a> {
     facts: &'a Facts<'a>,
     status: StatusCode,
     rules: &'a Rules,
-    directives: ResponseDirectives,
+    directives: &'a ResponseDirectives,
     /// The epoch if it makes no sense; `None` also beside a targeted field.
     expires: Option<Timestamp>,
     date: Option<Timestamp>,
@@ -142,8 +142,13 @@ struct Case<'a> {
 }
 
 impl<'a> Case<'a> {
-    fn new(facts: &'a Facts<'a>, status: StatusCode, headers: &HeaderMap, rules: &'a Rules) -> Self {
-        let told = directives::effective(headers);
+    fn new(
+        facts: &'a Facts<'a>,
+        status: StatusCode,
+        headers: &HeaderMap,
+        told: &'a Effective,
+        rules: &'a Rules,
+    ) -> Self {
         let now = facts.response_time;
         let last_modified = date::of(headers, &LAST_MODIFIED, now);
         let etag = headers.get(ETAG).is_some_and(|etag| !etag.is_empty());
@@ -152,7 +157,7 @@ impl<'a> Case<'a> {
             facts,
             status,
             rules,
-            directives: told.directives,
+            directives: &told.directives,
             expires: counts.then(|| date::of(headers, &EXPIRES, now).unwrap_or(Timestamp::EPOCH)),
             date: date::of(headers, &DATE, now),
             last_modified,
@@ -187,7 +192,7 @@ impl<'a> Case<'a> {
         if basis == Basis::None && !self.validator {
             return Err(Reason::NoFreshness);
         }
-        let deadlines = self.deadlines(basis, Windows::of(&self.directives));
+        let deadlines = self.deadlines(basis, Windows::of(self.directives));
         if deadlines.useful() { Ok(deadlines.freshness(self.flags(basis))) } else { Err(Reason::Expired) }
     }
 
@@ -206,7 +211,7 @@ impl<'a> Case<'a> {
 
     /// What the directives forbid.
     fn forbidden(&self) -> Option<Reason> {
-        let told = &self.directives;
+        let told = self.directives;
         first(&[
             (told.malformed, Reason::Malformed),
             (told.must_understand && !understood(self.status), Reason::NotUnderstood),
@@ -246,7 +251,7 @@ impl<'a> Case<'a> {
     }
 
     fn question(&self, storable_status: bool, configured: bool) -> Question {
-        let told = &self.directives;
+        let told = self.directives;
         Question {
             method: self.facts.method.clone(),
             request_no_store: self.facts.request_no_store,
@@ -280,7 +285,7 @@ impl<'a> Case<'a> {
     }
 
     fn flags(&self, basis: Basis) -> Flags {
-        let told = &self.directives;
+        let told = self.directives;
         let revalidate = told.must_revalidate || told.proxy_revalidate || told.s_maxage.is_some();
         [
             (told.no_cache, Flags::NO_CACHE),

@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue};
 use proptest::prelude::*;
 
-use super::*;
+use super::{super::directives::effective, *};
 
 /// 2026-11-20T00:00:00.250Z
 const NOW: Timestamp = Timestamp::from_millis(1_795_132_800_250);
@@ -59,8 +59,12 @@ fn headers(lines: &[&str]) -> HeaderMap {
     headers
 }
 
+fn ask(facts: &Facts<'_>, status: StatusCode, headers: &HeaderMap, rules: &Rules) -> Verdict {
+    verdict(facts, status, headers, &effective(headers), rules)
+}
+
 fn judge(facts: &Facts<'_>, status: u16, lines: &[&str], rules: &Rules) -> Verdict {
-    verdict(facts, StatusCode::from_u16(status).unwrap(), &headers(lines), rules)
+    ask(facts, StatusCode::from_u16(status).unwrap(), &headers(lines), rules)
 }
 
 /// Lifetime left of a 200, in milliseconds.
@@ -551,7 +555,7 @@ proptest! {
             mode, default_ttl, ttl_max, heuristic_max, stale_while_revalidate, stale_if_error, keep, ..rules()
         };
         let status = StatusCode::from_u16(status).unwrap();
-        if let Verdict::Store(stored) = verdict(&facts, status, &headers, &rules) {
+        if let Verdict::Store(stored) = ask(&facts, status, &headers, &rules) {
             prop_assert!(!tied_to_request(status) && !facts.request_no_store);
             prop_assert!(stored.fresh_until <= stored.swr_until && stored.fresh_until <= stored.sie_until);
             prop_assert!(stored.swr_until <= stored.keep_until && stored.sie_until <= stored.keep_until);
@@ -573,9 +577,9 @@ proptest! {
         if let (1, Ok(other)) = (field, HeaderValue::from_bytes(&other)) {
             headers.append(fields[field], other);
         }
-        let told = directives::effective(&headers);
+        let told = effective(&headers);
         prop_assume!(!told.directives.must_understand);
-        let verdict = verdict(&facts(), StatusCode::OK, &headers, &rules());
+        let verdict = ask(&facts(), StatusCode::OK, &headers, &rules());
         prop_assert!(matches!(verdict, Verdict::Refuse(_)), "{verdict:?}");
     }
 

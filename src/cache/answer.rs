@@ -1,0 +1,185 @@
+//! Waiting for the head of a fill, and the answer that it makes for one of those who wait.
+
+use std::sync::Arc;
+
+use http::{Method, header};
+
+use super::{
+    call::{Answer, Outgoing},
+    exchange::Exchange,
+    failure::Failure,
+    fill::{Fill, Settled, Shared, Stored},
+    growing::Reader,
+    hit,
+    outcome::{Forward, Kind, Outcome, Tier},
+    part_key, seconds, ttl,
+};
+use crate::{
+    object::{
+        entry::Entry,
+        freshness::Flags,
+        vary::{self, Vary},
+    },
+    purge::Standing,
+};
+
+/// A place among those who wait for a fill; the reader makes sure that the first byte is still there.
+pub(super) struct Place {
+    pub(super) fill: Arc<Fill>,
+    pub(super) reader: Reader,
+    pub(super) leads: bool,
+}
+
+/// How a request goes on after the head.
+pub(super) enum Next {
+    Done(Result<Answer, Arc<Failure>>),
+    /// From the start: another variant, or purged meanwhile.
+    Again,
+    /// With a fill of its own.
+    Alone,
+}
+
+impl<O: Outgoing> Exchange<O> {
+    /// Waits for the head and answers as it came out.
+    pub(super) async fn answer(&self, place: Place, forward: Forward, method: &Method) -> Next {
+        let Place { fill, reader, leads } = place;
+        // To the leader alone: of the others nobody knows yet whether the response is for them.
+        let waiting = fill.head(|interim| {
+            if leads {
+                self.outgoing.interim(interim.status, &interim.fields);
+            }
+        });
+        let settled = if leads {
+            waiting.await
+        } else {
+            let _waiting = self.cache.metrics().follower_waiting();
+            match tokio::time::timeout(self.cache.follow_timeout(), waiting).await {
+                Ok(settled) => settled,
+                Err(_) => return Next::Alone,
+            }
+        };
+        match settled {
+            Settled::Shared(shared) => self.answer_shared(&fill, &shared, reader, leads, forward, method),
+            Settled::Stored(stored) => self.answer_stored(stored, leads, forward, method),
+            Settled::Released { reason } if leads => match fill.take_direct() {
+                Some(response) => {
+                    let outcome = Outcome { detail: Some(reason), ..Outcome::forwarded(forward) };
+                    Next::Done(Ok(self.cache.direct(response, outcome)))
+                }
+                None => Next::Alone,
+            },
+            Settled::Released { .. } => Next::Alone,
+            Settled::Again => Next::Again,
+            Settled::Failed { failure, stale } => {
+                Next::Done(self.answer_failed(failure, stale, leads, forward, method))
+            }
+        }
+    }
+
+    fn answer_shared(
+        &self,
+        fill: &Fill,
+        shared: &Shared,
+        reader: Reader,
+        leads: bool,
+        forward: Forward,
+        method: &Method,
+    ) -> Next {
+        if !leads {
+            if !self.same_variant(shared) || self.purged_before_arrival(fill, shared) {
+                return Next::Again;
+            }
+            if shared.freshness.flags.has(Flags::NO_CACHE) {
+                return Next::Alone;
+            }
+        }
+        // Broken off before a byte went to the client: it can still be told so.
+        if let Some(failure) = reader.failure() {
+            return Next::Done(Err(failure));
+        }
+        let now = self.cache.now();
+        let outcome = Outcome {
+            forward_status: (forward == Forward::Stale).then_some(shared.status.as_u16()),
+            ttl: Some(seconds(shared.freshness.ttl(now))),
+            stored: true,
+            collapsed: !leads,
+            ..Outcome::forwarded(forward)
+        };
+        let mut fields = shared.fields.clone();
+        if !leads {
+            // What it is to be answered from is the stored response, as a moment later it would have been.
+            shared.withheld.iter().for_each(|name| drop(fields.remove(name)));
+            fields.insert(header::AGE, shared.freshness.age(now).as_secs().into());
+        }
+        fields.append(super::CACHE_STATUS, outcome.cache_status(self.cache.name()));
+        let response = hit::from_shared(shared, reader, &self.asking(method), fields);
+        Next::Done(Ok(Answer { response, outcome }))
+    }
+
+    fn same_variant(&self, shared: &Shared) -> bool {
+        let Vary::Fields(names) = &shared.vary else { return true };
+        let own = vary::variant_key(&self.key, names, &self.headers, self.route.policy.vary_normalise);
+        shared.key == if shared.part { part_key(&own) } else { own }
+    }
+
+    /// F3, now that the tags are known: a purge that was applied before this request came.
+    fn purged_before_arrival(&self, fill: &Fill, shared: &Shared) -> bool {
+        let latest = self.cache.purge_log().latest(&shared.scopes);
+        latest > fill.stamp && latest <= self.arrived
+    }
+
+    fn answer_stored(&self, stored: Stored, leads: bool, forward: Forward, method: &Method) -> Next {
+        let Stored { leader, others, kind, status } = stored;
+        let entry = match others {
+            _ if leads => leader,
+            Some(entry) if self.is_for_followers(&entry, kind) => entry,
+            Some(entry) if self.was_purged(&entry, kind) => return Next::Again,
+            _ => return Next::Alone,
+        };
+        let outcome = Outcome {
+            forward_status: status,
+            stored: kind == Kind::Revalidated,
+            ..self.outcome_of(&entry, kind, leads, forward)
+        };
+        Next::Done(Ok(self.served(&entry, outcome, method, self.cache.now())))
+    }
+
+    /// Whether a follower may have what the leader's request brought: what it asked for itself counts, and what has
+    /// happened since.
+    fn is_for_followers(&self, entry: &Entry, kind: Kind) -> bool {
+        let allowed = match kind {
+            Kind::StaleOnError(_) => self.may_stand_in(entry),
+            _ => !entry.freshness.flags.has(Flags::NO_CACHE),
+        };
+        allowed && !self.was_purged(entry, kind)
+    }
+
+    /// A stale response is no worse for a soft purge.
+    fn was_purged(&self, entry: &Entry, kind: Kind) -> bool {
+        match self.cache.purge_log().verdict(entry.stamp, &entry.scopes) {
+            Standing::Untouched => false,
+            Standing::Soft => !matches!(kind, Kind::StaleOnError(_)),
+            Standing::Hard => true,
+        }
+    }
+
+    /// No response: a stale one may still do (RFC 9111 section 4.2.4), as this request allows it.
+    fn answer_failed(
+        &self,
+        failure: Arc<Failure>,
+        stale: Option<Arc<Entry>>,
+        leads: bool,
+        forward: Forward,
+        method: &Method,
+    ) -> Result<Answer, Arc<Failure>> {
+        let Some(entry) = stale.filter(|entry| self.may_stand_in(entry)) else { return Err(failure) };
+        let outcome = self.outcome_of(&entry, Kind::StaleOnError(Tier::L1), leads, forward);
+        tracing::debug!(%failure, "a stale response stands in");
+        Ok(self.served(&entry, outcome, method, self.cache.now()))
+    }
+
+    fn outcome_of(&self, entry: &Entry, kind: Kind, leads: bool, forward: Forward) -> Outcome {
+        let ttl = Some(ttl(entry, self.cache.now()));
+        Outcome { forward: Some(forward), ttl, collapsed: !leads, ..Outcome::of(kind) }
+    }
+}

@@ -1,0 +1,323 @@
+//! One request on its way through the decisions, from look-up to a place at a fill.
+//!
+//! ```text
+//!              ┌─ fresh ──────────────────────────▶ hit
+//!  look up ────┼─ stale, refresh allowed behind ──▶ hit, and a fill in the background
+//!              ├─ stale otherwise ─┐
+//!              ├─ nothing ─────────┼─▶ join: lead a fill, or follow one ─▶ its head ─▶ answer
+//!              └─ hit-for-miss ────┴─▶ a fill of its own
+//! ```
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, header};
+
+use super::{
+    Cache,
+    answer::{Next, Place},
+    asked::Asked,
+    call::{Answer, Call, Departure, Outgoing},
+    failure::Failure,
+    fetch::Fetch,
+    fill::{Fill, Settled},
+    flight::{Join, Permit},
+    hit::{self, Asking},
+    lookup::Found,
+    outcome::{Forward, Kind, Outcome, Tier},
+    part_key,
+    route::Route,
+    target::Target,
+};
+use crate::{
+    object::{
+        directives::RequestDirectives,
+        entry::Entry,
+        freshness::Flags,
+        key::{Key, KeyBuilder},
+        range,
+        reuse::{self, Reuse, Why},
+        scope::Position,
+        time::Timestamp,
+    },
+    origin::{self, RequestBody},
+    purge::Standing,
+    store::Slot,
+};
+
+/// How often a follower may be sent back to the start (another variant, a purge) before it goes by itself.
+const REJOINS_MAX: u8 = 3;
+
+/// One request on its way through the decisions. The fill it starts shares it, because a fill outlives its request.
+pub(super) struct Exchange<O> {
+    pub(super) cache: Cache,
+    pub(super) route: Arc<Route>,
+    pub(super) target: Target,
+    /// The method under which the response is stored: GET for HEAD.
+    pub(super) method: Method,
+    /// The client's fields, as it sent them: for `Vary`, and for what the origin is asked.
+    pub(super) headers: HeaderMap,
+    pub(super) asked: Asked,
+    pub(super) directives: RequestDirectives,
+    /// The primary key.
+    pub(super) key: Key,
+    pub(super) body: Option<Bytes>,
+    pub(super) outgoing: O,
+    /// Position of the purge log when the request arrived (rule F3).
+    pub(super) arrived: Position,
+}
+
+/// What a look-up led to.
+enum Looked {
+    Answer(Answer),
+    Forward(Miss),
+}
+
+/// A request that has to be forwarded, and what is known of what it asks for.
+struct Miss {
+    forward: Forward,
+    /// The key under which identical requests meet: the variant's where one is known.
+    key: Key,
+    /// A stored response to be confirmed.
+    candidate: Option<Arc<Entry>>,
+    /// A stored part to be completed.
+    completing: Option<Arc<Entry>>,
+}
+
+/// What a fill starts from.
+pub(super) struct Start {
+    pub(super) candidate: Option<Arc<Entry>>,
+    pub(super) completing: Option<Arc<Entry>>,
+    /// A part is asked for: the client's Range goes along.
+    pub(super) part: bool,
+    /// The client's own conditions go along: nothing is stored that they could be answered from.
+    pub(super) conditions: bool,
+}
+
+impl<O: Outgoing> Exchange<O> {
+    pub(super) async fn run(self: Arc<Self>, method: Method) -> Result<Answer, Arc<Failure>> {
+        let mut alone = !self.route.policy.coalesce;
+        let mut rejoins = 0;
+        loop {
+            let now = self.cache.now();
+            let miss = match self.look_up(&method, now) {
+                Looked::Answer(answer) => return Ok(answer),
+                Looked::Forward(miss) => miss,
+            };
+            if self.directives.only_if_cached {
+                return Err(Arc::new(Failure::OnlyIfCached));
+            }
+            let forward = miss.forward;
+            if method == Method::HEAD {
+                return self.head(miss.candidate, forward).await;
+            }
+            alone |= forward == Forward::HitForMiss || rejoins >= REJOINS_MAX;
+            alone |= miss.candidate.as_ref().is_some_and(|entry| entry.freshness.flags.has(Flags::NO_CACHE));
+            if self.cache.fills_full() {
+                return self.pass(method, forward).await;
+            }
+            let Some(place) = self.take_place(alone, miss, &method, now) else { continue };
+            match self.answer(place, forward, &method).await {
+                Next::Done(result) => return result,
+                Next::Again => rejoins += 1,
+                Next::Alone => alone = true,
+            }
+        }
+    }
+
+    /// More fills than there may be: this one goes through, uncached.
+    async fn pass(self: Arc<Self>, method: Method, forward: Forward) -> Result<Answer, Arc<Failure>> {
+        let call = Call {
+            route: Arc::clone(&self.route),
+            target: self.target.clone(),
+            method,
+            headers: self.headers.clone(),
+            body: self.content(),
+            outgoing: Arc::clone(&self),
+        };
+        self.cache.pass(call, forward).await
+    }
+
+    /// The content to send along.
+    pub(super) fn content(&self) -> RequestBody {
+        self.body.clone().map_or(RequestBody::Empty, RequestBody::Bytes)
+    }
+
+    /// Answers from the tiers, or says why the request has to be forwarded.
+    fn look_up(self: &Arc<Self>, method: &Method, now: Timestamp) -> Looked {
+        let (candidate, forward, key) = match self.cache.find(&self.route, &self.key, &self.headers, now) {
+            Found::Entry { entry, soft } => match reuse::reuse(&entry.freshness, now, &self.directives, soft) {
+                Reuse::Fresh => return Looked::Answer(self.stored(&entry, Kind::Hit(Tier::L1), method, now)),
+                Reuse::Stale => return Looked::Answer(self.stored(&entry, Kind::StaleHit(Tier::L1), method, now)),
+                Reuse::StaleWhileRevalidate => {
+                    self.refresh_behind(&entry, now);
+                    return Looked::Answer(self.stored(&entry, Kind::StaleHit(Tier::L1), method, now));
+                }
+                Reuse::Revalidate(why) => {
+                    let forward = if by_request(why) { Forward::Request } else { Forward::Stale };
+                    let key = entry.key;
+                    (Some(entry), forward, key)
+                }
+            },
+            Found::OtherVariant(key) => (None, Forward::VaryMiss, key),
+            Found::HitForMiss(_) => (None, Forward::HitForMiss, self.key),
+            Found::Nothing => (None, Forward::UriMiss, self.key),
+        };
+        if candidate.is_none()
+            && let Some(part) = self.part(&key, now)
+        {
+            return self.look_at_part(part, key, method, now);
+        }
+        Looked::Forward(Miss { forward, key, candidate, completing: None })
+    }
+
+    fn look_at_part(&self, part: Arc<Entry>, key: Key, method: &Method, now: Timestamp) -> Looked {
+        let covers =
+            |range| range::from_part(&self.headers, method, &part.validators, &range, part.body.len()).is_some();
+        if self.asked.range && part.part.is_some_and(covers) {
+            return Looked::Answer(self.stored(&part, Kind::Hit(Tier::L1), method, now));
+        }
+        let completing = (!self.asked.range).then_some(part);
+        Looked::Forward(Miss { forward: Forward::Partial, key, candidate: None, completing })
+    }
+
+    /// A stored, fresh part of what is asked for.
+    fn part(&self, key: &Key, now: Timestamp) -> Option<Arc<Entry>> {
+        if !self.cache.has_parts() {
+            return None;
+        }
+        let Some(Slot::Entry(part)) = self.cache.l1().lookup(&part_key(key)) else { return None };
+        let untouched = self.cache.purge_log().standing(&part) == Standing::Untouched;
+        let fresh = reuse::reuse(&part.freshness, now, &self.directives, false) == Reuse::Fresh;
+        (part.part.is_some() && untouched && fresh).then_some(part)
+    }
+
+    fn stored(&self, entry: &Arc<Entry>, kind: Kind, method: &Method, now: Timestamp) -> Answer {
+        let outcome = Outcome { ttl: Some(super::ttl(entry, now)), ..Outcome::of(kind) };
+        self.served(entry, outcome, method, now)
+    }
+
+    /// A stored response as the answer.
+    pub(super) fn served(&self, entry: &Arc<Entry>, outcome: Outcome, method: &Method, now: Timestamp) -> Answer {
+        let response = hit::from_entry(entry, &self.asking(method), &outcome, self.cache.name(), now);
+        Answer { response, outcome }
+    }
+
+    pub(super) fn asking<'a>(&'a self, method: &'a Method) -> Asking<'a> {
+        Asking { method, headers: &self.headers, asked: self.asked }
+    }
+
+    /// Whether a stale response may answer although the origin failed, for this request.
+    pub(super) fn may_stand_in(&self, entry: &Entry) -> bool {
+        !entry.head.status.is_server_error()
+            && self.cache.purge_log().verdict(entry.stamp, &entry.scopes) != Standing::Hard
+            && reuse::on_error(&entry.freshness, self.cache.now(), &self.directives)
+    }
+
+    /// Joins a fill under way, or starts one. `None`: something was stored meanwhile, look again.
+    fn take_place(self: &Arc<Self>, alone: bool, miss: Miss, method: &Method, now: Timestamp) -> Option<Place> {
+        let Miss { forward, key, candidate, completing } = miss;
+        let part = self.asked.range && candidate.is_none() && self.cache.flight().running(&key).is_none();
+        let conditions = forward == Forward::HitForMiss;
+        let start = Start { candidate, completing, part, conditions };
+        if alone {
+            let fill = self.new_fill();
+            let reader = fill.reader()?;
+            self.spawn(Arc::clone(&fill), None, start);
+            return Some(Place { fill, reader, leads: true });
+        }
+        let key = if part { self.range_key(&key) } else { key };
+        let mut reader = None;
+        let joined = self.cache.flight().join(
+            key,
+            |fill| {
+                reader = self.fits(fill, now).then(|| fill.reader()).flatten();
+                reader.is_some()
+            },
+            || self.new_fill(),
+        );
+        match joined {
+            Join::Follow(fill) => reader.map(|reader| Place { fill, reader, leads: false }),
+            Join::Lead(permit) => self.lead(permit, start, method, now),
+        }
+    }
+
+    fn lead(self: &Arc<Self>, permit: Permit, start: Start, method: &Method, now: Timestamp) -> Option<Place> {
+        let nothing = start.candidate.is_none() && start.completing.is_none();
+        // A fill may have been stored and have left the table between the look-up and now.
+        if nothing && matches!(self.look_up(method, now), Looked::Answer(_)) {
+            // Whoever has joined since then would wait for a fill that nobody runs.
+            permit.fill().settle(Settled::Again);
+            return None;
+        }
+        let fill = Arc::clone(permit.fill());
+        let reader = fill.reader()?;
+        self.spawn(Arc::clone(&fill), Some(permit), start);
+        Some(Place { fill, reader, leads: true })
+    }
+
+    fn fits(&self, fill: &Fill, now: Timestamp) -> bool {
+        let log = self.cache.purge_log();
+        let untouched = |scopes: &[_]| log.verdict(fill.stamp, scopes) == Standing::Untouched;
+        fill.joinable(now)
+            && fill.growing.readers() < self.cache.followers_max()
+            && untouched(&fill.scopes)
+            && match fill.settled() {
+                Some(Settled::Shared(shared)) => untouched(&shared.scopes),
+                _ => true,
+            }
+    }
+
+    pub(super) fn new_fill(&self) -> Arc<Fill> {
+        // F1: read before the request leaves.
+        let stamp = self.cache.purge_log().position();
+        let watch = self.cache.invalidations().watch(self.target.url_scope());
+        Fill::new(stamp, self.target.scopes(&self.key), watch, self.cache.new_growing())
+    }
+
+    fn range_key(&self, key: &Key) -> Key {
+        let mut builder = KeyBuilder::new("range");
+        builder.field(key.as_bytes());
+        for name in [header::RANGE, header::IF_RANGE] {
+            self.headers.get_all(&name).iter().for_each(|line| {
+                builder.optional(Some(line.as_bytes()));
+            });
+            builder.optional(None);
+        }
+        builder.finish()
+    }
+
+    fn spawn(self: &Arc<Self>, fill: Arc<Fill>, permit: Option<Permit>, start: Start) {
+        let fetch = Fetch { exchange: Arc::clone(self), start, fill, permit };
+        tokio::spawn(fetch.run());
+    }
+
+    /// Starts a refresh that nobody waits for, unless one is under way, or as many fills as there may be.
+    fn refresh_behind(self: &Arc<Self>, entry: &Arc<Entry>, now: Timestamp) {
+        if self.cache.fills_full() {
+            return;
+        }
+        let joined = self.cache.flight().join(entry.key, |fill| self.fits(fill, now), || self.new_fill());
+        if let Join::Lead(permit) = joined {
+            let fill = Arc::clone(permit.fill());
+            let candidate = Some(Arc::clone(entry));
+            let start = Start { candidate, completing: None, part: false, conditions: false };
+            self.spawn(fill, Some(permit), start);
+        }
+    }
+}
+
+impl<O: Outgoing> Outgoing for Exchange<O> {
+    fn departure(&self, client: &HeaderMap) -> Result<Departure, origin::Error> {
+        self.outgoing.departure(client)
+    }
+
+    fn interim(&self, status: StatusCode, fields: &HeaderMap) {
+        self.outgoing.interim(status, fields);
+    }
+}
+
+/// Whether the request, not the stored response, asks for validation.
+fn by_request(why: Why) -> bool {
+    matches!(why, Why::RequestNoCache | Why::RequestMaxAge | Why::RequestMinFresh)
+}

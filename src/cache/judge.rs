@@ -1,0 +1,195 @@
+//! What becomes of a response head, whatever brought it: a new response, a 304, an answer to HEAD, parts that were
+//! combined. Whether it is stored and until when, the fields that are kept, and what purges reach it by.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, StatusCode, header};
+
+use super::{Cache, exchange::Exchange, refused::Refused, route::Route, target::Target};
+use crate::{
+    object::{
+        directives,
+        entry::Entry,
+        freshness::Freshness,
+        head::Head,
+        scope::{Position, Scope},
+        tags,
+        time::Timestamp,
+        validators::Validators,
+        vary::Vary,
+        verdict::{self, Facts, Verdict},
+    },
+    purge::Standing,
+};
+
+/// What a head is judged by.
+pub(super) struct Judging<'a> {
+    pub(super) route: &'a Route,
+    /// Fields of the request.
+    pub(super) client: &'a HeaderMap,
+    pub(super) facts: Facts<'a>,
+    /// Scopes it has whatever its tags are.
+    pub(super) scopes: &'a [Scope],
+    /// Tags that the content has already, separated by blanks.
+    pub(super) tags: &'a str,
+    /// Position of the purge log before the request left (rule F1).
+    pub(super) stamp: Position,
+}
+
+/// A head that may be stored.
+pub(super) struct Judged {
+    /// The fields a tier keeps: all but those a hit computes or never repeats.
+    pub(super) head: Head,
+    /// `no-cache="a"` and `private="a"`: not to be used again without validation, so not kept, and of those who wait
+    /// only for the one that asked.
+    pub(super) withheld: Vec<HeaderName>,
+    pub(super) freshness: Freshness,
+    pub(super) scopes: Vec<Scope>,
+    pub(super) tags: Box<str>,
+}
+
+/// A stored response under new fields.
+pub(super) struct Renewed {
+    pub(super) entry: Entry,
+    /// See [`Judged::withheld`].
+    pub(super) withheld: Vec<HeaderName>,
+}
+
+impl Cache {
+    /// Judges a response of `status` with these end-to-end `fields`.
+    pub(super) fn judge(
+        &self,
+        judging: &Judging<'_>,
+        status: StatusCode,
+        fields: &HeaderMap,
+    ) -> Result<Judged, Refused> {
+        let Judging { route, client, facts, .. } = judging;
+        let told = directives::effective(fields);
+        let freshness = match verdict::verdict(facts, status, fields, &told, &route.rules) {
+            Verdict::Store(freshness) => freshness,
+            Verdict::Refuse(reason) => return Err(reason.into()),
+        };
+        let (tags, scopes) = self.tagged(judging, route, client, fields)?;
+        // F2: known only now, a tag may have been purged since the request left.
+        if self.purge_log().verdict(judging.stamp, &scopes) == Standing::Hard {
+            return Err(Refused::Purged);
+        }
+        let freshness = self.held(freshness, &scopes, facts.response_time);
+        let withheld = told.directives.withheld;
+        let kept = |name: &HeaderName| *name != header::AGE && !withheld.contains(name) && !route.hides(name);
+        Ok(Judged { head: Head::of(status, fields, kept), freshness, scopes, tags, withheld })
+    }
+
+    /// The tags of a response beside those its content has already, and all scopes.
+    fn tagged(
+        &self,
+        judging: &Judging<'_>,
+        route: &Route,
+        client: &HeaderMap,
+        fields: &HeaderMap,
+    ) -> Result<(Box<str>, Vec<Scope>), Refused> {
+        let mut scopes = judging.scopes.to_vec();
+        let max = route.policy.tags_max;
+        let mut new = tags::of(fields, &route.tag_fields, max).map_err(|_| Refused::TooManyTags)?;
+        if new.is_empty() {
+            return Ok((judging.tags.into(), scopes));
+        }
+        new.retain(|tag| !judging.tags.split(' ').any(|old| old == tag));
+        let old = judging.tags.split_ascii_whitespace().count();
+        if old + new.len() > max {
+            return Err(Refused::TooManyTags);
+        }
+        let partition = Target::partition(route, self.secret(), client);
+        for tag in &new {
+            scopes.push(Scope::tag(b"", tag));
+            if !partition.is_empty() {
+                scopes.push(Scope::tag(&partition, tag));
+            }
+        }
+        let all = judging.tags.split_ascii_whitespace().chain(new.iter().map(String::as_str));
+        Ok((all.collect::<Vec<_>>().join(" ").into(), scopes))
+    }
+
+    /// F7: within the hold of a purge, nothing it named is kept beyond it.
+    fn held(&self, freshness: Freshness, scopes: &[Scope], now: Timestamp) -> Freshness {
+        match self.purge_log().hold(scopes, now) {
+            None => freshness,
+            Some(hold) => {
+                let until = now.plus(hold);
+                Freshness {
+                    fresh_until: freshness.fresh_until.min(until),
+                    swr_until: freshness.swr_until.min(until),
+                    sie_until: freshness.sie_until.min(until),
+                    keep_until: freshness.keep_until.min(until),
+                    ..freshness
+                }
+            }
+        }
+    }
+}
+
+impl<O> Exchange<O> {
+    /// What a response to this exchange is judged by.
+    pub(super) fn facts(&self, part: bool, request_time: Timestamp, response_time: Timestamp) -> Facts<'_> {
+        Facts {
+            method: &self.method,
+            request_no_store: self.directives.no_store,
+            authorization: self.headers.contains_key(header::AUTHORIZATION),
+            partitioned: self.route.partitions(&self.headers),
+            range_requested: part,
+            request_time,
+            response_time,
+            jitter: self.cache.jitter(self.route.policy.ttl_jitter),
+        }
+    }
+
+    /// The stored response `old` with the fields of a newer one, already merged (RFC 9111 section 3.2).
+    pub(super) fn renewed(
+        &self,
+        old: &Entry,
+        status: StatusCode,
+        fields: &HeaderMap,
+        facts: Facts<'_>,
+        stamp: Position,
+    ) -> Result<Renewed, Refused> {
+        // Under which key it would lie now, nobody can say without the request that selected it.
+        if Vary::of(old.head.fields()) != Vary::of(fields) {
+            return Err(Refused::VaryChanged);
+        }
+        let stored = facts.response_time;
+        let (scopes, tags) = (&old.scopes, &old.tags);
+        let judging = Judging { route: &self.route, client: &self.headers, facts, scopes, tags, stamp };
+        let Judged { head, withheld, freshness, scopes, tags } = self.cache.judge(&judging, status, fields)?;
+        let entry = Entry { freshness, stamp, scopes: scopes.into(), tags, stored, ..copy(old, head) };
+        Ok(Renewed { entry, withheld })
+    }
+
+    /// The stored response `old` with new fields, as it answers this one request whatever may be stored.
+    pub(super) fn once(&self, old: &Entry, status: StatusCode, mut fields: HeaderMap, now: Timestamp) -> Arc<Entry> {
+        fields.remove(header::AGE);
+        self.cache.hide_tags(&self.route, &mut fields);
+        let freshness = Freshness { born: now, ..old.freshness };
+        Arc::new(Entry { freshness, ..copy(old, Head::new(status, &fields)) })
+    }
+}
+
+/// The same content under a new head.
+fn copy(old: &Entry, head: Head) -> Entry {
+    Entry {
+        key: old.key,
+        primary: old.primary,
+        stamp: old.stamp,
+        scopes: old.scopes.clone(),
+        url: old.url.clone(),
+        tags: old.tags.clone(),
+        validators: Validators::of(head.fields()),
+        head,
+        body: old.body.clone(),
+        part: old.part,
+        freshness: old.freshness,
+        stored: old.stored,
+        fill_millis: old.fill_millis,
+        hits: old.hits.load(std::sync::atomic::Ordering::Relaxed).into(),
+        checked: 0.into(),
+    }
+}

@@ -1,0 +1,128 @@
+//! The body of a fill: shared while it arrives, stored when it is complete.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+
+use super::{
+    call::Outgoing,
+    config::ClientGone,
+    failure::Failure,
+    fetch::Fetch,
+    fill::{Settled, Shared},
+    plan::Plan,
+    refused::Refused,
+};
+use crate::{
+    object::{
+        entry::Entry,
+        validators::Validators,
+        vary::{Variant, Vary},
+    },
+    origin::{OriginBody, OriginResponse},
+    purge::Standing,
+};
+
+impl<O: Outgoing> Fetch<O> {
+    /// Shares the response while its body arrives, and stores it when it is complete.
+    pub(super) async fn store(mut self, response: OriginResponse, plan: Plan) {
+        let exchange = Arc::clone(&self.exchange);
+        let mut fields = response.headers;
+        exchange.cache.hide_tags(&exchange.route, &mut fields);
+        if let Vary::Fields(names) = &plan.vary {
+            let (normalise, now) = (exchange.route.policy.vary_normalise, exchange.cache.now());
+            let variant = Variant::new(&exchange.key, names, &exchange.headers, &plan.head, normalise, now);
+            exchange.cache.remember_variant(&exchange.key, &exchange.route, variant);
+        }
+        if let Some(permit) = &mut self.permit {
+            permit.move_to(if plan.part.is_some() { permit.key } else { plan.key });
+        }
+        self.fill.settle(Settled::Shared(Arc::new(Shared {
+            status: response.status,
+            fields,
+            withheld: plan.withheld.clone(),
+            validators: Validators::of(plan.head.fields()),
+            freshness: plan.freshness,
+            length: plan.length,
+            part: plan.part.is_some(),
+            vary: plan.vary.clone(),
+            key: plan.key,
+            scopes: plan.scopes.clone(),
+        })));
+        self.pump(response.body, plan).await;
+    }
+
+    /// Moves the body from the origin to those who read it, and to the cache.
+    async fn pump(mut self, mut body: OriginBody, plan: Plan) {
+        let exchange = Arc::clone(&self.exchange);
+        let limit = exchange.cache.object_bytes_max(&exchange.route);
+        let mut storable = true;
+        let mut trailers = None;
+        loop {
+            let keep = storable && exchange.route.policy.client_gone == ClientGone::Finish;
+            let frame = tokio::select! {
+                frame = body.frame() => frame,
+                () = self.fill.growing.abandoned(), if !keep => return self.broken(Failure::GivenUp),
+            };
+            let Some(frame) = frame else { break };
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => return self.broken(error.into()),
+            };
+            match frame.into_data() {
+                Ok(data) => {
+                    if self.fill.growing.push(data).await.is_err() {
+                        return self.broken(Failure::GivenUp);
+                    }
+                }
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+            if storable && self.fill.growing.len() > limit {
+                storable = false;
+                self.refused(&plan.key, Refused::TooLarge, plan.head.status);
+                self.permit = None;
+            }
+        }
+        let whole = if storable { self.fill.growing.contiguous().await } else { None };
+        if let Some(body) = &whole {
+            self.commit(body.clone(), plan);
+        }
+        // Stored first: who sees the end and asks again finds it.
+        self.permit = None;
+        self.fill.growing.complete(whole, trailers);
+        exchange.cache.metrics().fill_ended("complete");
+    }
+
+    fn commit(&self, body: Bytes, plan: Plan) {
+        let exchange = &*self.exchange;
+        let now = exchange.cache.now();
+        let wrong_length = plan.part.is_some_and(|part| body.is_empty() || body.len() as u64 > part.length());
+        // F2 again: the purge may have come while the body did. A soft one leaves its mark by itself: the entry's
+        // stamp is older.
+        let purged = exchange.cache.purge_log().verdict(self.fill.stamp, &plan.scopes) == Standing::Hard;
+        if wrong_length || purged || self.fill.is_invalidated() {
+            return;
+        }
+        let millis = now.since(plan.requested).as_millis();
+        let validators = Validators::of(plan.head.fields());
+        let entry = Arc::new(Entry {
+            key: plan.key,
+            primary: exchange.key,
+            stamp: self.fill.stamp,
+            scopes: plan.scopes.into(),
+            url: exchange.target.url().into(),
+            tags: plan.tags,
+            head: plan.head,
+            body,
+            part: plan.part,
+            freshness: plan.freshness,
+            validators,
+            stored: now,
+            fill_millis: u32::try_from(millis).unwrap_or(u32::MAX),
+            hits: 0.into(),
+            checked: 0.into(),
+        });
+        exchange.cache.insert(entry, &self.fill, exchange.body.is_some());
+    }
+}
