@@ -12,6 +12,7 @@ mod keys;
 mod methods;
 mod purge;
 mod ranges;
+mod sharing;
 mod stale;
 mod support;
 mod upgrade;
