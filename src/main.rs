@@ -2,6 +2,13 @@
 
 use std::process::ExitCode;
 
+use mimalloc::MiMalloc;
+
+/// A stored miss makes some fifty allocations, from sixteen bytes to three kilobytes; against the C library's allocator
+/// this one takes a tenth off what it costs (`load-tests/miss.sh`). A hit costs the same with either.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
 fn main() -> ExitCode {
     larder::cli::run()
 }

@@ -68,8 +68,9 @@ impl Cache {
             outgoing,
             arrived: stamp,
         });
-        let watch = self.invalidations().watch(exchange.target.url_scope());
-        let fill = Fill::new(stamp, exchange.target.scopes(&key), watch, self.new_growing());
+        let scopes = exchange.target.scopes(&key);
+        let watch = self.invalidations().watch(scopes[0]);
+        let fill = Fill::new(stamp, scopes, watch, self.new_growing());
         let reader = fill.reader().ok_or(Failure::GivenUp)?;
         let start = Start { candidate: None, completing: None, part: false, conditions: false };
         let fetch = Fetch { exchange, start, fill: Arc::clone(&fill), permit: None };

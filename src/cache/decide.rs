@@ -26,20 +26,26 @@ impl Cache {
         let class = call.route.class(&call.method);
         let asked = Asked::of(&call.headers);
         let directives = self.directives(&call.route, &call.headers, asked);
-        if call.route.bypass() {
-            return self.pass(call, Forward::Bypass).await;
-        }
-        if directives.no_store || asked.for_origin {
-            return self.pass(call, Forward::Request).await;
-        }
-        match class {
-            Class::Other => self.pass(call, Forward::Method).await,
-            // Content of a GET or HEAD has no meaning, so it is no part of the key; whoever sends some is on its own.
-            Class::Get | Class::Head if !matches!(call.body, RequestBody::Empty) => {
-                self.pass(call, Forward::Bypass).await
+        let pass = if call.route.bypass() {
+            Some(Forward::Bypass)
+        } else if directives.no_store || asked.for_origin {
+            Some(Forward::Request)
+        } else {
+            match class {
+                Class::Other => Some(Forward::Method),
+                // Content of a GET or HEAD has no meaning, so it is no part of the key; whoever sends some is on its
+                // own.
+                Class::Get | Class::Head if !matches!(call.body, RequestBody::Empty) => Some(Forward::Bypass),
+                Class::Get | Class::Head | Class::WithBody => None,
             }
-            Class::Get | Class::Head => self.exchange(call, class, asked, directives, None).await,
-            Class::WithBody => self.call_with_body(call, asked, directives).await,
+        };
+        match pass {
+            Some(forward) => Box::pin(self.pass(call, forward)).await,
+            None if class == Class::WithBody => Box::pin(self.call_with_body(call, asked, directives)).await,
+            None => {
+                let method = call.method.clone();
+                self.exchange(call, class, asked, directives, None).run(method).await
+            }
         }
     }
 
@@ -53,7 +59,10 @@ impl Cache {
         let max = call.route.policy.key_body_bytes_max.as_u64();
         let body = std::mem::replace(&mut call.body, RequestBody::Empty);
         match key_body::collect(body, max).await.map_err(|error| Arc::new(Failure::RequestBody(error)))? {
-            Ok(body) => self.exchange(call, Class::WithBody, asked, directives, Some(body)).await,
+            Ok(body) => {
+                let method = call.method.clone();
+                self.exchange(call, Class::WithBody, asked, directives, Some(body)).run(method).await
+            }
             // Too large for a key: what was read goes along with the rest.
             Err(rest) => {
                 call.body = rest;
@@ -62,16 +71,16 @@ impl Cache {
         }
     }
 
-    async fn exchange<O: Outgoing>(
+    fn exchange<O: Outgoing>(
         &self,
         call: Call<O>,
         class: Class,
         asked: Asked,
         directives: RequestDirectives,
         body: Option<Bytes>,
-    ) -> Result<Answer, Arc<Failure>> {
+    ) -> Arc<Exchange<O>> {
         let key = call.target.key(&call.route, self.secret(), &call.headers, class, body.as_deref());
-        let exchange = Exchange {
+        Arc::new(Exchange {
             cache: self.clone(),
             method: stored_method(class, &call.method),
             route: call.route,
@@ -83,7 +92,6 @@ impl Cache {
             body,
             outgoing: call.outgoing,
             arrived: self.purge_log().position(),
-        };
-        Arc::new(exchange).run(call.method).await
+        })
     }
 }

@@ -95,6 +95,7 @@ pub(super) struct Start {
 }
 
 impl<O: Outgoing> Exchange<O> {
+    /// Answers the request. What is rare is boxed here and below: it should not make every request's future large.
     pub(super) async fn run(self: Arc<Self>, method: Method) -> Result<Answer, Arc<Failure>> {
         let mut alone = !self.route.policy.coalesce;
         let mut rejoins = 0;
@@ -109,12 +110,12 @@ impl<O: Outgoing> Exchange<O> {
             }
             let forward = miss.forward;
             if method == Method::HEAD {
-                return self.head(miss.candidate, forward).await;
+                return Box::pin(self.head(miss.candidate, forward)).await;
             }
             alone |= forward == Forward::HitForMiss || rejoins >= REJOINS_MAX;
             alone |= miss.candidate.as_ref().is_some_and(|entry| entry.freshness.flags.has(Flags::NO_CACHE));
             if self.cache.fills_full() {
-                return self.pass(method, forward).await;
+                return Box::pin(self.pass(method, forward)).await;
             }
             let Some(place) = self.take_place(alone, miss, &method, now) else { continue };
             match self.answer(place, forward, &method).await {
@@ -271,8 +272,9 @@ impl<O: Outgoing> Exchange<O> {
     pub(super) fn new_fill(&self) -> Arc<Fill> {
         // F1: read before the request leaves.
         let stamp = self.cache.purge_log().position();
-        let watch = self.cache.invalidations().watch(self.target.url_scope());
-        Fill::new(stamp, self.target.scopes(&self.key), watch, self.cache.new_growing())
+        let scopes = self.target.scopes(&self.key);
+        let watch = self.cache.invalidations().watch(scopes[0]);
+        Fill::new(stamp, scopes, watch, self.cache.new_growing())
     }
 
     fn range_key(&self, key: &Key) -> Key {

@@ -23,11 +23,12 @@ use super::{
     flight::Permit,
     judge::Renewed,
     outcome::{Kind, Tier},
+    plan::Plan,
     refused::Refused,
 };
 use crate::{
     object::{date, entry::Entry, fields, key::Key, merge, time::Timestamp, validators},
-    origin::{self, OriginRequest, OriginResponse},
+    origin::{self, OriginBody, OriginRequest, OriginResponse},
     purge::Standing,
 };
 
@@ -60,14 +61,19 @@ impl<O: Outgoing> Fetch<O> {
                     tries = tries.max(1);
                 }
                 Ok(response) if self.start.completing.is_some() && complete::is_answer(response.status) => {
-                    if self.completed(response, requested).await {
+                    if Box::pin(self.completed(response, requested)).await {
                         return;
                     }
                     // What came does not go with what is stored: all of it, then.
                     self.start.completing = None;
                     tries = tries.max(1);
                 }
-                Ok(response) => return self.arrived(response, requested).await,
+                Ok(response) => {
+                    if let Some((fetch, body, plan)) = self.arrived(response, requested) {
+                        fetch.pump(body, plan).await;
+                    }
+                    return;
+                }
                 Err(error) if tries > 0 && worth_another_try(&error) => {}
                 Err(error) => return self.failed(error.into()),
             }
@@ -145,18 +151,22 @@ impl<O: Outgoing> Fetch<O> {
         Ok(())
     }
 
-    /// A final head other than a confirmation.
-    async fn arrived(self, mut response: OriginResponse, requested: Timestamp) {
+    /// A final head other than a confirmation. What is given back is storable, and its body is to be moved.
+    fn arrived(self, mut response: OriginResponse, requested: Timestamp) -> Option<(Self, OriginBody, Plan)> {
         let exchange = &*self.exchange;
         if exchange.route.policy.stale_if_error_status.contains(&response.status.as_u16())
             && let Some(entry) = self.stale().filter(|entry| exchange.may_stand_in(entry))
         {
-            return self.serve_stale(entry, response.status.as_u16());
+            self.serve_stale(entry, response.status.as_u16());
+            return None;
         }
         exchange.tidy(&mut response.headers);
         match self.plan(&response, requested) {
-            Ok(plan) => self.store(response, plan).await,
-            Err(reason) => self.release(response, reason),
+            Ok(plan) => Some(self.share(response, plan)),
+            Err(refused) => {
+                self.release(response, refused);
+                None
+            }
         }
     }
 
@@ -164,7 +174,10 @@ impl<O: Outgoing> Fetch<O> {
     pub(super) async fn adopt(self, response: OriginResponse, requested: Timestamp) {
         let _ended = Ended(Arc::clone(&self.fill));
         match self.plan(&response, requested) {
-            Ok(plan) if plan.is_explicit() => self.store(response, plan).await,
+            Ok(plan) if plan.is_explicit() => {
+                let (fetch, body, plan) = self.share(response, plan);
+                fetch.pump(body, plan).await;
+            }
             Ok(_) => self.release(response, Refused::NoExplicitFreshness),
             Err(refused) => self.release(response, refused),
         }
@@ -253,7 +266,9 @@ struct Ended(Arc<Fill>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.0.fail(Arc::new(Failure::GivenUp), None, Timestamp::EPOCH);
+        if !self.0.has_ended() {
+            self.0.fail(Arc::new(Failure::GivenUp), None, Timestamp::EPOCH);
+        }
     }
 }
 

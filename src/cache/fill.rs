@@ -50,7 +50,7 @@ pub(super) struct Fill {
     /// Position of the purge log before the request leaves (rule F1).
     pub(super) stamp: Position,
     /// Scopes that the request alone tells.
-    pub(super) scopes: Vec<Scope>,
+    pub(super) scopes: Arc<[Scope]>,
     pub(super) growing: Arc<Growing>,
     state: Mutex<State>,
     changed: Notify,
@@ -113,11 +113,11 @@ pub(super) struct Shared {
     /// The key it is stored under.
     pub(super) key: Key,
     /// All scopes, tags included.
-    pub(super) scopes: Vec<Scope>,
+    pub(super) scopes: Arc<[Scope]>,
 }
 
 impl Fill {
-    pub(super) fn new(stamp: Position, scopes: Vec<Scope>, watch: Watch, growing: Arc<Growing>) -> Arc<Self> {
+    pub(super) fn new(stamp: Position, scopes: Arc<[Scope]>, watch: Watch, growing: Arc<Growing>) -> Arc<Self> {
         let state = State { interims: Vec::new(), settled: None, failed_until: Timestamp::EPOCH, direct: None };
         Arc::new(Self { stamp, scopes, growing, state: Mutex::new(state), changed: Notify::new(), watch })
     }
@@ -204,6 +204,11 @@ impl Fill {
             }
             changed.await;
         }
+    }
+
+    /// Whether all who wait know how it ended, to the last byte.
+    pub(super) fn has_ended(&self) -> bool {
+        self.growing.has_ended() && self.state.lock().settled.is_some()
     }
 
     pub(super) fn reader(&self) -> Option<Reader> {

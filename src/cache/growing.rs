@@ -230,6 +230,11 @@ impl Growing {
         self.wake_readers();
     }
 
+    /// Whether the body has come to an end, one way or the other.
+    pub(super) fn has_ended(&self) -> bool {
+        self.state.lock().end.is_some()
+    }
+
     /// Bytes written so far.
     pub(super) fn len(&self) -> u64 {
         self.state.lock().len

@@ -29,7 +29,7 @@ pub(super) struct Judging<'a> {
     pub(super) client: &'a HeaderMap,
     pub(super) facts: Facts<'a>,
     /// Scopes it has whatever its tags are.
-    pub(super) scopes: &'a [Scope],
+    pub(super) scopes: &'a Arc<[Scope]>,
     /// Tags that the content has already, separated by blanks.
     pub(super) tags: &'a str,
     /// Position of the purge log before the request left (rule F1).
@@ -40,11 +40,12 @@ pub(super) struct Judging<'a> {
 pub(super) struct Judged {
     /// The fields a tier keeps: all but those a hit computes or never repeats.
     pub(super) head: Head,
+    pub(super) validators: Validators,
     /// `no-cache="a"` and `private="a"`: not to be used again without validation, so not kept, and of those who wait
     /// only for the one that asked.
     pub(super) withheld: Vec<HeaderName>,
     pub(super) freshness: Freshness,
-    pub(super) scopes: Vec<Scope>,
+    pub(super) scopes: Arc<[Scope]>,
     pub(super) tags: Box<str>,
 }
 
@@ -77,7 +78,9 @@ impl Cache {
         let freshness = self.held(freshness, &scopes, facts.response_time);
         let withheld = told.directives.withheld;
         let kept = |name: &HeaderName| *name != header::AGE && !withheld.contains(name) && !route.hides(name);
-        Ok(Judged { head: Head::of(status, fields, kept), freshness, scopes, tags, withheld })
+        let head = Head::of(status, fields, kept);
+        let validators = Validators::of(head.fields());
+        Ok(Judged { head, validators, freshness, scopes, tags, withheld })
     }
 
     /// The tags of a response beside those its content has already, and all scopes.
@@ -87,13 +90,13 @@ impl Cache {
         route: &Route,
         client: &HeaderMap,
         fields: &HeaderMap,
-    ) -> Result<(Box<str>, Vec<Scope>), Refused> {
-        let mut scopes = judging.scopes.to_vec();
+    ) -> Result<(Box<str>, Arc<[Scope]>), Refused> {
         let max = route.policy.tags_max;
         let mut new = tags::of(fields, &route.tag_fields, max).map_err(|_| Refused::TooManyTags)?;
         if new.is_empty() {
-            return Ok((judging.tags.into(), scopes));
+            return Ok((judging.tags.into(), Arc::clone(judging.scopes)));
         }
+        let mut scopes = judging.scopes.to_vec();
         new.retain(|tag| !judging.tags.split(' ').any(|old| old == tag));
         let old = judging.tags.split_ascii_whitespace().count();
         if old + new.len() > max {
@@ -107,7 +110,7 @@ impl Cache {
             }
         }
         let all = judging.tags.split_ascii_whitespace().chain(new.iter().map(String::as_str));
-        Ok((all.collect::<Vec<_>>().join(" ").into(), scopes))
+        Ok((all.collect::<Vec<_>>().join(" ").into(), scopes.into()))
     }
 
     /// F7: within the hold of a purge, nothing it named is kept beyond it.
@@ -159,8 +162,9 @@ impl<O> Exchange<O> {
         let stored = facts.response_time;
         let (scopes, tags) = (&old.scopes, &old.tags);
         let judging = Judging { route: &self.route, client: &self.headers, facts, scopes, tags, stamp };
-        let Judged { head, withheld, freshness, scopes, tags } = self.cache.judge(&judging, status, fields)?;
-        let entry = Entry { freshness, stamp, scopes: scopes.into(), tags, stored, ..copy(old, head) };
+        let Judged { head, validators, withheld, freshness, scopes, tags } =
+            self.cache.judge(&judging, status, fields)?;
+        let entry = Entry { freshness, stamp, scopes, tags, stored, ..copy(old, head, validators) };
         Ok(Renewed { entry, withheld })
     }
 
@@ -169,20 +173,21 @@ impl<O> Exchange<O> {
         fields.remove(header::AGE);
         self.cache.hide_tags(&self.route, &mut fields);
         let freshness = Freshness { born: now, ..old.freshness };
-        Arc::new(Entry { freshness, ..copy(old, Head::new(status, &fields)) })
+        let validators = Validators::of(&fields);
+        Arc::new(Entry { freshness, ..copy(old, Head::new(status, &fields), validators) })
     }
 }
 
 /// The same content under a new head.
-fn copy(old: &Entry, head: Head) -> Entry {
+fn copy(old: &Entry, head: Head, validators: Validators) -> Entry {
     Entry {
         key: old.key,
         primary: old.primary,
         stamp: old.stamp,
-        scopes: old.scopes.clone(),
+        scopes: Arc::clone(&old.scopes),
         url: old.url.clone(),
         tags: old.tags.clone(),
-        validators: Validators::of(head.fields()),
+        validators,
         head,
         body: old.body.clone(),
         part: old.part,

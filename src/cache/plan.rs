@@ -1,5 +1,7 @@
 //! How a new response is stored, decided by its head.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, StatusCode, header};
 
 use super::{
@@ -17,6 +19,7 @@ use crate::{
         range::ContentRange,
         scope::Scope,
         time::Timestamp,
+        validators::Validators,
         vary::{self, Vary},
     },
     origin::{OriginBody, OriginResponse},
@@ -26,10 +29,11 @@ use crate::{
 pub(super) struct Plan {
     pub(super) head: Head,
     pub(super) withheld: Vec<HeaderName>,
+    pub(super) validators: Validators,
     pub(super) freshness: Freshness,
     pub(super) key: Key,
     pub(super) vary: Vary,
-    pub(super) scopes: Vec<Scope>,
+    pub(super) scopes: Arc<[Scope]>,
     pub(super) tags: Box<str>,
     pub(super) part: Option<ContentRange>,
     /// Length of the content, where the origin announced it.
@@ -58,7 +62,8 @@ impl<O: Outgoing> Fetch<O> {
             tags: "",
             stamp: self.fill.stamp,
         };
-        let Judged { head, withheld, freshness, scopes, tags } = exchange.cache.judge(&judging, status, headers)?;
+        let Judged { head, validators, withheld, freshness, scopes, tags } =
+            exchange.cache.judge(&judging, status, headers)?;
         let normalise = exchange.route.policy.vary_normalise;
         let variant = match &vary {
             Vary::Any => return Err(Refused::VaryAny),
@@ -71,7 +76,7 @@ impl<O: Outgoing> Fetch<O> {
             return Err(Refused::TooLarge);
         }
         let key = if part.is_some() { part_key(&variant) } else { variant };
-        Ok(Plan { head, withheld, freshness, key, vary, scopes, tags, part, length, requested })
+        Ok(Plan { head, validators, withheld, freshness, key, vary, scopes, tags, part, length, requested })
     }
 }
 

@@ -17,7 +17,6 @@ use super::{
 use crate::{
     object::{
         entry::Entry,
-        validators::Validators,
         vary::{Variant, Vary},
     },
     origin::{OriginBody, OriginResponse},
@@ -25,8 +24,8 @@ use crate::{
 };
 
 impl<O: Outgoing> Fetch<O> {
-    /// Shares the response while its body arrives, and stores it when it is complete.
-    pub(super) async fn store(mut self, response: OriginResponse, plan: Plan) {
+    /// Shows a storable response to all who wait, who read its body while it arrives; that is for [`Fetch::pump`].
+    pub(super) fn share(mut self, response: OriginResponse, plan: Plan) -> (Self, OriginBody, Plan) {
         let exchange = Arc::clone(&self.exchange);
         let mut fields = response.headers;
         exchange.cache.hide_tags(&exchange.route, &mut fields);
@@ -42,19 +41,19 @@ impl<O: Outgoing> Fetch<O> {
             status: response.status,
             fields,
             withheld: plan.withheld.clone(),
-            validators: Validators::of(plan.head.fields()),
+            validators: plan.validators.clone(),
             freshness: plan.freshness,
             length: plan.length,
             part: plan.part.is_some(),
             vary: plan.vary.clone(),
             key: plan.key,
-            scopes: plan.scopes.clone(),
+            scopes: Arc::clone(&plan.scopes),
         })));
-        self.pump(response.body, plan).await;
+        (self, response.body, plan)
     }
 
     /// Moves the body from the origin to those who read it, and to the cache.
-    async fn pump(mut self, mut body: OriginBody, plan: Plan) {
+    pub(super) async fn pump(mut self, mut body: OriginBody, plan: Plan) {
         let exchange = Arc::clone(&self.exchange);
         let limit = exchange.cache.object_bytes_max(&exchange.route);
         let mut storable = true;
@@ -105,19 +104,18 @@ impl<O: Outgoing> Fetch<O> {
             return;
         }
         let millis = now.since(plan.requested).as_millis();
-        let validators = Validators::of(plan.head.fields());
         let entry = Arc::new(Entry {
             key: plan.key,
             primary: exchange.key,
             stamp: self.fill.stamp,
-            scopes: plan.scopes.into(),
+            scopes: plan.scopes,
             url: exchange.target.url().into(),
             tags: plan.tags,
             head: plan.head,
             body,
             part: plan.part,
             freshness: plan.freshness,
-            validators,
+            validators: plan.validators,
             stored: now,
             fill_millis: u32::try_from(millis).unwrap_or(u32::MAX),
             hits: 0.into(),

@@ -62,7 +62,8 @@ impl Target {
 
     /// The URL as a client names it.
     pub fn url(&self) -> String {
-        let mut url = String::with_capacity(self.authority.len() + self.path.len() + 16);
+        let query = self.query.as_ref().map_or(0, |query| query.len() + 1);
+        let mut url = String::with_capacity(self.scheme.len() + 3 + self.authority.len() + self.path.len() + query);
         // Writing to a String cannot fail.
         let _ = write!(url, "{}://{}{}", self.scheme, self.authority, self.path);
         if let Some(query) = &self.query {
@@ -100,11 +101,11 @@ impl Target {
         Scope::url(&self.site, &self.normal_path, self.query.as_deref())
     }
 
-    /// Scopes known before the response is: everything, the site, the URL, the key, the path's prefixes.
-    pub fn scopes(&self, key: &Key) -> Vec<Scope> {
-        let mut scopes = vec![Scope::everything(), Scope::site(&self.site), self.url_scope(), Scope::key(key)];
+    /// Scopes known before the response is: the URL first, then everything, the site, the key, the path's prefixes.
+    pub fn scopes(&self, key: &Key) -> Arc<[Scope]> {
+        let mut scopes = vec![self.url_scope(), Scope::everything(), Scope::site(&self.site), Scope::key(key)];
         scopes.extend(Scope::prefixes(&self.site, &self.normal_path));
-        scopes
+        scopes.into()
     }
 
     /// The partition a request falls into, as tags are scoped by it; empty: shared.

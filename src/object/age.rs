@@ -2,22 +2,24 @@
 
 use std::time::Duration;
 
-use http::{
-    HeaderMap,
-    header::{AGE, DATE},
-};
+use http::{HeaderMap, header::AGE};
 
-use super::{date, directives::delta_seconds, time::Timestamp};
+use super::{directives::delta_seconds, time::Timestamp};
 
-/// `corrected_initial_age`: the larger of what `Date` and what `Age` and the time the response took say.
+/// `corrected_initial_age` of a response whose `Date` is `date`: the larger of what that and what `Age` and the time
+/// the response took say.
 ///
 /// `Date` is written in whole seconds, so it stands for any instant of its second. It counts as the last of them:
 /// otherwise a response from the origin's own hands would appear up to a second old for no other reason than rounding,
 /// and the response delay covers what is really unknown.
-pub fn corrected_initial(headers: &HeaderMap, request_time: Timestamp, response_time: Timestamp) -> Duration {
+pub fn corrected_initial(
+    headers: &HeaderMap,
+    date: Option<Timestamp>,
+    request_time: Timestamp,
+    response_time: Timestamp,
+) -> Duration {
     let second = Duration::from_secs(1);
-    let apparent_age = date::of(headers, &DATE, response_time)
-        .map_or(Duration::ZERO, |date| response_time.since(date).saturating_sub(second));
+    let apparent_age = date.map_or(Duration::ZERO, |date| response_time.since(date).saturating_sub(second));
     let response_delay = response_time.since(request_time);
     apparent_age.max(value(headers).saturating_add(response_delay))
 }
@@ -30,10 +32,15 @@ fn value(headers: &HeaderMap) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderValue, header::DATE};
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::date, *};
+
+    fn corrected_initial(headers: &HeaderMap, request_time: Timestamp, response_time: Timestamp) -> Duration {
+        let date = date::of(headers, &DATE, response_time);
+        super::corrected_initial(headers, date, request_time, response_time)
+    }
 
     const NOW: Timestamp = Timestamp::from_millis(1_795_132_800_900);
 

@@ -106,7 +106,7 @@ pub fn decode_head(record: &[u8], body: Bytes) -> Result<Entry, DecodeError> {
         key: Key::from_bytes(reader.array()?),
         primary: Key::from_bytes(reader.array()?),
         stamp: Position::from_number(reader.u64()?),
-        scopes: scopes(&mut reader)?,
+        scopes: scopes(&mut reader)?.into(),
         url: text(&mut reader, "url")?,
         tags: text(&mut reader, "tags")?,
         head: head(&mut reader)?,

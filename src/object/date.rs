@@ -86,6 +86,12 @@ fn asctime_date(value: &[u8]) -> Option<Timestamp> {
 
 /// Whether it is the name of a day, abbreviated to `length` letters or in full.
 fn is_day(name: &[u8], length: usize) -> bool {
+    // Nearly every date is written so.
+    if let (3, [a, b, c]) = (length, name)
+        && matches!(&[*a, *b, *c], b"Mon" | b"Tue" | b"Wed" | b"Thu" | b"Fri" | b"Sat" | b"Sun")
+    {
+        return true;
+    }
     DAYS.iter().any(|day| day.as_bytes()[..day.len().min(length)].eq_ignore_ascii_case(name))
 }
 
@@ -95,7 +101,8 @@ fn is_gmt(rest: &[u8]) -> bool {
 
 /// 1 to 12.
 fn month(name: &[u8]) -> Option<i64> {
-    let index = MONTHS.iter().position(|month| month.as_bytes().eq_ignore_ascii_case(name))?;
+    let exactly = MONTHS.iter().position(|month| month.as_bytes() == name);
+    let index = exactly.or_else(|| MONTHS.iter().position(|month| month.as_bytes().eq_ignore_ascii_case(name)))?;
     i64::try_from(index + 1).ok()
 }
 

@@ -81,7 +81,7 @@ impl ResponseDirectives {
     }
 
     fn take(&mut self, member: &Member<'_>) {
-        match &*member.name.to_ascii_lowercase() {
+        member.lowercase(|name| match name {
             b"max-age" => lifetime(&mut self.max_age, member),
             b"s-maxage" => lifetime(&mut self.s_maxage, member),
             b"stale-while-revalidate" => shorter(&mut self.stale_while_revalidate, member),
@@ -96,7 +96,7 @@ impl ResponseDirectives {
             b"private" => self.private |= !self.withhold(member.argument),
             b"no-cache" => self.no_cache |= !self.withhold(member.argument),
             _ => {}
-        }
+        });
     }
 
     /// Notes the fields of a qualified directive. `false` if it is not a list of field names: then the directive is
@@ -151,7 +151,7 @@ impl RequestDirectives {
     }
 
     fn take(&mut self, member: &Member<'_>) {
-        match &*member.name.to_ascii_lowercase() {
+        member.lowercase(|name| match name {
             b"no-cache" => self.no_cache = true,
             b"no-store" => self.no_store = true,
             b"only-if-cached" => self.only_if_cached = true,
@@ -165,7 +165,7 @@ impl RequestDirectives {
             b"max-stale" => shorter(&mut self.max_stale, member),
             b"stale-if-error" => shorter(&mut self.stale_if_error, member),
             _ => {}
-        }
+        });
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use bytes::Bytes;
@@ -26,7 +29,7 @@ pub struct Entry {
     /// Position of the purge log before the request for it left.
     pub stamp: Position,
     /// What purges can reach it by.
-    pub scopes: Box<[Scope]>,
+    pub scopes: Arc<[Scope]>,
     /// URL as a client names it, to fetch it again and to explain it.
     pub url: Box<str>,
     /// Tags, separated by blanks: their fields may be hidden from clients, and so from the head.

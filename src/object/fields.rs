@@ -27,6 +27,10 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 /// Whatever depends on a field that `Connection` may name (storability on `Cache-Control`, say) has to be decided
 /// before or after this in full, not half and half.
 pub fn strip_hop_by_hop(fields: &mut HeaderMap) {
+    // Most messages have none of them; one pass over the names costs less than to look each of them up.
+    if !fields.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     for name in nominated(fields) {
         fields.remove(name);
     }

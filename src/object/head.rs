@@ -3,7 +3,7 @@
 //! Values are copied into one block of their own: the ones a connection hands out are slices of its read buffer and
 //! would keep all of it alive.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 /// Bytes of one field in a map, its share of the index included: name, value, hash and links.
@@ -26,11 +26,19 @@ impl Head {
 
     /// Copies those of `fields` whose name is to be kept.
     pub fn of(status: StatusCode, fields: &HeaderMap, keep: impl Fn(&HeaderName) -> bool) -> Self {
-        let mut block = BytesMut::with_capacity(fields.values().map(HeaderValue::len).sum());
-        let mut copies = HeaderMap::with_capacity(fields.len());
-        for (name, value) in fields.iter().filter(|(name, _)| keep(name)) {
-            block.put_slice(value.as_bytes());
-            copies.append(name.clone(), shared(block.split().freeze(), value));
+        // A clone with its values exchanged: to build a map anew would hash every name again.
+        let mut copies = fields.clone();
+        for name in fields.keys().filter(|name| !keep(name)) {
+            copies.remove(name);
+        }
+        let mut block = Vec::with_capacity(copies.values().map(HeaderValue::len).sum());
+        copies.values().for_each(|value| block.extend_from_slice(value.as_bytes()));
+        let block = Bytes::from(block);
+        let mut end = 0;
+        for value in copies.values_mut() {
+            let start = end;
+            end += value.len();
+            *value = shared(block.slice(start..end), value);
         }
         Self { status, fields: copies }
     }

@@ -10,6 +10,8 @@ use std::{
     str::FromStr,
 };
 
+use smallvec::SmallVec;
+
 /// Raised whenever the same request would be given another key than before.
 pub const KEY_SCHEMA: u32 = 1;
 
@@ -77,19 +79,22 @@ impl FromStr for Key {
     }
 }
 
+/// Bytes of fields that need no memory of their own: what most keys are made of.
+const INLINE: usize = 256;
+
 /// Takes the fields of a key, in order. Every field is preceded by its length, so no two lists of fields look alike.
 ///
 /// The fields are gathered and hashed at once: an incremental hasher is two kilobytes to set up, which is more work than
 /// the hash of the hundred bytes a key is made of.
 #[derive(Clone)]
 pub struct KeyBuilder {
-    fields: Vec<u8>,
+    fields: SmallVec<[u8; INLINE]>,
 }
 
 impl KeyBuilder {
     /// A key of the kind `domain`, under the current schema version.
     pub fn new(domain: &str) -> Self {
-        let mut builder = Self { fields: Vec::with_capacity(256) };
+        let mut builder = Self { fields: SmallVec::new() };
         builder.fields.extend_from_slice(&KEY_SCHEMA.to_le_bytes());
         builder.field(domain.as_bytes());
         builder

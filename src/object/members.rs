@@ -14,7 +14,19 @@ pub(super) struct Member<'a> {
     pub(super) parameters: Option<&'a [u8]>,
 }
 
+/// Letters of the longest directive there is, `stale-while-revalidate`, and some.
+const NAME_MAX: usize = 32;
+
 impl Member<'_> {
+    /// Gives `then` the name in lower case; of one longer than any directive, nothing.
+    pub(super) fn lowercase<T>(&self, then: impl FnOnce(&[u8]) -> T) -> T {
+        let mut letters = [0; NAME_MAX];
+        let Some(lower) = letters.get_mut(..self.name.len()) else { return then(b"") };
+        lower.copy_from_slice(self.name);
+        lower.make_ascii_lowercase();
+        then(lower)
+    }
+
     /// Whether it is the directive of this name, which is given in lower case.
     pub(super) fn is(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name.as_bytes())
@@ -47,6 +59,9 @@ pub(super) fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
 
 /// Where the first `separator` outside of quoted strings stands.
 fn position(text: &[u8], separator: u8) -> Option<usize> {
+    if memchr::memchr(b'"', text).is_none() {
+        return memchr::memchr(separator, text);
+    }
     let (mut quoted, mut escaped) = (false, false);
     text.iter().position(|&byte| {
         let found = byte == separator && !quoted;

@@ -4,6 +4,8 @@
 //! key: two scopes that collide are purged together, which costs a miss and never serves anything wrong. Entries carry
 //! half a dozen of them each, so the shorter form saves some fifty bytes an entry.
 
+use std::sync::LazyLock;
+
 use super::key::{Key, KeyBuilder};
 
 /// One thing a purge can name.
@@ -16,7 +18,8 @@ pub const PREFIX_SEGMENTS_MAX: usize = 16;
 impl Scope {
     /// Everything.
     pub fn everything() -> Self {
-        Self::of("everything", &[])
+        static EVERYTHING: LazyLock<Scope> = LazyLock::new(|| Scope::of("everything", &[]));
+        *EVERYTHING
     }
 
     /// All of one site (an authority, or a route that answers any authority alike).

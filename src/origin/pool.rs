@@ -140,7 +140,9 @@ impl Pool {
         }
         let deadline = began + config.connect_timeout;
         let alone = !self.endpoint.may_speak_h2() || self.declined_h2.load(Ordering::Relaxed);
-        let wire = if alone { self.dial(deadline).await? } else { self.dial_in_turn(deadline).await? };
+        // Boxed: what a request on an open connection does not do should not make its future large.
+        let dialing = async { if alone { self.dial(deadline).await } else { self.dial_in_turn(deadline).await } };
+        let wire = Box::pin(dialing).await?;
         Ok(Lease { wire, reused: false, connect: Some(began.elapsed()), slot })
     }
 

@@ -44,7 +44,7 @@ fn entry(key: Key, body_bytes: usize) -> Entry {
         key,
         primary: key,
         stamp: Position::START,
-        scopes: Box::from([Scope::everything(), Scope::key(&key)]),
+        scopes: std::sync::Arc::from([Scope::everything(), Scope::key(&key)]),
         url: "http://shop.example/".into(),
         tags: "".into(),
         head: Head::new(StatusCode::OK, &HeaderMap::new()),

@@ -4,7 +4,7 @@
 //! `Cache-Control` line, dates written anew, and neither Age, Vary, Set-Cookie, Pragma nor any unknown directive, each
 //! of which it would read in its own way. Of its list of statuses only "storable" and "not storable" are left.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{cell::Cell, fmt::Write as _, time::Duration};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
@@ -47,8 +47,71 @@ pub(super) struct Base {
     pub(super) lifetime: Duration,
 }
 
-/// Asks the crate.
+/// The base verdict. The crate is asked once for each set of terms: a site has a handful of `Cache-Control` lines, and to
+/// make up two messages for the crate to take apart costs more than all the rest of a verdict.
 pub(super) fn judge(question: &Question) -> Base {
+    match Terms::of(question) {
+        Some(terms) => REMEMBERED.with(|answers| terms.remembered(answers, || ask(question))),
+        None => ask(question),
+    }
+}
+
+/// What the verdict on a response with `max-age` or `s-maxage` depends on: these, and no time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Terms {
+    max_age: Option<u64>,
+    s_maxage: Option<u64>,
+    flags: [bool; 9],
+}
+
+/// Sets of terms whose answer is remembered by each thread.
+const REMEMBERED_MAX: usize = 64;
+
+type Remembered = [Cell<Option<(Terms, Base)>>; REMEMBERED_MAX];
+
+thread_local! {
+    static REMEMBERED: Remembered = const { [const { Cell::new(None) }; REMEMBERED_MAX] };
+}
+
+impl Terms {
+    fn of(question: &Question) -> Option<Self> {
+        question.s_maxage.or(question.max_age)?;
+        let flags = [
+            question.method == Method::POST,
+            question.request_no_store,
+            question.authorization,
+            question.storable_status,
+            question.configured,
+            question.no_store,
+            question.private,
+            question.public,
+            question.must_revalidate,
+        ];
+        Some(Self { max_age: question.max_age, s_maxage: question.s_maxage, flags })
+    }
+
+    fn remembered(self, answers: &Remembered, ask: impl FnOnce() -> Base) -> Base {
+        let place = &answers[self.place()];
+        if let Some((terms, base)) = place.get()
+            && terms == self
+        {
+            return base;
+        }
+        let base = ask();
+        place.set(Some((self, base)));
+        base
+    }
+
+    fn place(self) -> usize {
+        let flags = self.flags.iter().fold(0_u64, |bits, &flag| bits << 1 | u64::from(flag));
+        let mixed = (self.max_age.unwrap_or(1) ^ self.s_maxage.unwrap_or(2).rotate_left(32) ^ flags.rotate_left(17))
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 58) as usize % REMEMBERED_MAX
+    }
+}
+
+/// Asks the crate.
+fn ask(question: &Question) -> Base {
     let response_time = question.response_time.into();
     let options = CacheOptions {
         shared: true,
@@ -182,7 +245,17 @@ mod tests {
     proptest! {
         #[test]
         fn the_crate_agrees_with_the_book(question in question()) {
-            prop_assert_eq!(judge(&question), by_the_book(&question));
+            prop_assert_eq!(ask(&question), by_the_book(&question));
+            prop_assert_eq!(judge(&question), by_the_book(&question), "asked");
+            prop_assert_eq!(judge(&question), by_the_book(&question), "remembered");
+        }
+
+        #[test]
+        fn what_is_remembered_is_of_the_same_terms(ages in proptest::collection::vec((0..4_u64, 0..4_u64), 1..40), one in question()) {
+            for (max_age, s_maxage) in ages {
+                let question = Question { max_age: Some(max_age), s_maxage: Some(s_maxage), ..one.clone() };
+                prop_assert_eq!(judge(&question), by_the_book(&question));
+            }
         }
 
         #[test]

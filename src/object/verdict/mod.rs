@@ -150,7 +150,7 @@ impl<'a> Case<'a> {
         rules: &'a Rules,
     ) -> Self {
         let now = facts.response_time;
-        let last_modified = date::of(headers, &LAST_MODIFIED, now);
+        let (date, last_modified) = (date::of(headers, &DATE, now), date::of(headers, &LAST_MODIFIED, now));
         let etag = headers.get(ETAG).is_some_and(|etag| !etag.is_empty());
         let counts = told.source == Source::CacheControl && headers.contains_key(EXPIRES);
         Self {
@@ -159,11 +159,11 @@ impl<'a> Case<'a> {
             rules,
             directives: &told.directives,
             expires: counts.then(|| date::of(headers, &EXPIRES, now).unwrap_or(Timestamp::EPOCH)),
-            date: date::of(headers, &DATE, now),
+            date,
             last_modified,
             // A conditional POST asks something else.
             validator: (etag || last_modified.is_some()) && *facts.method != Method::POST,
-            age: age::corrected_initial(headers, facts.request_time, now),
+            age: age::corrected_initial(headers, date, facts.request_time, now),
         }
     }
 
