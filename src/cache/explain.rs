@@ -1,6 +1,6 @@
 //! Why a request is answered as it is: the key and its parts, what the tiers hold, the arithmetic of freshness.
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     object::{
         entry::Entry,
+        forwarded,
         freshness::Flags,
         key::Key,
         reuse::{self, Reuse},
@@ -265,12 +266,18 @@ fn key_parts(route: &Route, target: &Target, headers: &HeaderMap) -> Vec<KeyPart
         let value = if headers.contains_key(name) { "a keyed hash of its value" } else { "absent" };
         parts.push(part(&format!("partition by {name}"), Some(value.to_owned())));
     }
-    for name in &route.key_headers {
+    let field = |name: &HeaderName| {
         let value = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        parts.push(part(&format!("field {name}"), value));
-    }
+        part(&format!("field {name}"), value)
+    };
+    parts.extend(route.key_headers.iter().map(field));
     for cookie in &route.policy.key_cookies {
         parts.push(part(&format!("cookie {cookie}"), None));
+    }
+    if target.forwarded {
+        let hosts = route.site.is_none().then_some(forwarded::HOST);
+        let told = [forwarded::PROTO, forwarded::PORT, header::FORWARDED].into_iter().chain(hosts);
+        parts.extend(told.filter(|name| headers.contains_key(name)).map(|name| field(&name)));
     }
     parts
 }

@@ -232,7 +232,7 @@ impl<O: Outgoing> Fetch<O> {
             Verdict::Store(freshness) => freshness,
             Verdict::Refuse(reason) => return Err(reason.as_str()),
         };
-        let vary = Vary::of(headers);
+        let vary = self.route.vary(headers);
         let variant = match &vary {
             Vary::Any => return Err("vary-any"),
             Vary::None => self.primary,

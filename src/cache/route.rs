@@ -2,10 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::config::{Mode, Policy, Query};
-use crate::object::verdict::{RuleMode, Rules};
+use crate::object::{
+    forwarded,
+    vary::Vary,
+    verdict::{RuleMode, Rules},
+};
 
 /// Whose responses are kept apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +46,8 @@ pub struct Route {
     pub rules: Rules,
     pub(super) tag_fields: Box<[HeaderName]>,
     pub(super) key_headers: Box<[HeaderName]>,
+    /// The field in which the gateway gives each request an id of its own.
+    request_id: Option<HeaderName>,
     methods: Methods,
 }
 
@@ -80,7 +86,13 @@ impl Class {
 
 impl Route {
     /// From a policy that the configuration has validated.
-    pub fn new(name: &str, site: Option<Arc<str>>, policy: Policy, response: ResponseRules) -> Self {
+    pub fn new(
+        name: &str,
+        site: Option<Arc<str>>,
+        policy: Policy,
+        response: ResponseRules,
+        request_id: Option<HeaderName>,
+    ) -> Self {
         let names = |list: &[String]| list.iter().filter_map(|name| name.parse().ok()).collect();
         Self {
             name: name.into(),
@@ -91,6 +103,7 @@ impl Route {
             tag_fields: names(&policy.tag_fields),
             key_headers: names(&policy.key_headers),
             methods: methods(&policy.methods),
+            request_id,
             policy,
         }
     }
@@ -104,6 +117,16 @@ impl Route {
             ref other if self.methods.query && other.as_str() == "QUERY" => Class::WithBody,
             _ => Class::Other,
         }
+    }
+
+    /// What a response depends on beside its key. One that depends on what the gateway tells the origin of each client
+    /// or request depends on anything: the next request will not say the same.
+    pub(super) fn vary(&self, response: &HeaderMap) -> Vary {
+        let vary = Vary::of(response);
+        let is_own = |name: &HeaderName| {
+            *name == forwarded::FOR || *name == header::FORWARDED || self.request_id.as_ref() == Some(name)
+        };
+        if vary.fields().iter().any(is_own) { Vary::Any } else { vary }
     }
 
     pub(super) fn bypass(&self) -> bool {
@@ -137,7 +160,7 @@ impl Route {
 
 fn partition(text: &str) -> Partition {
     match text {
-        "authorization" => Partition::Field(http::header::AUTHORIZATION),
+        "authorization" => Partition::Field(header::AUTHORIZATION),
         _ => match text.strip_prefix("header:").and_then(|name| name.parse().ok()) {
             Some(name) => Partition::Field(name),
             None => Partition::None,

@@ -9,6 +9,7 @@ use super::{
     route::{Class, Partition, Route},
 };
 use crate::object::{
+    forwarded,
     key::{Key, KeyBuilder},
     path::normalise_path,
     scope::Scope,
@@ -30,6 +31,9 @@ pub struct Target {
     pub query: Option<Arc<str>>,
     /// What keys and scopes name: the route's own site, or scheme and authority.
     pub site: Arc<str>,
+    /// Whether forwarding fields of the request tell of a URL in front of a trusted proxy. The origin is told of it, so
+    /// the key holds it.
+    pub forwarded: bool,
 }
 
 impl Target {
@@ -50,14 +54,15 @@ impl Target {
         let path: Arc<str> = path.into();
         let normal_path = if *path == *normal { Arc::clone(&path) } else { normal.into() };
         let site = route.site.clone().unwrap_or_else(|| Self::site_of(scheme, authority));
-        Self { scheme, authority: authority.into(), path, normal_path, query: query.map(Into::into), site }
+        let (authority, query) = (authority.into(), query.map(Into::into));
+        Self { scheme, authority, path, normal_path, query, site, forwarded: false }
     }
 
     /// Of CONNECT, which names nothing but an authority.
     pub fn of_authority(authority: &str) -> Self {
         let empty: Arc<str> = "".into();
         let (path, normal_path, site) = (Arc::clone(&empty), Arc::clone(&empty), empty);
-        Self { scheme: "https", authority: authority.into(), path, normal_path, query: None, site }
+        Self { scheme: "https", authority: authority.into(), path, normal_path, query: None, site, forwarded: false }
     }
 
     /// The URL as a client names it.
@@ -78,7 +83,8 @@ impl Target {
     }
 
     fn view(&self) -> View<'_> {
-        View { scheme: self.scheme, path: &self.path, query: self.query.as_deref(), site: &self.site }
+        let (query, forwarded) = (self.query.as_deref(), self.forwarded);
+        View { scheme: self.scheme, path: &self.path, query, site: &self.site, forwarded }
     }
 
     /// What `reference`, a `Location` or `Content-Location`, names if it is of the same origin (RFC 9111 section 4.4).
@@ -122,6 +128,8 @@ pub struct View<'a> {
     pub query: Option<&'a str>,
     /// See [`Target::site`].
     pub site: &'a str,
+    /// See [`Target::forwarded`].
+    pub forwarded: bool,
 }
 
 impl View<'_> {
@@ -151,6 +159,9 @@ impl View<'_> {
         if class == Class::WithBody {
             key.field(b"body").optional(request.get(header::CONTENT_TYPE).map(|value| value.as_bytes()));
             key.optional(body.map(|body| *blake3::hash(body).as_bytes()).as_ref().map(<[u8; 32]>::as_slice));
+        }
+        if self.forwarded {
+            forwarded::add_to_key(&mut key, request, route.site.is_none());
         }
         key.finish()
     }

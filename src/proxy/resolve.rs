@@ -1,12 +1,16 @@
 //! From a URL, as a client of the gateway would name it, to what the cache knows of it.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
+use http::{HeaderMap, Method};
 use url::Url;
 
 use super::Proxy;
 use crate::{
-    cache::{route::Route, target::Target},
+    cache::{explain::Explanation, route::Route, target::Target},
     object::path::{normalise_authority, normalise_path},
 };
 
@@ -63,6 +67,18 @@ impl Proxy {
         };
         let target = Target::new(route, scheme, &authority, path, &normal, parsed.query());
         Ok(Resolved { route: Arc::clone(route), target })
+    }
+
+    /// What a request of `method` for `url` with these fields would meet now. It is taken to come from a trusted proxy,
+    /// where there is one.
+    ///
+    /// # Errors
+    /// Where `url` is not an absolute http or https URL.
+    pub fn explain(&self, url: &str, method: &Method, mut headers: HeaderMap) -> Result<Explanation, ResolveError> {
+        let Resolved { route, target } = self.resolve(url)?;
+        let proxy = self.headers_config().trusted.first().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), ipnet::IpNet::addr);
+        let forwarded = self.settle(&mut headers, proxy);
+        Ok(self.cache().explain(&route, &Target { forwarded, ..target }, method, &headers))
     }
 
     /// The sites that a purge of all of `authority` has to cover: its own, for either scheme, and those of routes that
