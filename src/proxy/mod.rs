@@ -326,8 +326,11 @@ impl Proxy {
         }
         let path = uri.path();
         let normal = normalise_path(path);
-        let proxied = match self.inner.routes.find(&target.authority, &normal) {
-            Some(route) => Proxied::Route(Arc::clone(route)),
+        let proxied = match self.inner.routes.find_entry(&target.authority, &normal) {
+            Some((matcher, route)) if route.is_left_by(matcher, path) => {
+                return Err(Refusal::BadTarget("its dot segments could lead out of the path of its route or upstream"));
+            }
+            Some((_, route)) => Proxied::Route(Arc::clone(route)),
             None if target.absolute => {
                 self.forward().admits(client)?;
                 Proxied::Forward(Arc::clone(&self.inner.forward_route))

@@ -78,7 +78,14 @@ impl Proxy {
         let Resolved { route, target } = self.resolve(url)?;
         let proxy = self.headers_config().trusted.first().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), ipnet::IpNet::addr);
         let forwarded = self.settle(&mut headers, proxy);
-        Ok(self.cache().explain(&route, &Target { forwarded, ..target }, method, &headers))
+        let refused = self.inner.routes.find_entry(&target.authority, &target.normal_path);
+        let refused = refused.is_some_and(|(matcher, route)| route.is_left_by(matcher, &target.path));
+        let mut explanation = self.cache().explain(&route, &Target { forwarded, ..target }, method, &headers);
+        if refused {
+            "refused: its dot segments could lead out of the path of its route or upstream"
+                .clone_into(&mut explanation.verdict);
+        }
+        Ok(explanation)
     }
 
     /// The sites that a purge of all of `authority` has to cover: its own, for either scheme, and those of routes that

@@ -1,6 +1,6 @@
 //! What makes two requests the same, and what keeps them apart: queries, hosts, routes, partitions, variants.
 
-use crate::support::{client, gateway, origin, origin::reply};
+use crate::support::{client, gateway, origin, origin::reply, raw};
 
 #[tokio::test]
 async fn responses_to_authorized_requests_are_not_shared() {
@@ -87,7 +87,42 @@ async fn a_route_by_path_can_take_its_prefix_off() {
 
     gateway.get("/api/models").await.assert_ok("models");
     gateway.get("/api/models").await.assert_ok("models").assert_hit();
+    gateway.get("/%61pi/models?").await.assert_ok("models");
     assert_eq!(gateway.get("/apis/models").await.status, 404, "a prefix ends at a segment");
+}
+
+#[tokio::test]
+async fn no_path_leads_out_of_a_prefix() {
+    let origin = origin::new().run().await;
+    let config = format!(
+        "[[route]]\nname = 'path'\nhost = 'path'\npath = '/api'\nupstream = '{0}'\n\
+         [[route]]\nname = 'strip'\nhost = 'strip'\npath = '/api'\nstrip_path = true\nupstream = '{0}'\n\
+         [[route]]\nname = 'base'\nhost = 'base'\nupstream = '{0}/v1'\n\
+         [[route]]\nname = 'free'\nhost = 'free'\nupstream = '{0}'",
+        origin.url()
+    );
+    let gateway = gateway::new().config(config).run().await;
+    let ask = async |host: &str, target: &str| {
+        let mut connection = gateway.raw().await;
+        connection.write(format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
+        let (head, body) = connection.message().await;
+        (raw::status(&head), String::from_utf8(body).expect("text"))
+    };
+
+    let targets =
+        ["/x/../api/y", "/api/./y", "/api/%2e%2e/api/y", "/api/..%2fy", "/api/..;/y", "/api/..%5Cy", "/api/.."];
+    for target in targets {
+        for host in ["path", "strip", "base"] {
+            let (status, problem) = ask(host, target).await;
+            // What has left the path of a route before it begins belongs to no route.
+            let outside = target == "/api/.." && host != "base";
+            assert_eq!(status, if outside { 404 } else { 400 }, "{host} {target}");
+            assert!(outside || problem.contains("dot segments"), "{problem}");
+        }
+        assert_eq!((ask("free", target).await.0, origin.requests(target)), (404, 1), "the origin's to answer");
+    }
+    ask("strip", "/api/a%2Fb/..c").await;
+    assert_eq!(origin.requests("/a%2Fb/..c"), 1);
 }
 
 #[tokio::test]
