@@ -162,6 +162,10 @@ impl Cache {
         if call.route.bypass() {
             return self.pass(call, Forward::Bypass).await;
         }
+        // What must not be answered from here must not be forwarded either (RFC 9111 section 5.2.1.7).
+        if directives.only_if_cached && (directives.no_store || asked.for_origin) && class != Class::Other {
+            return Err(Arc::new(Failure::OnlyIfCached));
+        }
         if directives.no_store || asked.for_origin {
             return self.pass(call, Forward::Request).await;
         }
