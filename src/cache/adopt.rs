@@ -53,7 +53,7 @@ impl Cache {
     ) -> Result<Answer, Arc<Failure>> {
         let Posted { route, target, headers, outgoing, stamp, requested } = posted;
         let primary = target.key(&route, self.secret(), &headers, Class::Get, None);
-        let fill = Fill::new(stamp, target.scopes(&primary), self.new_growing());
+        let fill = Fill::new(stamp, target.scopes(&route, &primary), self.new_growing());
         let reader = fill.reader().ok_or(Failure::GivenUp)?;
         let directives = self.directives(&route, &headers, Asked::of(&headers));
         let fetch = Fetch {

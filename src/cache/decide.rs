@@ -99,11 +99,10 @@ impl Cache {
     ) -> Found {
         let other = || {
             let latest = variants.iter().next();
-            let expected =
-                latest.map(|known| vary::variant_key(key, known.fields(), headers, route.policy.vary_normalise));
+            let expected = latest.map(|known| vary::variant_key(key, known.fields(), headers, self.comparing(route)));
             Found::OtherVariant(expected.unwrap_or(*key))
         };
-        let Some(selected) = variants.select(key, headers, route.policy.vary_normalise) else { return other() };
+        let Some(selected) = variants.select(key, headers, self.comparing(route)) else { return other() };
         match self.l1().lookup(&selected) {
             Some(Slot::Entry(entry)) => self.standing(entry, other()),
             Some(Slot::HitForMiss(until)) if now < until => Found::HitForMiss,
@@ -207,7 +206,8 @@ impl Cache {
         directives: RequestDirectives,
         body: Option<Bytes>,
     ) -> Result<Answer, Arc<Failure>> {
-        let key = call.target.key(&call.route, self.secret(), &call.headers, class, body.as_deref());
+        let content = body.as_deref().map(|body| (&call.method, body));
+        let key = call.target.key(&call.route, self.secret(), &call.headers, class, content);
         let exchange = Exchange {
             cache: self.clone(),
             method: stored_method(class, &call.method),
@@ -403,7 +403,7 @@ impl<O: Outgoing> Exchange<O> {
     fn new_fill(&self) -> Arc<Fill> {
         // F1: read before the request leaves.
         let stamp = self.cache.purge_log().position();
-        Fill::new(stamp, self.target.scopes(&self.key), self.cache.new_growing())
+        Fill::new(stamp, self.target.scopes(&self.route, &self.key), self.cache.new_growing())
     }
 
     fn range_key(&self, key: &Key) -> Key {
@@ -522,7 +522,7 @@ impl<O: Outgoing> Exchange<O> {
 
     fn same_variant(&self, shared: &Shared) -> bool {
         let Vary::Fields(names) = &shared.vary else { return true };
-        let own = vary::variant_key(&self.key, names, &self.headers, self.route.policy.vary_normalise);
+        let own = vary::variant_key(&self.key, names, &self.headers, self.cache.comparing(&self.route));
         shared.key == if shared.part { part_key(&own) } else { own }
     }
 

@@ -1,5 +1,7 @@
 //! Why a request is answered as it is: the key and its parts, what the tiers hold, the arithmetic of freshness.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName, Method, header};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -23,6 +25,7 @@ use crate::{
     },
     purge::Standing,
     store::Slot,
+    telemetry::mask::is_secret_field,
 };
 
 /// Variants listed; the rest is counted.
@@ -260,14 +263,17 @@ fn key_parts(route: &Route, target: &Target, headers: &HeaderMap) -> Vec<KeyPart
         part("site", Some(target.site.to_string())),
         part("scheme", Some(target.scheme.to_owned())),
         part("path", Some(target.path.to_string())),
-        part("query", target.query.as_deref().map(str::to_owned)),
+        part("query", route.key_query(target.query.as_deref()).map(Cow::into_owned)),
     ];
     if let Partition::Field(name) = &route.partition {
         let value = if headers.contains_key(name) { "a keyed hash of its value" } else { "absent" };
         parts.push(part(&format!("partition by {name}"), Some(value.to_owned())));
     }
     let field = |name: &HeaderName| {
-        let value = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let value = headers.get(name).map(|value| match is_secret_field(name) {
+            true => "a keyed hash of its value".to_owned(),
+            false => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+        });
         part(&format!("field {name}"), value)
     };
     parts.extend(route.key_headers.iter().map(field));

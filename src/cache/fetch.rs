@@ -237,7 +237,7 @@ impl<O: Outgoing> Fetch<O> {
             Vary::Any => return Err("vary-any"),
             Vary::None => self.primary,
             Vary::Fields(names) => {
-                vary::variant_key(&self.primary, names, &self.client, self.route.policy.vary_normalise)
+                vary::variant_key(&self.primary, names, &self.client, self.cache.comparing(&self.route))
             }
         };
         let length = exact_length(&response.body);
@@ -310,7 +310,7 @@ impl<O: Outgoing> Fetch<O> {
                 names,
                 &self.client,
                 &plan.head,
-                self.route.policy.vary_normalise,
+                self.cache.comparing(&self.route),
                 self.cache.now(),
             );
             self.cache.remember_variant(&self.primary, &self.route, variant);

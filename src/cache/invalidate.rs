@@ -10,7 +10,7 @@ use super::{
     target::Target,
 };
 use crate::{
-    object::{key::Key, scope::Scope},
+    object::key::Key,
     purge::{Mode, Purge, PurgeId},
     store::Slot,
 };
@@ -32,17 +32,17 @@ impl Cache {
             self.l1().remove(&primary);
         }
         if route.keys_hold_more() {
-            self.purge_url(target).await;
+            self.purge_url(route, target).await;
         }
     }
 
-    async fn purge_url(&self, target: &Target) {
+    async fn purge_url(&self, route: &Route, target: &Target) {
         let Ok(id) = PurgeId::random() else { return };
         let purge = Purge {
             id,
             at: self.now(),
             mode: Mode::Hard,
-            scopes: vec![Scope::url(&target.site, &target.normal_path, target.query.as_deref())],
+            scopes: vec![target.url_scope(route)],
             hold: Duration::ZERO,
             note: "invalidated by an unsafe request".to_owned(),
         };

@@ -1,13 +1,16 @@
 //! What the cache knows of a route: its policy in the form the decisions need.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-use super::config::{Mode, Policy, Query};
+use super::{
+    Cache,
+    config::{Mode, Policy, Query},
+};
 use crate::object::{
     forwarded,
-    vary::Vary,
+    vary::{Comparing, Vary},
     verdict::{RuleMode, Rules},
 };
 
@@ -84,6 +87,13 @@ impl Class {
     }
 }
 
+impl Cache {
+    /// How requests are compared in the fields a response of this route varies by.
+    pub(super) fn comparing(&self, route: &Route) -> Comparing<'_> {
+        Comparing { secret: self.secret(), normalise: route.policy.vary_normalise }
+    }
+}
+
 impl Route {
     /// From a policy that the configuration has validated.
     pub fn new(
@@ -116,6 +126,20 @@ impl Route {
             Method::POST if self.methods.post => Class::WithBody,
             ref other if self.methods.query && other.as_str() == "QUERY" => Class::WithBody,
             _ => Class::Other,
+        }
+    }
+
+    /// The query of a request as keys and the scopes of URLs hold it.
+    pub fn key_query<'a>(&self, query: Option<&'a str>) -> Option<Cow<'a, str>> {
+        let query = query?;
+        match self.policy.query {
+            Query::AsSent => Some(Cow::Borrowed(query)),
+            Query::Ignore => None,
+            // Where every argument was left out, what is left is no query.
+            Query::Sorted => {
+                let left = sorted(query, &self.policy.query_without);
+                (!left.is_empty()).then_some(Cow::Owned(left))
+            }
         }
     }
 
@@ -158,6 +182,21 @@ impl Route {
     }
 }
 
+/// Arguments in order of their bytes, without those `without` names (`utm_*` covers a prefix).
+fn sorted(query: &str, without: &[String]) -> String {
+    let unwanted = |argument: &str| {
+        let name = argument.split('=').next().unwrap_or_default();
+        without.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => name == pattern,
+        })
+    };
+    let mut arguments: Vec<&str> =
+        query.split('&').filter(|argument| !argument.is_empty() && !unwanted(argument)).collect();
+    arguments.sort_unstable();
+    arguments.join("&")
+}
+
 fn partition(text: &str) -> Partition {
     match text {
         "authorization" => Partition::Field(header::AUTHORIZATION),
@@ -184,5 +223,18 @@ fn rules(policy: &Policy) -> Rules {
         stale_while_revalidate: policy.stale_while_revalidate,
         stale_if_error: policy.stale_if_error,
         keep: policy.keep,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sorted_queries_meet() {
+        let without = ["utm_*".to_owned(), "fbclid".to_owned()];
+        assert_eq!(sorted("b=2&a=1", &without), "a=1&b=2");
+        assert_eq!(sorted("utm_source=x&a=1&fbclid=y&&", &without), "a=1");
+        assert_eq!(sorted("fbclid2=1", &without), "fbclid2=1");
     }
 }

@@ -56,6 +56,8 @@ async fn the_query_can_be_sorted_and_thinned() {
     gateway.get("/a?y=2&utm_source=mail&x=1").await.assert_ok("/a?y=2&utm_source=mail&x=1");
     gateway.get("/a?x=1&y=2").await.assert_hit();
     gateway.get("/a?x=1&y=3").await.assert_forwarded("uri-miss");
+    gateway.get("/a?utm_source=mail").await.assert_forwarded("uri-miss");
+    gateway.get("/a").await.assert_ok("/a?utm_source=mail").assert_hit();
 }
 
 #[tokio::test]
@@ -279,4 +281,19 @@ async fn what_differs_from_client_to_client_cannot_be_varied_by() {
     }
     gateway.get("/via").await.assert_ok("hello");
     gateway.get("/via").await.assert_ok("hello").assert_hit();
+}
+
+#[tokio::test]
+async fn all_cookies_of_a_listed_name_count() {
+    let origin = origin::new()
+        .handler("/a", |seen, _| reply(seen.header("cookie").unwrap_or("none").to_owned()).max_age(60))
+        .run()
+        .await;
+    let gateway = gateway::new().origin(&origin).config("[cache]\nkey_cookies = ['lang']").run().await;
+    let get = |cookies: &str| client::get(gateway.url("/a")).header("cookie", cookies).send();
+
+    get("lang=de; lang=en").await.assert_ok("lang=de; lang=en");
+    get("lang=de").await.assert_ok("lang=de");
+    get("lang=de; lang=fr").await.assert_ok("lang=de; lang=fr");
+    get("a=b; lang=de; lang=en").await.assert_ok("lang=de; lang=en").assert_hit();
 }
