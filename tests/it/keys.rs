@@ -123,6 +123,8 @@ async fn no_path_leads_out_of_a_prefix() {
         }
         assert_eq!((ask("free", target).await.0, origin.requests(target)), (404, 1), "the origin's to answer");
     }
+    let explained = gateway.admin_json("/explain?url=http://strip/api/../api/y").await;
+    assert!(explained["verdict"].as_str().is_some_and(|verdict| verdict.starts_with("refused")), "{explained}");
     ask("strip", "/api/a%2Fb/..c").await;
     assert_eq!(origin.requests("/a%2Fb/..c"), 1);
 }

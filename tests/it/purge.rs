@@ -105,6 +105,35 @@ async fn by_key() {
 }
 
 #[tokio::test]
+async fn keys_tell_nothing_to_who_has_not_the_secret() {
+    let origin = numbered().await;
+    let mut keys = Vec::new();
+    for _ in 0..2 {
+        let gateway = gateway::new().origin(&origin).config("[cache]\nkey_cookies = ['session']").run().await;
+        let request = json!({ "url": "http://shop.example/shop/a", "headers": { "cookie": "session=1" } });
+        let explained = gateway.admin("POST", "/explain").json(&request).send().await.json();
+        keys.push(explained["key"].as_str().expect("a key").to_owned());
+    }
+    assert_ne!(keys[0], keys[1], "each node has a secret of its own");
+}
+
+#[tokio::test]
+async fn by_the_key_of_what_a_trusted_proxy_asked_for() {
+    let origin = numbered().await;
+    let gateway = gateway::new().origin(&origin).config("[headers]\ntrusted = ['127.0.0.0/8']").run().await;
+    let get = || client::get(gateway.url("/shop/a")).header("x-forwarded-proto", "https").send();
+    get().await.assert_ok("0");
+    gateway.get("/shop/a").await.assert_ok("1");
+
+    let request = json!({ "url": gateway.url("/shop/a"), "headers": { "x-forwarded-proto": "https" } });
+    let explained = gateway.admin("POST", "/explain").json(&request).send().await.json();
+    assert!(explained["key_parts"].to_string().contains("x-forwarded-proto"), "{explained}");
+    gateway.purge(json!({ "keys": [explained["key"]] })).await;
+    get().await.assert_ok("2");
+    gateway.get("/shop/a").await.assert_ok("1").assert_hit();
+}
+
+#[tokio::test]
 async fn by_tag() {
     let origin = numbered().await;
     let gateway = gateway::new().origin(&origin).run().await;
