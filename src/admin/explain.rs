@@ -70,11 +70,8 @@ fn explained(shared: &Shared, request: &ExplainRequest) -> Result<Answer<Explana
     let method = Method::from_bytes(method.as_bytes())
         .map_err(|_| Problem::bad_request(format!("`method`: {method:?} is not a method")).with_field("method"))?;
     let headers = header_map(&request.headers)?;
-    let resolved = shared
-        .proxy
-        .resolve(&request.url)
-        .map_err(|error| Problem::bad_request(format!("`url`: {error}")).with_field("url"))?;
-    Ok(Answer(shared.proxy.cache().explain(&resolved.route, &resolved.target, &method, &headers)))
+    let explained = shared.proxy.explain(&request.url, &method, headers);
+    explained.map(Answer).map_err(|error| Problem::bad_request(format!("`url`: {error}")).with_field("url"))
 }
 
 /// Header fields written as a JSON object.

@@ -68,7 +68,7 @@ impl Cache {
             outgoing,
             arrived: stamp,
         });
-        let scopes = exchange.target.scopes(&key);
+        let scopes = exchange.target.scopes(&exchange.route, &key);
         let watch = self.invalidations().watch(scopes[0]);
         let fill = Fill::new(stamp, scopes, watch, self.new_growing());
         let reader = fill.reader().ok_or(Failure::GivenUp)?;

@@ -118,7 +118,7 @@ impl<O: Outgoing> Exchange<O> {
 
     fn same_variant(&self, shared: &Shared) -> bool {
         let Vary::Fields(names) = &shared.vary else { return true };
-        let own = vary::variant_key(&self.key, names, &self.headers, self.route.policy.vary_normalise);
+        let own = vary::variant_key(&self.key, names, &self.headers, self.cache.comparing(&self.route));
         shared.key == if shared.part { part_key(&own) } else { own }
     }
 

@@ -26,6 +26,10 @@ impl Cache {
         let class = call.route.class(&call.method);
         let asked = Asked::of(&call.headers);
         let directives = self.directives(&call.route, &call.headers, asked);
+        // What must not be answered from here must not be forwarded either (RFC 9111 section 5.2.1.7).
+        if directives.only_if_cached && (directives.no_store || asked.for_origin) && class != Class::Other {
+            return Err(Arc::new(Failure::OnlyIfCached));
+        }
         let pass = if call.route.bypass() {
             Some(Forward::Bypass)
         } else if directives.no_store || asked.for_origin {
@@ -79,7 +83,8 @@ impl Cache {
         directives: RequestDirectives,
         body: Option<Bytes>,
     ) -> Arc<Exchange<O>> {
-        let key = call.target.key(&call.route, self.secret(), &call.headers, class, body.as_deref());
+        let content = body.as_deref().map(|body| (&call.method, body));
+        let key = call.target.key(&call.route, self.secret(), &call.headers, class, content);
         Arc::new(Exchange {
             cache: self.clone(),
             method: stored_method(class, &call.method),

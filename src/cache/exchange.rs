@@ -272,7 +272,7 @@ impl<O: Outgoing> Exchange<O> {
     pub(super) fn new_fill(&self) -> Arc<Fill> {
         // F1: read before the request leaves.
         let stamp = self.cache.purge_log().position();
-        let scopes = self.target.scopes(&self.key);
+        let scopes = self.target.scopes(&self.route, &self.key);
         let watch = self.cache.invalidations().watch(scopes[0]);
         Fill::new(stamp, scopes, watch, self.cache.new_growing())
     }

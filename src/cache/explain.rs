@@ -1,6 +1,8 @@
 //! Why a request is answered as it is: the key and its parts, what the tiers hold, the arithmetic of freshness.
 
-use http::{HeaderMap, Method};
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, Method, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -14,6 +16,7 @@ use super::{
 use crate::{
     object::{
         entry::Entry,
+        forwarded,
         freshness::Flags,
         key::Key,
         reuse::{self, Reuse},
@@ -22,6 +25,7 @@ use crate::{
     },
     purge::Standing,
     store::Slot,
+    telemetry::mask::is_secret_field,
 };
 
 /// Variants listed; the rest is counted.
@@ -265,18 +269,27 @@ fn key_parts(route: &Route, target: &Target, headers: &HeaderMap) -> Vec<KeyPart
         part("site", Some(target.site.to_string())),
         part("scheme", Some(target.scheme.to_owned())),
         part("path", Some(target.path.to_string())),
-        part("query", target.query.as_deref().map(str::to_owned)),
+        part("query", route.key_query(target.query.as_deref()).map(Cow::into_owned)),
     ];
     if let Partition::Field(name) = &route.partition {
         let value = if headers.contains_key(name) { "a keyed hash of its value" } else { "absent" };
         parts.push(part(&format!("partition by {name}"), Some(value.to_owned())));
     }
-    for name in &route.key_headers {
-        let value = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        parts.push(part(&format!("field {name}"), value));
-    }
+    let field = |name: &HeaderName| {
+        let value = headers.get(name).map(|value| match is_secret_field(name) {
+            true => "a keyed hash of its value".to_owned(),
+            false => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+        });
+        part(&format!("field {name}"), value)
+    };
+    parts.extend(route.key_headers.iter().map(field));
     for cookie in &route.policy.key_cookies {
         parts.push(part(&format!("cookie {cookie}"), None));
+    }
+    if target.forwarded {
+        let hosts = route.site.is_none().then_some(forwarded::HOST);
+        let told = [forwarded::PROTO, forwarded::PORT, header::FORWARDED].into_iter().chain(hosts);
+        parts.extend(told.filter(|name| headers.contains_key(name)).map(|name| field(&name)));
     }
     parts
 }

@@ -24,7 +24,7 @@ impl Cache {
         let primary = target.key(route, self.secret(), request, Class::Get, None);
         self.metrics().url_invalidated();
         // Fills are told first, entries removed second: see `Cache::recall`.
-        self.invalidations().note(target.url_scope());
+        self.invalidations().note(target.url_scope(route));
         self.forget_key(&primary);
         if let Some(Slot::Variants(variants)) = self.l1().lookup(&primary) {
             variants.iter().for_each(|variant| self.forget_key(variant.key()));
@@ -34,17 +34,17 @@ impl Cache {
             self.l1().remove(&primary);
         }
         if route.keys_hold_more() || self.has_with_body() {
-            self.purge_url(target).await;
+            self.purge_url(route, target).await;
         }
     }
 
-    async fn purge_url(&self, target: &Target) {
+    async fn purge_url(&self, route: &Route, target: &Target) {
         let Ok(id) = PurgeId::random() else { return };
         let purge = Purge {
             id,
             at: self.now(),
             mode: Mode::Hard,
-            scopes: vec![target.url_scope()],
+            scopes: vec![target.url_scope(route)],
             hold: Duration::ZERO,
             note: "invalidated by an unsafe request".to_owned(),
         };

@@ -16,7 +16,6 @@ use crate::{
         tags,
         time::Timestamp,
         validators::Validators,
-        vary::Vary,
         verdict::{self, Facts, Verdict},
     },
     purge::Standing,
@@ -156,7 +155,7 @@ impl<O> Exchange<O> {
         stamp: Position,
     ) -> Result<Renewed, Refused> {
         // Under which key it would lie now, nobody can say without the request that selected it.
-        if Vary::of(old.head.fields()) != Vary::of(fields) {
+        if self.route.vary(old.head.fields()) != self.route.vary(fields) {
             return Err(Refused::VaryChanged);
         }
         let stored = facts.response_time;

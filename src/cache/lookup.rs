@@ -61,11 +61,10 @@ impl Cache {
     ) -> Found {
         let other = || {
             let latest = variants.iter().next();
-            let expected =
-                latest.map(|known| vary::variant_key(key, known.fields(), headers, route.policy.vary_normalise));
+            let expected = latest.map(|known| vary::variant_key(key, known.fields(), headers, self.comparing(route)));
             Found::OtherVariant(expected.unwrap_or(*key))
         };
-        let Some(selected) = variants.select(key, headers, route.policy.vary_normalise) else { return other() };
+        let Some(selected) = variants.select(key, headers, self.comparing(route)) else { return other() };
         match self.l1().lookup(&selected) {
             Some(Slot::Entry(entry)) => self.standing(entry, other()),
             Some(Slot::HitForMiss { until, reason }) if now < until => Found::HitForMiss(reason),

@@ -53,7 +53,7 @@ impl<O: Outgoing> Fetch<O> {
     pub(super) fn plan(&self, response: &OriginResponse, requested: Timestamp) -> Result<Plan, Refused> {
         let exchange = &*self.exchange;
         let (status, headers) = (response.status, &response.headers);
-        let vary = Vary::of(headers);
+        let vary = exchange.route.vary(headers);
         let judging = Judging {
             route: &exchange.route,
             client: &exchange.headers,
@@ -64,11 +64,11 @@ impl<O: Outgoing> Fetch<O> {
         };
         let Judged { head, validators, withheld, freshness, scopes, tags } =
             exchange.cache.judge(&judging, status, headers)?;
-        let normalise = exchange.route.policy.vary_normalise;
+        let comparing = exchange.cache.comparing(&exchange.route);
         let variant = match &vary {
             Vary::Any => return Err(Refused::VaryAny),
             Vary::None => exchange.key,
-            Vary::Fields(names) => vary::variant_key(&exchange.key, names, &exchange.headers, normalise),
+            Vary::Fields(names) => vary::variant_key(&exchange.key, names, &exchange.headers, comparing),
         };
         let length = exact_length(&response.body);
         let part = part_of(status, headers, length)?;

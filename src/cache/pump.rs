@@ -30,8 +30,8 @@ impl<O: Outgoing> Fetch<O> {
         let mut fields = response.headers;
         exchange.cache.hide_tags(&exchange.route, &mut fields);
         if let Vary::Fields(names) = &plan.vary {
-            let (normalise, now) = (exchange.route.policy.vary_normalise, exchange.cache.now());
-            let variant = Variant::new(&exchange.key, names, &exchange.headers, &plan.head, normalise, now);
+            let (comparing, now) = (exchange.cache.comparing(&exchange.route), exchange.cache.now());
+            let variant = Variant::new(&exchange.key, names, &exchange.headers, &plan.head, comparing, now);
             exchange.cache.remember_variant(&exchange.key, &exchange.route, variant);
         }
         if let Some(permit) = &mut self.permit {

@@ -1,11 +1,18 @@
 //! What the cache knows of a route: its policy in the form the decisions need.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-use super::config::{Mode, Policy, Query};
-use crate::object::verdict::{RuleMode, Rules};
+use super::{
+    Cache,
+    config::{Mode, Policy, Query},
+};
+use crate::object::{
+    forwarded,
+    vary::{Comparing, Vary},
+    verdict::{RuleMode, Rules},
+};
 
 /// Whose responses are kept apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +51,8 @@ pub struct Route {
     pub(super) key_headers: Box<[HeaderName]>,
     /// Fields that carry tags and are kept from clients.
     hidden: Box<[HeaderName]>,
+    /// The field in which the gateway gives each request an id of its own.
+    request_id: Option<HeaderName>,
     methods: Methods,
 }
 
@@ -80,9 +89,22 @@ impl Class {
     }
 }
 
+impl Cache {
+    /// How requests are compared in the fields a response of this route varies by.
+    pub(super) fn comparing(&self, route: &Route) -> Comparing<'_> {
+        Comparing { secret: self.secret(), normalise: route.policy.vary_normalise }
+    }
+}
+
 impl Route {
     /// From a policy that the configuration has validated.
-    pub fn new(name: &str, site: Option<Arc<str>>, policy: Policy, response: ResponseRules) -> Self {
+    pub fn new(
+        name: &str,
+        site: Option<Arc<str>>,
+        policy: Policy,
+        response: ResponseRules,
+        request_id: Option<HeaderName>,
+    ) -> Self {
         let names = |list: &[String]| list.iter().filter_map(|name| name.parse().ok()).collect::<Box<[HeaderName]>>();
         Self {
             hidden: hidden(&policy, &names(&policy.tag_fields)),
@@ -94,6 +116,7 @@ impl Route {
             tag_fields: names(&policy.tag_fields),
             key_headers: names(&policy.key_headers),
             methods: methods(&policy.methods),
+            request_id,
             policy,
         }
     }
@@ -116,6 +139,30 @@ impl Route {
 
     pub(super) fn hidden(&self) -> &[HeaderName] {
         &self.hidden
+    }
+
+    /// The query of a request as keys and the scopes of URLs hold it.
+    pub fn key_query<'a>(&self, query: Option<&'a str>) -> Option<Cow<'a, str>> {
+        let query = query?;
+        match self.policy.query {
+            Query::AsSent => Some(Cow::Borrowed(query)),
+            Query::Ignore => None,
+            // Where every argument was left out, what is left is no query.
+            Query::Sorted => {
+                let left = sorted(query, &self.policy.query_without);
+                (!left.is_empty()).then_some(Cow::Owned(left))
+            }
+        }
+    }
+
+    /// What a response depends on beside its key. One that depends on what the gateway tells the origin of each client
+    /// or request depends on anything: the next request will not say the same.
+    pub(super) fn vary(&self, response: &HeaderMap) -> Vary {
+        let vary = Vary::of(response);
+        let is_own = |name: &HeaderName| {
+            *name == forwarded::FOR || *name == header::FORWARDED || self.request_id.as_ref() == Some(name)
+        };
+        if vary.fields().iter().any(is_own) { Vary::Any } else { vary }
     }
 
     pub(super) fn bypass(&self) -> bool {
@@ -153,9 +200,24 @@ fn hidden(policy: &Policy, tag_fields: &[HeaderName]) -> Box<[HeaderName]> {
     tag_fields.iter().filter(hidden).cloned().collect()
 }
 
+/// Arguments in order of their bytes, without those `without` names (`utm_*` covers a prefix).
+fn sorted(query: &str, without: &[String]) -> String {
+    let unwanted = |argument: &str| {
+        let name = argument.split('=').next().unwrap_or_default();
+        without.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => name == pattern,
+        })
+    };
+    let mut arguments: Vec<&str> =
+        query.split('&').filter(|argument| !argument.is_empty() && !unwanted(argument)).collect();
+    arguments.sort_unstable();
+    arguments.join("&")
+}
+
 fn partition(text: &str) -> Partition {
     match text {
-        "authorization" => Partition::Field(http::header::AUTHORIZATION),
+        "authorization" => Partition::Field(header::AUTHORIZATION),
         _ => match text.strip_prefix("header:").and_then(|name| name.parse().ok()) {
             Some(name) => Partition::Field(name),
             None => Partition::None,
@@ -179,5 +241,18 @@ fn rules(policy: &Policy) -> Rules {
         stale_while_revalidate: policy.stale_while_revalidate,
         stale_if_error: policy.stale_if_error,
         keep: policy.keep,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sorted_queries_meet() {
+        let without = ["utm_*".to_owned(), "fbclid".to_owned()];
+        assert_eq!(sorted("b=2&a=1", &without), "a=1&b=2");
+        assert_eq!(sorted("utm_source=x&a=1&fbclid=y&&", &without), "a=1");
+        assert_eq!(sorted("fbclid2=1", &without), "fbclid2=1");
     }
 }

@@ -4,11 +4,9 @@ use std::{borrow::Cow, fmt::Write, sync::Arc};
 
 use http::{HeaderMap, Method, header};
 
-use super::{
-    config::Query,
-    route::{Class, Partition, Route},
-};
+use super::route::{Class, Partition, Route};
 use crate::object::{
+    forwarded,
     key::{Key, KeyBuilder},
     path::normalise_path,
     scope::Scope,
@@ -30,6 +28,9 @@ pub struct Target {
     pub query: Option<Arc<str>>,
     /// What keys and scopes name: the route's own site, or scheme and authority.
     pub site: Arc<str>,
+    /// Whether forwarding fields of the request tell of a URL in front of a trusted proxy. The origin is told of it, so
+    /// the key holds it.
+    pub forwarded: bool,
 }
 
 impl Target {
@@ -50,14 +51,15 @@ impl Target {
         let path: Arc<str> = path.into();
         let normal_path = if *path == *normal { Arc::clone(&path) } else { normal.into() };
         let site = route.site.clone().unwrap_or_else(|| Self::site_of(scheme, authority));
-        Self { scheme, authority: authority.into(), path, normal_path, query: query.map(Into::into), site }
+        let (authority, query) = (authority.into(), query.map(Into::into));
+        Self { scheme, authority, path, normal_path, query, site, forwarded: false }
     }
 
     /// Of CONNECT, which names nothing but an authority.
     pub fn of_authority(authority: &str) -> Self {
         let empty: Arc<str> = "".into();
         let (path, normal_path, site) = (Arc::clone(&empty), Arc::clone(&empty), empty);
-        Self { scheme: "https", authority: authority.into(), path, normal_path, query: None, site }
+        Self { scheme: "https", authority: authority.into(), path, normal_path, query: None, site, forwarded: false }
     }
 
     /// The URL as a client names it.
@@ -74,12 +76,20 @@ impl Target {
     }
 
     /// The primary key of a request for this.
-    pub fn key(&self, route: &Route, secret: &[u8; 32], request: &HeaderMap, class: Class, body: Option<&[u8]>) -> Key {
-        self.view().key(route, secret, request, class, body)
+    pub fn key(
+        &self,
+        route: &Route,
+        secret: &[u8; 32],
+        request: &HeaderMap,
+        class: Class,
+        content: Option<Content<'_>>,
+    ) -> Key {
+        self.view().key(route, secret, request, class, content)
     }
 
     fn view(&self) -> View<'_> {
-        View { scheme: self.scheme, path: &self.path, query: self.query.as_deref(), site: &self.site }
+        let (query, forwarded) = (self.query.as_deref(), self.forwarded);
+        View { scheme: self.scheme, path: &self.path, query, site: &self.site, forwarded }
     }
 
     /// What `reference`, a `Location` or `Content-Location`, names if it is of the same origin (RFC 9111 section 4.4).
@@ -96,14 +106,15 @@ impl Target {
         })
     }
 
-    /// What a purge of this URL names.
-    pub fn url_scope(&self) -> Scope {
-        Scope::url(&self.site, &self.normal_path, self.query.as_deref())
+    /// The scope of its URL. The query is the one of the key: what shares an entry is purged together.
+    pub fn url_scope(&self, route: &Route) -> Scope {
+        Scope::url(&self.site, &self.normal_path, route.key_query(self.query.as_deref()).as_deref())
     }
 
     /// Scopes known before the response is: the URL first, then everything, the site, the key, the path's prefixes.
-    pub fn scopes(&self, key: &Key) -> Arc<[Scope]> {
-        let mut scopes = vec![self.url_scope(), Scope::everything(), Scope::site(&self.site), Scope::key(key)];
+    pub fn scopes(&self, route: &Route, key: &Key) -> Arc<[Scope]> {
+        let url = self.url_scope(route);
+        let mut scopes = vec![url, Scope::everything(), Scope::site(&self.site), Scope::key(key)];
         scopes.extend(Scope::prefixes(&self.site, &self.normal_path));
         scopes.into()
     }
@@ -116,6 +127,9 @@ impl Target {
     }
 }
 
+/// Method and content of a request whose key holds both.
+pub type Content<'a> = (&'a Method, &'a [u8]);
+
 /// What of a target a key is made of, borrowed: a hit owns nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
@@ -127,23 +141,25 @@ pub struct View<'a> {
     pub query: Option<&'a str>,
     /// See [`Target::site`].
     pub site: &'a str,
+    /// See [`Target::forwarded`].
+    pub forwarded: bool,
 }
 
 impl View<'_> {
     /// The primary key of a request for this.
-    pub fn key(&self, route: &Route, secret: &[u8; 32], request: &HeaderMap, class: Class, body: Option<&[u8]>) -> Key {
+    pub fn key(
+        &self,
+        route: &Route,
+        secret: &[u8; 32],
+        request: &HeaderMap,
+        class: Class,
+        content: Option<Content<'_>>,
+    ) -> Key {
         let mut key = KeyBuilder::new("http");
         key.field(route.name.as_bytes()).field(self.scheme.as_bytes());
         // A route's own site says nothing that its name does not.
         key.optional(route.site.is_none().then_some(self.site.as_bytes())).field(self.path.as_bytes());
-        match route.policy.query {
-            Query::AsSent => key.optional(self.query.map(str::as_bytes)),
-            Query::Ignore => key.optional(None),
-            Query::Sorted => {
-                let sorted = self.query.map(|query| sorted_query(query, &route.policy.query_without));
-                key.optional(sorted.as_deref().map(str::as_bytes))
-            }
-        };
+        key.optional(route.key_query(self.query).as_deref().map(str::as_bytes));
         partition(route, secret, request, |value| {
             key.optional(value);
         });
@@ -151,13 +167,22 @@ impl View<'_> {
             key.optional(combined(request, name).as_deref());
         }
         for cookie in &route.policy.key_cookies {
-            key.optional(cookie_value(request, cookie));
+            add_cookies(&mut key, request, cookie);
         }
         if class == Class::WithBody {
-            key.field(b"body").optional(request.get(header::CONTENT_TYPE).map(|value| value.as_bytes()));
-            key.optional(body.map(|body| *blake3::hash(body).as_bytes()).as_ref().map(<[u8; 32]>::as_slice));
+            key.field(b"content");
+            if let Some((method, body)) = content {
+                key.field(method.as_str().as_bytes()).field(blake3::hash(body).as_bytes());
+            }
+            for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE] {
+                key.optional(combined(request, &name).as_deref());
+            }
         }
-        key.finish()
+        if self.forwarded {
+            forwarded::add_to_key(&mut key, request, route.site.is_none());
+        }
+        // Listed fields and cookies may be credentials.
+        key.finish_keyed(secret)
     }
 }
 
@@ -190,44 +215,46 @@ fn combined<'a>(request: &'a HeaderMap, name: &http::HeaderName) -> Option<Cow<'
     Some(value)
 }
 
-fn cookie_value<'a>(request: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    let pairs = request.get_all(header::COOKIE).iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b';'));
-    let mut pairs = pairs.map(<[u8]>::trim_ascii);
-    pairs.find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
-}
-
-/// Arguments in order of their bytes, without those `without` names (`utm_*` covers a prefix).
-fn sorted_query(query: &str, without: &[String]) -> String {
-    let unwanted = |argument: &str| {
-        let name = argument.split('=').next().unwrap_or_default();
-        without.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(prefix) => name.starts_with(prefix),
-            None => name == pattern,
-        })
-    };
-    let mut arguments: Vec<&str> =
-        query.split('&').filter(|argument| !argument.is_empty() && !unwanted(argument)).collect();
-    arguments.sort_unstable();
-    arguments.join("&")
+/// Adds the values of all cookies of this name, in their order: which one an origin takes is its own affair, and so are
+/// blanks.
+fn add_cookies(key: &mut KeyBuilder, request: &HeaderMap, name: &str) {
+    for pair in request.get_all(header::COOKIE).iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b';')) {
+        let Some(equals) = pair.iter().position(|&byte| byte == b'=') else { continue };
+        if pair[..equals].trim_ascii() == name.as_bytes() {
+            key.optional(Some(pair[equals + 1..].trim_ascii()));
+        }
+    }
+    key.optional(None);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn sorted_queries_meet() {
-        let without = ["utm_*".to_owned(), "fbclid".to_owned()];
-        assert_eq!(sorted_query("b=2&a=1", &without), "a=1&b=2");
-        assert_eq!(sorted_query("utm_source=x&a=1&fbclid=y&&", &without), "a=1");
-        assert_eq!(sorted_query("fbclid2=1", &without), "fbclid2=1");
+    fn cookies(lines: &[&'static str], name: &str) -> Key {
+        let mut request = HeaderMap::new();
+        for line in lines {
+            request.append(header::COOKIE, http::HeaderValue::from_static(line));
+        }
+        let mut key = KeyBuilder::new("test");
+        add_cookies(&mut key, &request, name);
+        key.finish()
     }
 
     #[test]
     fn a_cookie_is_found_by_its_whole_name() {
-        let mut request = HeaderMap::new();
-        request.insert(header::COOKIE, "xlang=en; lang=de; lang2=fr".parse().expect("valid"));
-        assert_eq!(cookie_value(&request, "lang"), Some(&b"de"[..]));
-        assert_eq!(cookie_value(&request, "la"), None);
+        let german = cookies(&["lang=de"], "lang");
+        assert_eq!(cookies(&["xlang=en; lang=de; lang2=fr"], "lang"), german);
+        assert_eq!(cookies(&["a=b", "\tlang = de ;c=d"], "lang"), german);
+        assert_eq!(cookies(&["lang=de"], "la"), cookies(&[], "la"));
+        assert_ne!(cookies(&["lang="], "lang"), cookies(&[], "lang"));
+    }
+
+    #[test]
+    fn all_cookies_of_a_name_count_in_their_order() {
+        let both = cookies(&["lang=de; lang=en"], "lang");
+        assert_eq!(cookies(&["lang=de", "lang=en"], "lang"), both);
+        assert_ne!(cookies(&["lang=en; lang=de"], "lang"), both);
+        assert_ne!(cookies(&["lang=de"], "lang"), both);
     }
 }

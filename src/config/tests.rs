@@ -374,6 +374,21 @@ fn what_is_surely_not_meant_is_told() {
 }
 
 #[test]
+fn nothing_can_do_without_connections() {
+    refuses(
+        "[client]\nconnections_max = 0\n[origin]\nconnections_max = 0\n",
+        &[
+            "test.toml:2:19: client.connections_max: must be 1 or more",
+            "test.toml:4:19: origin.connections_max: must be 1 or more",
+        ],
+    );
+    refuses(
+        "[[route]]\nname = \"a\"\nupstream = \"http://h\"\norigin = { connections_max = 0 }\n",
+        &["test.toml:4:30: route[\"a\"].origin.connections_max: must be 1 or more"],
+    );
+}
+
+#[test]
 fn secrets_are_masked() {
     let config = parse(
         r#"
@@ -392,6 +407,8 @@ fn secrets_are_masked() {
     assert!(!shown.contains("hush"), "{shown}");
     assert!(shown.contains("\"***\"") && shown.contains("\"larder\"") && shown.contains("\"1500kB\""), "{shown}");
     assert!(!format!("{config:?}{:?}", config.routes()).contains("hush"));
+    let route = format!("{:?}", config.routes()[0].route);
+    assert!(!route.contains("hush") && route.contains("X-Api-Key"), "{route}");
     let again = parse(&shown);
     assert_eq!((again.l1, again.route.len()), (config.l1, 1));
 }

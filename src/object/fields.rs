@@ -5,7 +5,9 @@ use std::borrow::Cow;
 
 use http::{
     HeaderMap, HeaderName,
-    header::{CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{
+        CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    },
 };
 
 /// Fields that concern this connection or this proxy alone, whether or not `Connection` names them. `Trailer` is not
@@ -21,6 +23,12 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     HeaderName::from_static("proxy-authentication-info"),
     PROXY_AUTHORIZATION,
 ];
+
+/// What `Connection` cannot take out, whatever it names: whom the message is for, how long it is, and where it has been.
+const ESSENTIAL: [HeaderName; 3] = [HOST, CONTENT_LENGTH, HeaderName::from_static("cdn-loop")];
+
+/// Options of `Connection` that name no field, or one that ends at this hop anyway.
+const OPTIONS: [&[u8]; 4] = [b"keep-alive", b"close", b"te", b"upgrade"];
 
 /// Removes what must neither be forwarded nor stored: the fields above and those that `Connection` names.
 ///
@@ -39,10 +47,28 @@ pub fn strip_hop_by_hop(fields: &mut HeaderMap) {
     }
 }
 
+/// Removes what `Connection` names, and leaves the fields above for whoever answers to them.
+///
+/// For a request as it arrives: the origin will not see those fields, so neither may a key be made of them.
+pub fn strip_nominated(fields: &mut HeaderMap) {
+    for name in nominated(fields) {
+        if !HOP_BY_HOP.contains(&name) {
+            fields.remove(name);
+        }
+    }
+}
+
+/// Whether `Connection` may name an end-to-end field.
+pub fn nominates(fields: &HeaderMap) -> bool {
+    let mut names = fields.get_all(CONNECTION).iter().flat_map(|line| members(line.as_bytes()));
+    names.any(|name| !OPTIONS.iter().any(|option| option.eq_ignore_ascii_case(name)))
+}
+
 /// The names in `Connection`. `close` is an option that names no field.
 fn nominated(fields: &HeaderMap) -> Vec<HeaderName> {
     let names = fields.get_all(CONNECTION).iter().flat_map(|line| members(line.as_bytes()));
-    names.filter_map(|name| HeaderName::from_bytes(name).ok()).filter(|name| name != "close").collect()
+    let names = names.filter_map(|name| HeaderName::from_bytes(name).ok());
+    names.filter(|name| name != "close" && !ESSENTIAL.contains(name)).collect()
 }
 
 /// The members of one line of a list, without blanks around them; empty ones are left out, commas in quoted strings do
@@ -199,6 +225,38 @@ pub(super) mod tests {
             ("content-range", "bytes 0-1/2"),
         ];
         assert_eq!(fields, map(&left));
+    }
+
+    #[test]
+    fn connection_cannot_name_what_the_message_needs() {
+        let mut fields = map(&[("connection", "host, Content-Length, cdn-loop, x"), ("host", "a"), ("x", "1")]);
+        fields.extend(map(&[("content-length", "5"), ("cdn-loop", "b")]));
+        strip_hop_by_hop(&mut fields);
+        assert_eq!(fields, map(&[("host", "a"), ("content-length", "5"), ("cdn-loop", "b")]));
+    }
+
+    #[test]
+    fn what_is_nominated_goes_and_the_connections_own_fields_stay() {
+        let mut fields = map(&[
+            ("connection", "upgrade, Authorization"),
+            ("connection", "keep-alive, x-tenant"),
+            ("upgrade", "websocket"),
+            ("keep-alive", "timeout=5"),
+            ("authorization", "a"),
+            ("x-tenant", "b"),
+            ("accept", "c"),
+        ]);
+        assert!(nominates(&fields));
+        strip_nominated(&mut fields);
+        assert_eq!(fields.len(), 5);
+        for stays in ["connection", "upgrade", "keep-alive", "accept"] {
+            assert!(fields.contains_key(stays), "{stays}");
+        }
+        for options in ["", "keep-alive", "Close", "TE, close", " ,Upgrade"] {
+            assert!(!nominates(&map(&[("connection", options)])), "{options}");
+        }
+        assert!(nominates(&map(&[("connection", "close"), ("connection", "te, cookie")])));
+        assert!(!nominates(&map(&[])));
     }
 
     #[test]

@@ -127,6 +127,11 @@ impl KeyBuilder {
     pub fn finish(&self) -> Key {
         Key(*blake3::hash(&self.fields).as_bytes())
     }
+
+    /// The key, where its fields may hold credentials: who has it and not the secret cannot try them out.
+    pub fn finish_keyed(&self, secret: &[u8; 32]) -> Key {
+        Key(*blake3::keyed_hash(secret, &self.fields).as_bytes())
+    }
 }
 
 #[cfg(test)]
@@ -153,6 +158,13 @@ mod tests {
             KeyBuilder::new("test").optional(None).finish(),
             KeyBuilder::new("test").optional(Some(b"")).finish()
         );
+    }
+
+    #[test]
+    fn the_secret_is_part_of_a_keyed_key() {
+        let builder = KeyBuilder::new("test");
+        assert_ne!(builder.finish_keyed(&[1; 32]), builder.finish_keyed(&[2; 32]));
+        assert_ne!(builder.finish_keyed(&[0; 32]), builder.finish());
     }
 
     #[test]

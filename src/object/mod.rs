@@ -8,6 +8,7 @@ pub mod date;
 pub mod directives;
 pub mod entry;
 pub mod fields;
+pub mod forwarded;
 pub mod freshness;
 pub mod head;
 pub mod key;

@@ -17,7 +17,7 @@ use super::{
     key::Key,
     normalise::Languages,
     time::Timestamp,
-    vary::{any_language_key, variant_key},
+    vary::{Comparing, any_language_key, variant_key},
 };
 
 /// One stored variant.
@@ -48,13 +48,13 @@ impl Variant {
         fields: &[HeaderName],
         request: &HeaderMap,
         response: &Head,
-        normalise: bool,
+        by: Comparing<'_>,
         now: Timestamp,
     ) -> Self {
-        let any_language = any_language_key(primary, fields, request, normalise);
+        let any_language = any_language_key(primary, fields, request, by);
         Self {
             fields: fields.into(),
-            key: variant_key(primary, fields, request, normalise),
+            key: variant_key(primary, fields, request, by),
             language: any_language.and_then(|key| Some((key, language(response)?))),
             stored: now,
         }
@@ -94,24 +94,24 @@ fn language(response: &Head) -> Option<Box<str>> {
 impl Variants {
     /// The key of the variant that may answer `request`.
     ///
-    /// With `normalise`, a variant that only differs in Accept-Language will do if its language is what the request
+    /// Where languages are compared by meaning, a variant that only differs in Accept-Language will do if its language is what the request
     /// prefers.
-    pub fn select(&self, primary: &Key, request: &HeaderMap, normalise: bool) -> Option<Key> {
+    pub fn select(&self, primary: &Key, request: &HeaderMap, by: Comparing<'_>) -> Option<Key> {
         let by_fields = |fields: &Arc<[HeaderName]>| {
-            let key = variant_key(primary, fields, request, normalise);
+            let key = variant_key(primary, fields, request, by);
             self.variants.iter().position(|variant| variant.key == key)
         };
         let latest = self.lists.iter().filter_map(by_fields).min();
-        latest.or_else(|| self.by_language(primary, request, normalise)).map(|index| self.variants[index].key)
+        latest.or_else(|| self.by_language(primary, request, by)).map(|index| self.variants[index].key)
     }
 
-    fn by_language(&self, primary: &Key, request: &HeaderMap, normalise: bool) -> Option<usize> {
-        if !normalise || self.variants.iter().all(|variant| variant.language.is_none()) {
+    fn by_language(&self, primary: &Key, request: &HeaderMap, by: Comparing<'_>) -> Option<usize> {
+        if !by.normalise || self.variants.iter().all(|variant| variant.language.is_none()) {
             return None;
         }
         let wanted = Languages::parse(&combined(request, &ACCEPT_LANGUAGE)?)?;
         let of_list = |fields: &Arc<[HeaderName]>| {
-            let key = any_language_key(primary, fields, request, normalise)?;
+            let key = any_language_key(primary, fields, request, by)?;
             self.variants.iter().position(|variant| {
                 variant.language.as_ref().is_some_and(|(rest, language)| *rest == key && wanted.prefers(language))
             })
@@ -183,6 +183,7 @@ mod tests {
     };
 
     const PRIMARY: Key = Key::from_bytes([7; 32]);
+    const BY: Comparing<'_> = Comparing { secret: &[9; 32], normalise: true };
 
     type Lines<'a> = &'a [(&'static str, &'a str)];
 
@@ -191,7 +192,7 @@ mod tests {
         let response = map(response);
         let head = Head::new(StatusCode::OK, &response);
         let vary = Vary::of(&response);
-        Variant::new(&PRIMARY, vary.fields(), &map(request), &head, true, Timestamp::from_secs(now))
+        Variant::new(&PRIMARY, vary.fields(), &map(request), &head, BY, Timestamp::from_secs(now))
     }
 
     fn stored(variants: &[&Variant]) -> Variants {
@@ -199,7 +200,7 @@ mod tests {
     }
 
     fn select(variants: &Variants, request: Lines<'_>) -> Option<Key> {
-        variants.select(&PRIMARY, &map(request), true)
+        variants.select(&PRIMARY, &map(request), BY)
     }
 
     #[test]
@@ -266,6 +267,7 @@ mod tests {
         assert_eq!(select(&all, &[("accept-language", "*")]), None);
         assert_eq!(select(&all, &[("accept-language", "de"), ("foo", "1")]), None);
         assert_eq!(select(&all, &[]), None);
-        assert_eq!(all.select(&PRIMARY, &map(&[("accept-language", "de")]), false), None);
+        let by_bytes = Comparing { normalise: false, ..BY };
+        assert_eq!(all.select(&PRIMARY, &map(&[("accept-language", "de")]), by_bytes), None);
     }
 }

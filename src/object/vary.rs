@@ -55,18 +55,26 @@ impl Vary {
     }
 }
 
+/// How requests are compared in the fields of a `Vary`.
+#[derive(Debug, Clone, Copy)]
+pub struct Comparing<'a> {
+    /// Key of the hash: the fields may be credentials.
+    pub secret: &'a [u8; 32],
+    /// Whether Accept-Encoding and Accept-Language are compared by meaning.
+    pub normalise: bool,
+}
+
 /// The key of the variant that `request` chooses, given the `fields` of [`Vary::Fields`].
 ///
-/// Lines are combined and blanks around commas do not count; absent differs from empty. With `normalise`,
-/// Accept-Encoding and Accept-Language are compared by meaning.
-pub fn variant_key(primary: &Key, fields: &[HeaderName], request: &HeaderMap, normalise: bool) -> Key {
+/// Lines are combined and blanks around commas do not count; absent differs from empty.
+pub fn variant_key(primary: &Key, fields: &[HeaderName], request: &HeaderMap, by: Comparing<'_>) -> Key {
     let mut builder = KeyBuilder::new("variant");
     builder.field(primary.as_bytes());
     for name in fields {
         builder.field(name.as_str().as_bytes());
-        add_value(&mut builder, name, request, normalise);
+        add_value(&mut builder, name, request, by.normalise);
     }
-    builder.finish()
+    builder.finish_keyed(by.secret)
 }
 
 /// As [`variant_key`], Accept-Language left out; `None` if it is not among `fields`.
@@ -74,18 +82,18 @@ pub(super) fn any_language_key(
     primary: &Key,
     fields: &[HeaderName],
     request: &HeaderMap,
-    normalise: bool,
+    by: Comparing<'_>,
 ) -> Option<Key> {
-    if !normalise || !fields.contains(&ACCEPT_LANGUAGE) {
+    if !by.normalise || !fields.contains(&ACCEPT_LANGUAGE) {
         return None;
     }
     let mut builder = KeyBuilder::new("variant of any language");
     builder.field(primary.as_bytes());
     for name in fields.iter().filter(|&name| *name != ACCEPT_LANGUAGE) {
         builder.field(name.as_str().as_bytes());
-        add_value(&mut builder, name, request, normalise);
+        add_value(&mut builder, name, request, by.normalise);
     }
-    Some(builder.finish())
+    Some(builder.finish_keyed(by.secret))
 }
 
 /// Appends the value of one field. The marks keep a normalised value apart from one that could not be understood and is
@@ -121,6 +129,8 @@ mod tests {
         super::fields::tests::{any_value, map},
         *,
     };
+
+    const BY: Comparing<'_> = Comparing { secret: &[9; 32], normalise: true };
 
     fn of(lines: &[&str]) -> Vary {
         Vary::of(&map(&lines.iter().map(|line| ("vary", *line)).collect::<Vec<_>>()))
@@ -158,7 +168,7 @@ mod tests {
     }
 
     fn key(names: &[&'static str], request: &[(&'static str, &str)]) -> Key {
-        variant_key(&Key::from_bytes([7; 32]), fields(names).fields(), &map(request), true)
+        variant_key(&Key::from_bytes([7; 32]), fields(names).fields(), &map(request), BY)
     }
 
     #[test]
@@ -204,16 +214,29 @@ mod tests {
         assert_ne!(key(&["foo"], &[("foo", "1")]), key(&["bar"], &[("bar", "1")]));
         assert_ne!(key(&["foo"], &[("foo", "1")]), key(&["bar", "foo"], &[("foo", "1")]));
         assert_ne!(
-            variant_key(&Key::from_bytes([1; 32]), &[], &HeaderMap::new(), true),
-            variant_key(&Key::from_bytes([2; 32]), &[], &HeaderMap::new(), true)
+            variant_key(&Key::from_bytes([1; 32]), &[], &HeaderMap::new(), BY),
+            variant_key(&Key::from_bytes([2; 32]), &[], &HeaderMap::new(), BY)
         );
+    }
+
+    #[test]
+    fn values_cannot_be_tried_out_without_the_secret() {
+        let request = map(&[("authorization", "Basic dTpw"), ("accept-language", "en")]);
+        let names = fields(&["accept-language", "authorization"]);
+        let keys = |secret| {
+            let by = Comparing { secret, ..BY };
+            let key = variant_key(&Key::from_bytes([7; 32]), names.fields(), &request, by);
+            (key, any_language_key(&Key::from_bytes([7; 32]), names.fields(), &request, by).expect("a language"))
+        };
+        let (one, other) = (keys(&[1; 32]), keys(&[2; 32]));
+        assert!(one.0 != other.0 && one.1 != other.1);
     }
 
     #[test]
     fn without_normalising_bytes_count() {
         let raw = |value| {
             let request = map(&[("accept-language", value)]);
-            variant_key(&Key::from_bytes([7; 32]), &[ACCEPT_LANGUAGE], &request, false)
+            variant_key(&Key::from_bytes([7; 32]), &[ACCEPT_LANGUAGE], &request, Comparing { normalise: false, ..BY })
         };
         assert_ne!(raw("en, de"), raw("de, en"));
         assert_eq!(raw("en, de"), raw("en ,de"));
@@ -230,7 +253,7 @@ mod tests {
                 let mut request = HeaderMap::new();
                 values.iter().for_each(|value| { request.append(&name, value.clone()); });
                 let key = |request: &HeaderMap| {
-                    variant_key(&Key::from_bytes([0; 32]), std::slice::from_ref(&name), request, true)
+                    variant_key(&Key::from_bytes([0; 32]), std::slice::from_ref(&name), request, BY)
                 };
                 prop_assert_eq!(key(&request) == key(&HeaderMap::new()), values.is_empty());
             }

@@ -141,6 +141,11 @@ impl Upstream {
         self.shared.bases.iter().any(|base| base.authority.as_str().eq_ignore_ascii_case(authority))
     }
 
+    /// Whether a base URL has a path that requests are to stay below.
+    pub fn has_path(&self) -> bool {
+        self.shared.bases.iter().any(|base| !base.prefix.is_empty())
+    }
+
     /// The settings it was built with.
     pub fn config(&self) -> &Config {
         &self.shared.config

@@ -1,6 +1,6 @@
 //! Settings of what surrounds every request: routes, forward proxy, header fields.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use figment::value::Dict;
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ pub enum HostHeader {
 }
 
 /// Header fields a route adds or removes.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HeaderRules {
     /// Set on requests to the origin.
@@ -45,6 +45,19 @@ pub struct HeaderRules {
     pub response_set: BTreeMap<String, String>,
     /// Removed from responses, before they are stored.
     pub response_remove: Vec<String>,
+}
+
+impl fmt::Debug for HeaderRules {
+    /// Without the values it sets: an origin's credentials are given to it here.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { request_set, request_remove, response_set, response_remove } = self;
+        f.debug_struct("HeaderRules")
+            .field("request_set", &request_set.keys())
+            .field("request_remove", request_remove)
+            .field("response_set", &response_set.keys())
+            .field("response_remove", response_remove)
+            .finish()
+    }
 }
 
 /// `[[route]]`.

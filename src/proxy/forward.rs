@@ -13,13 +13,20 @@ pub(super) struct Forward {
     config: ForwardConfig,
     origin: origin::config::Config,
     policy: TargetPolicy,
-    hosts: Mutex<HashMap<String, Host>>,
+    hosts: Mutex<Hosts>,
     tunnels: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct Hosts {
+    by_url: HashMap<String, Host>,
+    /// Uses so far.
+    uses: u64,
 }
 
 struct Host {
     upstream: Upstream,
-    /// Order of use; the host used longest ago makes room.
+    /// Which of the uses was its last; the host used longest ago makes room.
     used: u64,
 }
 
@@ -63,9 +70,10 @@ impl Forward {
     pub(super) fn upstream(&self, scheme: &str, authority: &str) -> Result<Upstream, origin::Error> {
         let url = format!("{scheme}://{authority}");
         let mut hosts = self.hosts.lock();
-        let used = hosts.values().map(|host| host.used).max().unwrap_or(0) + 1;
+        let Hosts { by_url: hosts, uses } = &mut *hosts;
+        *uses += 1;
         if let Some(host) = hosts.get_mut(&url) {
-            host.used = used;
+            host.used = *uses;
             return Ok(host.upstream.clone());
         }
         let upstream = Upstream::new(std::slice::from_ref(&url), self.origin.clone(), self.policy.clone())
@@ -75,7 +83,7 @@ impl Forward {
         {
             hosts.remove(&oldest);
         }
-        hosts.insert(url, Host { upstream: upstream.clone(), used });
+        hosts.insert(url, Host { upstream: upstream.clone(), used: *uses });
         Ok(upstream)
     }
 }
@@ -83,4 +91,30 @@ impl Forward {
 /// An IPv4 address that came as IPv6 is the IPv4 address.
 fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(serde::Deserialize)]
+    struct Defaults {
+        forward: ForwardConfig,
+        origin: origin::config::Config,
+    }
+
+    #[test]
+    fn the_host_used_longest_ago_makes_room() {
+        let defaults = toml_edit::de::from_str(include_str!("../../config/default.toml")).expect("the defaults");
+        let Defaults { forward, origin } = defaults;
+        let origin = origin::config::Config { tls_ca_file: None, ..origin };
+        let forward = Forward::new(ForwardConfig { hosts_max: 2, ..forward }, origin);
+        for host in ["a", "b", "a", "c"] {
+            forward.upstream("http", host).expect("an upstream");
+        }
+        let hosts = forward.hosts.lock();
+        let mut known: Vec<_> = hosts.by_url.keys().map(String::as_str).collect();
+        known.sort_unstable();
+        assert_eq!((known, hosts.uses), (vec!["http://a", "http://c"], 4));
+    }
 }

@@ -1,19 +1,14 @@
 //! Telling the origin who the client is: `X-Forwarded-*` and `Forwarded` (RFC 7239).
 //!
-//! What a client outside the trusted networks says about itself is replaced: an origin that builds links from
-//! `X-Forwarded-Host` would otherwise let anyone poison what is stored.
+//! What a client outside the trusted networks says about itself was taken out when the request arrived: an origin that
+//! builds links from `X-Forwarded-Host` would otherwise let anyone poison what is stored.
 
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use ipnet::IpNet;
 
 use super::config::Forwarded;
-
-const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+use crate::object::forwarded::{FOR, HOST, PROTO, without_host};
 
 /// What is told of one request.
 pub(super) struct Told<'a> {
@@ -24,12 +19,8 @@ pub(super) struct Told<'a> {
 }
 
 /// Writes the fields into a request that leaves.
-pub(super) fn apply(headers: &mut HeaderMap, mode: Forwarded, trusted: &[IpNet], told: &Told<'_>) {
-    if !trusted.iter().any(|network| network.contains(&told.address)) {
-        for name in [FOR, PROTO, HOST, PORT, header::FORWARDED] {
-            headers.remove(name);
-        }
-    } else if told.host.is_none() {
+pub(super) fn apply(headers: &mut HeaderMap, mode: Forwarded, told: &Told<'_>) {
+    if told.host.is_none() {
         // Trusted or not, what is not part of the key must not reach the origin.
         headers.remove(HOST);
         let without = headers.get_all(header::FORWARDED).iter().map(without_host).collect::<Vec<_>>();
@@ -44,51 +35,6 @@ pub(super) fn apply(headers: &mut HeaderMap, mode: Forwarded, trusted: &[IpNet],
     if matches!(mode, Forwarded::Rfc7239 | Forwarded::Both) {
         append(headers, header::FORWARDED, &element(told));
     }
-}
-
-/// A line of `Forwarded` without its `host` parameters.
-fn without_host(line: &HeaderValue) -> Option<HeaderValue> {
-    let mut kept: Vec<u8> = Vec::with_capacity(line.len());
-    let mut rest = line.as_bytes();
-    while !rest.is_empty() {
-        let end = pair_end(rest);
-        let (pair, separator) = (&rest[..end], rest.get(end));
-        let is_host = pair.trim_ascii_start().get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"host="));
-        if !is_host {
-            kept.extend_from_slice(pair);
-        }
-        // A separator stays only between what stays: `a;host=b` is `a`, and elements stay apart.
-        match separator {
-            Some(b',') => trimmed(&mut kept).push(b','),
-            Some(b';') if !is_host => kept.push(b';'),
-            _ => {}
-        }
-        rest = rest.get(end + 1..).unwrap_or_default();
-    }
-    trimmed(&mut kept);
-    HeaderValue::from_bytes(&kept).ok().filter(|line| !line.is_empty())
-}
-
-fn trimmed(list: &mut Vec<u8>) -> &mut Vec<u8> {
-    while list.last().is_some_and(|byte| matches!(byte, b';' | b' ')) {
-        list.pop();
-    }
-    list
-}
-
-/// Where the first `;` or `,` outside quotes is, or the end.
-fn pair_end(text: &[u8]) -> usize {
-    let (mut quoted, mut escaped) = (false, false);
-    for (place, &byte) in text.iter().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b';' | b',' if !quoted => return place,
-            _ => {}
-        }
-    }
-    text.len()
 }
 
 fn x_forwarded(headers: &mut HeaderMap, told: &Told<'_>) {
@@ -134,20 +80,19 @@ fn set_if_absent(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 mod tests {
     use super::*;
 
-    fn applied(mode: Forwarded, trusted: &[IpNet], host: Option<&str>, sent: &[(&'static str, &str)]) -> HeaderMap {
+    fn applied(mode: Forwarded, host: Option<&str>, sent: &[(&'static str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in sent {
             headers.append(*name, value.parse().expect("valid"));
         }
         let address = "192.0.2.7".parse().expect("an address");
-        apply(&mut headers, mode, trusted, &Told { address, scheme: "http", host });
+        apply(&mut headers, mode, &Told { address, scheme: "http", host });
         headers
     }
 
     #[test]
-    fn a_stranger_is_not_believed() {
-        let sent = [("x-forwarded-for", "10.0.0.1"), ("x-forwarded-host", "evil.example"), ("forwarded", "for=x")];
-        let headers = applied(Forwarded::Both, &[], Some("shop.example"), &sent);
+    fn the_client_is_told() {
+        let headers = applied(Forwarded::Both, Some("shop.example"), &[]);
         assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
         assert_eq!(headers["x-forwarded-host"], "shop.example");
         assert_eq!(headers["forwarded"], "for=192.0.2.7;host=\"shop.example\";proto=http");
@@ -155,21 +100,19 @@ mod tests {
 
     #[test]
     fn a_trusted_proxy_is_extended() {
-        let trusted = ["192.0.2.0/24".parse().expect("a network")];
         let sent = [("x-forwarded-for", "203.0.113.9"), ("x-forwarded-proto", "https")];
-        let headers = applied(Forwarded::XForwarded, &trusted, Some("shop.example"), &sent);
+        let headers = applied(Forwarded::XForwarded, Some("shop.example"), &sent);
         assert_eq!(headers["x-forwarded-for"], "203.0.113.9, 192.0.2.7");
         assert_eq!(headers["x-forwarded-proto"], "https");
     }
 
     #[test]
     fn an_unkeyed_host_never_leaves() {
-        let trusted = ["192.0.2.0/24".parse().expect("a network")];
         let sent = [("x-forwarded-host", "evil.example"), ("forwarded", "host=evil.example")];
-        let headers = applied(Forwarded::XForwarded, &trusted, None, &sent);
+        let headers = applied(Forwarded::XForwarded, None, &sent);
         assert!(!headers.contains_key("x-forwarded-host") && !headers.contains_key("forwarded"));
-        let sent = [("forwarded", "for=a;Host=\"e;v,il\";proto=http, for=b; host=evil")];
-        let headers = applied(Forwarded::XForwarded, &trusted, None, &sent);
+        let sent = [("forwarded", "for=a;host=evil;proto=http, for=b; host=evil")];
+        let headers = applied(Forwarded::XForwarded, None, &sent);
         assert_eq!(headers["forwarded"], "for=a;proto=http, for=b");
     }
 }

@@ -81,7 +81,7 @@ impl Leaving {
             scheme: self.client.scheme,
             host: self.proxied.depends_on_authority().then_some(&*self.authority),
         };
-        forwarded::apply(headers, config.forwarded, &config.trusted, &told);
+        forwarded::apply(headers, config.forwarded, &told);
         if let (Some(name), Some(id)) = (self.proxy.request_ids().field(), &self.request_id) {
             headers.insert(name, id.clone());
         }

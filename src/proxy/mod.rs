@@ -1,10 +1,10 @@
 //! What surrounds every request: target, route, loop check, the cache, and what the answer carries.
 //!
 //! ```text
-//!  request ─▶ request_target ─▶ routes ─┬─▶ tunnel (CONNECT, Upgrade)
-//!                                       └─▶ cache ─▶ leaving ─▶ origin
-//!                                             │
-//!  answer ◀─ finish (line, counters) ◀────────┴─ rescue (problem+json, Proxy-Status)
+//!  request ─▶ arriving ─▶ request_target ─▶ routes ─┬─▶ tunnel (CONNECT, Upgrade)
+//!                                                   └─▶ cache ─▶ leaving ─▶ origin
+//!                                                         │
+//!  answer ◀─ finish (line, counters) ◀────────────────────┴─ rescue (problem+json, Proxy-Status)
 //! ```
 
 use std::{
@@ -16,6 +16,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version, header};
 use tokio::time::Instant;
 
+mod arriving;
 mod client;
 pub mod config;
 mod finish;
@@ -37,15 +38,8 @@ pub mod stats;
 mod tunnel;
 mod upgrade;
 
-pub use self::{
-    client::{Client, ClientFault, InterimSink},
-    finish::Sent,
-    metrics::Metrics,
-    proxied::{ForwardRoute, Proxied, ProxyRoute, compile},
-    purging::PurgeAnswerer,
-    resolve::{ResolveError, Resolved},
-};
 use self::{
+    arriving::Noted,
     config::{ForwardConfig, HeadersConfig},
     finish::{Record, Told},
     forward::Forward,
@@ -55,6 +49,14 @@ use self::{
     request_target::RequestTarget,
     rescue::Refusal,
     routes::RouteTable,
+};
+pub use self::{
+    client::{Client, ClientFault, InterimSink},
+    finish::Sent,
+    metrics::Metrics,
+    proxied::{ForwardRoute, Proxied, ProxyRoute, compile},
+    purging::PurgeAnswerer,
+    resolve::{ResolveError, Resolved},
 };
 use crate::{
     cache::{
@@ -185,10 +187,12 @@ impl Proxy {
     /// kept or copied.
     pub fn at_once<B>(&self, request: &Request<B>, address: IpAddr, scheme: &'static str) -> Option<Response<Sent>> {
         let (method, headers) = (request.method(), request.headers());
-        if !matches!(*method, Method::GET | Method::HEAD)
-            || headers.contains_key(header::UPGRADE)
-            || self.looped(headers)
-        {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return None;
+        }
+        let noted = Noted::of(headers);
+        let settled = self.is_settled(headers, noted, address);
+        if noted.upgrade || !settled || (noted.cdn_loop && self.looped(headers)) {
             return None;
         }
         let begun = Instant::now();
@@ -203,7 +207,8 @@ impl Proxy {
                 &own_site
             }
         };
-        let view = View { scheme: target.scheme, path, query: request.uri().query(), site };
+        let (query, forwarded) = (request.uri().query(), self.believes(noted, address));
+        let view = View { scheme: target.scheme, path, query, site, forwarded };
         let Answer { mut response, outcome } = self.inner.cache.hit(&route.cache, view, method, headers, begun)?;
         let request_id = self.inner.ids.of(headers);
         let mut record = self.record(&route.metrics, begun, || {
@@ -250,8 +255,9 @@ impl Proxy {
     }
 
     /// Answers a request, whatever it takes.
-    pub async fn handle(&self, request: Request<RequestBody>, client: Client) -> Response<Sent> {
+    pub async fn handle(&self, mut request: Request<RequestBody>, client: Client) -> Response<Sent> {
         let begun = Instant::now();
+        let forwarded = self.settle(request.headers_mut(), client.address);
         let request_id = self.inner.ids.of(request.headers());
         let placed = self.place(&request, &client);
         let (proxied, scheme, authority) = match &placed {
@@ -272,7 +278,7 @@ impl Proxy {
             Ok(_) if self.takes_purge(&head.method, &leaving.proxied) => Err(self.purged(head).await),
             Ok(_) if head.method == Method::CONNECT => Box::pin(self.connect(&mut head, &leaving)).await,
             Ok(_) if upgrade::wanted(&head) => Box::pin(self.upgrade(head, body, leaving)).await,
-            Ok((_, target)) => self.answer(head, body, target, leaving).await,
+            Ok((_, target)) => self.answer(head, body, Target { forwarded, ..target }, leaving).await,
         };
         let (mut response, outcome) = match answered {
             Ok(Answer { response, outcome }) => (response, outcome),
@@ -320,8 +326,11 @@ impl Proxy {
         }
         let path = uri.path();
         let normal = normalise_path(path);
-        let proxied = match self.inner.routes.find(&target.authority, &normal) {
-            Some(route) => Proxied::Route(Arc::clone(route)),
+        let proxied = match self.inner.routes.find_entry(&target.authority, &normal) {
+            Some((matcher, route)) if route.is_left_by(matcher, path) => {
+                return Err(Refusal::BadTarget("its dot segments could lead out of the path of its route or upstream"));
+            }
+            Some((_, route)) => Proxied::Route(Arc::clone(route)),
             None if target.absolute => {
                 self.forward().admits(client)?;
                 Proxied::Forward(Arc::clone(&self.inner.forward_route))
@@ -335,9 +344,6 @@ impl Proxy {
 
     /// Whether the request has been here before (RFC 8586).
     fn looped(&self, headers: &HeaderMap) -> bool {
-        if !headers.contains_key(CDN_LOOP) {
-            return false;
-        }
         let names = |line: &HeaderValue| {
             let mut members = line.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
             members.any(|member| {

@@ -7,8 +7,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, uri::PathAndQuery};
 use super::{
     config::{HeaderRules, HostHeader},
     metrics::{Metrics, RouteMetrics},
+    routes::Matcher,
 };
-use crate::{cache, origin::Upstream};
+use crate::{cache, object::path::has_dot_segments, origin::Upstream};
 
 /// A route with all it needs at run time.
 pub struct ProxyRoute {
@@ -68,14 +69,26 @@ impl ProxyRoute {
         }
     }
 
+    /// Whether `path`, as a client wrote it, may lead some origin out of where the route's requests belong: its path, the
+    /// prefix it takes off, or the path of its upstream. Where there is none of these, dot segments are the origin's to
+    /// resolve.
+    pub(super) fn is_left_by(&self, matcher: &Matcher, path: &str) -> bool {
+        (!matcher.takes_every_path() || self.upstream.has_path()) && has_dot_segments(path)
+    }
+
     /// What the origin is asked for: the client's bytes, less the prefix where the route takes it off.
+    ///
+    /// The prefix goes by its number of segments, however the client spells them. A path with dot segments, of which
+    /// that would not be true, does not get here.
     pub(super) fn stripped(&self, whole: &PathAndQuery) -> PathAndQuery {
-        let Some(prefix) = &self.strip else { return whole.clone() };
-        let Some(rest) = whole.as_str().strip_prefix(prefix.as_str()) else { return whole.clone() };
-        let rest = match rest.as_bytes().first() {
-            Some(b'/') => rest.parse(),
-            _ => format!("/{rest}").parse(),
-        };
+        let segments = self.strip.as_ref().map_or(0, |prefix| prefix.matches('/').count());
+        if segments == 0 {
+            return whole.clone();
+        }
+        let path = whole.path();
+        let end = path.match_indices('/').nth(segments).map_or(path.len(), |(place, _)| place);
+        let rest = &whole.as_str()[end..];
+        let rest = if rest.starts_with('/') { rest.parse() } else { format!("/{rest}").parse() };
         rest.unwrap_or_else(|_| whole.clone())
     }
 }

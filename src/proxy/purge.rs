@@ -273,18 +273,19 @@ struct Place {
     authority: Arc<str>,
     site: Arc<str>,
     path: Arc<str>,
-    query: Option<Arc<str>>,
+    url: Scope,
     hold: Duration,
 }
 
 impl Directory for Proxy {
     fn place(&self, url: &str) -> Result<Place, ResolveError> {
         let Resolved { target, route } = self.resolve(url)?;
+        let url = target.url_scope(&route);
         Ok(Place {
             authority: target.authority,
             site: target.site,
             path: target.normal_path,
-            query: target.query,
+            url,
             hold: route.policy.purge_hold,
         })
     }
@@ -348,7 +349,7 @@ impl<D: Directory> Planner<'_, D> {
     fn url(&mut self, url: &str) -> Result<(), PurgeError> {
         let place = self.directory.place(url).map_err(PurgeError::Url)?;
         self.hold = self.hold.max(place.hold);
-        self.scopes.push(Scope::url(&place.site, &place.path, place.query.as_deref()));
+        self.scopes.push(place.url);
         Ok(())
     }
 
@@ -501,11 +502,12 @@ mod tests {
             let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
             let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
             let authority = authority.trim_end_matches(if scheme == "http" { ":80" } else { ":443" });
+            let site: Arc<str> = format!("{scheme}://{authority}").into();
             Ok(Place {
                 authority: authority.into(),
-                site: format!("{scheme}://{authority}").into(),
+                url: Scope::url(&site, path, query),
+                site,
                 path: path.into(),
-                query: query.map(Into::into),
                 hold: Duration::from_secs(2),
             })
         }

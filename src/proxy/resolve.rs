@@ -1,12 +1,16 @@
 //! From a URL, as a client of the gateway would name it, to what the cache knows of it.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
+use http::{HeaderMap, Method};
 use url::Url;
 
 use super::Proxy;
 use crate::{
-    cache::{route::Route, target::Target},
+    cache::{explain::Explanation, route::Route, target::Target},
     object::path::{normalise_authority, normalise_path},
 };
 
@@ -54,15 +58,35 @@ impl Proxy {
         let authority = parsed.authority();
         let authority = normalise_authority(scheme, authority)
             .map_err(|error| ResolveError::NotAbsolute { url: url.to_owned(), reason: error.to_string() })?;
-        // The path as it stands in the text: `Url` resolves dot segments, and keys hold what a client sends.
-        let path = raw_path(url).unwrap_or(parsed.path());
+        // Path and query as they stand in the text: `Url` resolves dot segments and encodes what a client need not, and
+        // keys hold what a client sends.
+        let (path, query) = raw_target(url).unwrap_or((parsed.path(), parsed.query()));
         let normal = normalise_path(path);
         let route = match self.inner.routes.find(&authority, &normal) {
             Some(route) => &route.cache,
             None => &self.inner.forward_route.cache,
         };
-        let target = Target::new(route, scheme, &authority, path, &normal, parsed.query());
+        let target = Target::new(route, scheme, &authority, path, &normal, query);
         Ok(Resolved { route: Arc::clone(route), target })
+    }
+
+    /// What a request of `method` for `url` with these fields would meet now. It is taken to come from a trusted proxy,
+    /// where there is one.
+    ///
+    /// # Errors
+    /// Where `url` is not an absolute http or https URL.
+    pub fn explain(&self, url: &str, method: &Method, mut headers: HeaderMap) -> Result<Explanation, ResolveError> {
+        let Resolved { route, target } = self.resolve(url)?;
+        let proxy = self.headers_config().trusted.first().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), ipnet::IpNet::addr);
+        let forwarded = self.settle(&mut headers, proxy);
+        let refused = self.inner.routes.find_entry(&target.authority, &target.normal_path);
+        let refused = refused.is_some_and(|(matcher, route)| route.is_left_by(matcher, &target.path));
+        let mut explanation = self.cache().explain(&route, &Target { forwarded, ..target }, method, &headers);
+        if refused {
+            "refused: its dot segments could lead out of the path of its route or upstream"
+                .clone_into(&mut explanation.verdict);
+        }
+        Ok(explanation)
     }
 
     /// The sites that a purge of all of `authority` has to cover: its own, for either scheme, and those of routes that
@@ -76,12 +100,40 @@ impl Proxy {
     }
 }
 
-/// The path of an absolute URL, as written.
-fn raw_path(url: &str) -> Option<&str> {
+/// Path and query of an absolute URL, as written; `None` if no client could send them so.
+fn raw_target(url: &str) -> Option<(&str, Option<&str>)> {
     let after_scheme = url.split_once("://")?.1;
-    let start = after_scheme.find('/')?;
-    let path = &after_scheme[start..];
-    let end = path.find(['?', '#']).unwrap_or(path.len());
-    let path = &path[..end];
-    path.bytes().all(|byte| byte.is_ascii_graphic()).then_some(path)
+    let authority = after_scheme.find(['/', '\\', '?', '#']).unwrap_or(after_scheme.len());
+    let target = after_scheme[authority..].split('#').next().unwrap_or_default();
+    if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return None;
+    }
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    match path {
+        "" => Some(("/", query)),
+        path => path.starts_with('/').then_some((path, query)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_taken_as_written() {
+        for (url, target) in [
+            ("http://a", Some(("/", None))),
+            ("http://a?b=/c", Some(("/", Some("b=/c")))),
+            ("http://a/b/../%7e?c='d'&e=\"f\"#g?h", Some(("/b/../%7e", Some("c='d'&e=\"f\"")))),
+            ("http://a/b?", Some(("/b", Some("")))),
+            ("http://a/b#c?d/e", Some(("/b", None))),
+            ("http://a#b/c", Some(("/", None))),
+            ("http://a\\b/c", None),
+            ("http://a/\u{e9}", None),
+            ("http://a/b c", None),
+            ("/a", None),
+        ] {
+            assert_eq!(raw_target(url), target, "{url}");
+        }
+    }
 }

@@ -187,6 +187,29 @@ async fn a_post_is_cached_by_its_body_where_the_route_says_so() {
 }
 
 #[tokio::test]
+async fn content_alone_does_not_make_requests_the_same() {
+    let origin = origin::new()
+        .handler("/a", |seen, _| {
+            let [coding, language] = ["content-encoding", "content-language"].map(|name| seen.header(name));
+            reply(format!("{} {coding:?} {language:?}", seen.method)).max_age(60)
+        })
+        .run()
+        .await;
+    let config = "[cache]\nmethods = ['GET', 'QUERY', 'POST']";
+    let gateway = gateway::new().origin(&origin).config(config).run().await;
+    let send = |method: &str, name: &str| {
+        client::request(method, gateway.url("/a")).header(name, "x").header("content-type", "a/b").body("one").send()
+    };
+    for _ in 0..2 {
+        send("QUERY", "accept").await.assert_ok("QUERY None None");
+        send("POST", "accept").await.assert_ok("POST None None");
+        send("QUERY", "content-encoding").await.assert_ok("QUERY Some(\"x\") None");
+        send("QUERY", "content-language").await.assert_ok("QUERY None Some(\"x\")");
+    }
+    assert_eq!(origin.requests("/a"), 4);
+}
+
+#[tokio::test]
 async fn a_body_too_large_for_a_key_passes_through() {
     let origin = origin::new().handler("/a", |seen, _| reply(seen.body.clone()).max_age(60)).run().await;
     let config = "[cache]\nmethods = ['GET', 'HEAD', 'QUERY']\nkey_body_bytes_max = '1 kB'";

@@ -61,6 +61,40 @@ async fn by_several_urls() {
 }
 
 #[tokio::test]
+async fn by_url_where_keys_do_not_hold_the_query_as_sent() {
+    for (query, other) in [("'sorted'\nquery_without = ['utm_*']", "/a?c=2&utm_x=y&b='1'"), ("'ignore'", "/a?d")] {
+        let origin = origin::new().handler("/a", |_, count| reply(count.to_string()).max_age(60)).run().await;
+        let gateway = gateway::new().origin(&origin).config(format!("[cache]\nquery = {query}")).run().await;
+
+        gateway.get("/a?b='1'&c=2").await.assert_ok("0");
+        gateway.get("/a?c=2&b='1'").await.assert_hit();
+        gateway.purge(json!({ "urls": [gateway.url(other)] })).await;
+        gateway.get("/a?b='1'&c=2").await.assert_ok("1");
+        let unsafely = client::request("DELETE", gateway.url(other)).send().await;
+        assert_eq!(unsafely.status, 200);
+        let after = gateway.get("/a?b='1'&c=2").await;
+        assert!(!after.cache().hit, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn by_url_as_clients_write_it() {
+    let origin = origin::new().handler("/a", |_, count| reply(count.to_string()).max_age(60)).run().await;
+    let gateway = gateway::new().origin(&origin).run().await;
+    for target in ["/a?b='c'", "/a?b=%27", "/a?b=%2e|c"] {
+        let get = async || {
+            let mut connection = gateway.raw().await;
+            connection.write(format!("GET {target} HTTP/1.1\r\nhost: {}\r\n\r\n", gateway.data())).await;
+            connection.message().await.1
+        };
+        let first = get().await;
+        assert_eq!(get().await, first);
+        gateway.purge(json!({ "urls": [gateway.url(target)] })).await;
+        assert_ne!(get().await, first, "{target}");
+    }
+}
+
+#[tokio::test]
 async fn by_key() {
     let origin = numbered().await;
     let gateway = gateway::new().origin(&origin).run().await;
@@ -68,6 +102,35 @@ async fn by_key() {
     let explained = gateway.admin_json(&format!("/explain?url={}", gateway.url("/shop/a"))).await;
     let key = explained["key"].as_str().expect("a key").to_owned();
     assert_eq!(purged_by(&gateway, json!({ "keys": [key] })).await, ["/shop/a"]);
+}
+
+#[tokio::test]
+async fn keys_tell_nothing_to_who_has_not_the_secret() {
+    let origin = numbered().await;
+    let mut keys = Vec::new();
+    for _ in 0..2 {
+        let gateway = gateway::new().origin(&origin).config("[cache]\nkey_cookies = ['session']").run().await;
+        let request = json!({ "url": "http://shop.example/shop/a", "headers": { "cookie": "session=1" } });
+        let explained = gateway.admin("POST", "/explain").json(&request).send().await.json();
+        keys.push(explained["key"].as_str().expect("a key").to_owned());
+    }
+    assert_ne!(keys[0], keys[1], "each node has a secret of its own");
+}
+
+#[tokio::test]
+async fn by_the_key_of_what_a_trusted_proxy_asked_for() {
+    let origin = numbered().await;
+    let gateway = gateway::new().origin(&origin).config("[headers]\ntrusted = ['127.0.0.0/8']").run().await;
+    let get = || client::get(gateway.url("/shop/a")).header("x-forwarded-proto", "https").send();
+    get().await.assert_ok("0");
+    gateway.get("/shop/a").await.assert_ok("1");
+
+    let request = json!({ "url": gateway.url("/shop/a"), "headers": { "x-forwarded-proto": "https" } });
+    let explained = gateway.admin("POST", "/explain").json(&request).send().await.json();
+    assert!(explained["key_parts"].to_string().contains("x-forwarded-proto"), "{explained}");
+    gateway.purge(json!({ "keys": [explained["key"]] })).await;
+    get().await.assert_ok("2");
+    gateway.get("/shop/a").await.assert_ok("1").assert_hit();
 }
 
 #[tokio::test]

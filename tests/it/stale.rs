@@ -286,6 +286,11 @@ async fn clients_may_ask_for_more_or_less() {
     get("only-if-cached").await.assert_ok("3").assert_hit();
     assert_eq!(client::get(gateway.url("/b")).header("cache-control", "only-if-cached").send().await.status, 504);
     assert_eq!(origin.requests("/b"), 0);
+    // What is not answered from the cache, whatever is stored, is not forwarded either.
+    assert_eq!(get("only-if-cached, no-store").await.status, 504);
+    let conditional = client::get(gateway.url("/a")).header("if-match", "\"3\"");
+    assert_eq!(conditional.header("cache-control", "only-if-cached").send().await.status, 504);
+    assert_eq!(origin.requests("/a"), 3);
 }
 
 #[tokio::test]
