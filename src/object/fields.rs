@@ -36,7 +36,7 @@ const OPTIONS: [&[u8]; 4] = [b"keep-alive", b"close", b"te", b"upgrade"];
 /// before or after this in full, not half and half.
 pub fn strip_hop_by_hop(fields: &mut HeaderMap) {
     // Most messages have none of them; one pass over the names costs less than to look each of them up.
-    if !fields.keys().any(|name| HOP_BY_HOP.contains(name)) {
+    if !fields.keys().any(is_hop_by_hop) {
         return;
     }
     for name in nominated(fields) {
@@ -45,6 +45,11 @@ pub fn strip_hop_by_hop(fields: &mut HeaderMap) {
     for name in &HOP_BY_HOP {
         fields.remove(name);
     }
+}
+
+/// Whether a field ends at this hop by its name.
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name)
 }
 
 /// Removes what `Connection` names, and leaves the fields above for whoever answers to them.

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::config::Forwarded;
@@ -13,7 +14,7 @@ use crate::object::forwarded::{FOR, HOST, PROTO, without_host};
 /// What is told of one request.
 pub(super) struct Told<'a> {
     pub(super) address: IpAddr,
-    pub(super) scheme: &'a str,
+    pub(super) scheme: &'static str,
     /// The authority the client named; `None` where the answer must not depend on it, because the key does not.
     pub(super) host: Option<&'a str>,
 }
@@ -24,7 +25,9 @@ pub(super) fn apply(headers: &mut HeaderMap, mode: Forwarded, told: &Told<'_>) {
         // Trusted or not, what is not part of the key must not reach the origin.
         headers.remove(HOST);
         let without = headers.get_all(header::FORWARDED).iter().map(without_host).collect::<Vec<_>>();
-        headers.remove(header::FORWARDED);
+        if !without.is_empty() {
+            headers.remove(header::FORWARDED);
+        }
         for line in without.into_iter().flatten() {
             headers.append(header::FORWARDED, line);
         }
@@ -33,15 +36,15 @@ pub(super) fn apply(headers: &mut HeaderMap, mode: Forwarded, told: &Told<'_>) {
         x_forwarded(headers, told);
     }
     if matches!(mode, Forwarded::Rfc7239 | Forwarded::Both) {
-        append(headers, header::FORWARDED, &element(told));
+        append(headers, header::FORWARDED, element(told));
     }
 }
 
 fn x_forwarded(headers: &mut HeaderMap, told: &Told<'_>) {
-    append(headers, FOR, &told.address.to_string());
-    set_if_absent(headers, PROTO, told.scheme);
-    if let Some(host) = told.host {
-        set_if_absent(headers, HOST, host);
+    append(headers, FOR, told.address.to_string());
+    headers.entry(PROTO).or_insert_with(|| HeaderValue::from_static(told.scheme));
+    if let Some(Ok(host)) = told.host.map(HeaderValue::from_str) {
+        headers.entry(HOST).or_insert(host);
     }
 }
 
@@ -58,21 +61,15 @@ fn element(told: &Told<'_>) -> String {
 }
 
 /// Adds to the end of a list; several lines become one, as the fields' many readers expect.
-fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    let mut list: Vec<u8> = Vec::new();
+fn append(headers: &mut HeaderMap, name: HeaderName, value: String) {
+    let mut list = Vec::new();
     for line in headers.get_all(&name) {
         list.extend_from_slice(line.as_bytes());
         list.extend_from_slice(b", ");
     }
-    list.extend_from_slice(value.as_bytes());
-    if let Ok(list) = HeaderValue::from_bytes(&list) {
+    let list = if list.is_empty() { value.into_bytes() } else { [list, value.into_bytes()].concat() };
+    if let Ok(list) = HeaderValue::from_maybe_shared(Bytes::from(list)) {
         headers.insert(name, list);
-    }
-}
-
-fn set_if_absent(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    if let (false, Ok(value)) = (headers.contains_key(&name), HeaderValue::from_str(value)) {
-        headers.insert(name, value);
     }
 }
 

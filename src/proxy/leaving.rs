@@ -22,6 +22,8 @@ use crate::{
 
 /// Tells origins that `Surrogate-Control` is understood, and by what name it can be targeted (W3C Edge Architecture).
 const SURROGATE_CAPABILITY: HeaderName = HeaderName::from_static("surrogate-capability");
+/// Fields that a request gets on its way, at most.
+const ADDED: usize = 12;
 pub(super) const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 
 /// One request on its way out.
@@ -40,14 +42,17 @@ pub(super) struct Leaving {
 impl Outgoing for Leaving {
     fn departure(&self, client: &HeaderMap) -> Result<Departure, origin::Error> {
         let upstream = self.proxy.upstream(&self.proxied, self.scheme, &self.authority)?;
-        let mut headers = client.clone();
-        let trailers = wants_trailers(&headers);
-        fields::strip_hop_by_hop(&mut headers);
-        if trailers {
+        // Made anew with room for what is added: a copy would be too small, and then hold what does not leave.
+        let mut headers = HeaderMap::try_with_capacity(client.len() + ADDED).unwrap_or_default();
+        for (name, value) in client {
+            if !fields::is_hop_by_hop(name) && !matches!(*name, header::HOST | header::EXPECT) {
+                headers.append(name, value.clone());
+            }
+        }
+        // What `Connection` names is gone since the request arrived.
+        if wants_trailers(client) {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
-        headers.remove(header::HOST);
-        headers.remove(header::EXPECT);
         self.add_proxy_fields(&mut headers);
         if let Proxied::Route(route) = &self.proxied {
             route.apply_request_rules(&mut headers);
