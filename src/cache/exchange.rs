@@ -291,7 +291,8 @@ impl<O: Outgoing> Exchange<O> {
 
     fn spawn(self: &Arc<Self>, fill: Arc<Fill>, permit: Option<Permit>, start: Start) {
         let fetch = Fetch { exchange: Arc::clone(self), start, fill, permit };
-        tokio::spawn(fetch.run());
+        // Boxed: the runtime would move it several times before it comes to rest.
+        tokio::spawn(Box::pin(fetch.run()));
     }
 
     /// Starts a refresh that nobody waits for, unless one is under way, or as many fills as there may be.

@@ -106,12 +106,13 @@ impl<O: Outgoing> Fetch<O> {
 
     /// What is stored has to be whole, whatever this one client needs of it.
     fn without_conditions(&self, headers: &mut HeaderMap) {
-        if !self.start.conditions {
+        let asked = self.exchange.asked;
+        if asked.conditions && !self.start.conditions {
             for name in [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE] {
                 headers.remove(name);
             }
         }
-        if !self.start.part {
+        if asked.range && !self.start.part {
             headers.remove(header::RANGE);
             headers.remove(header::IF_RANGE);
         }
