@@ -66,6 +66,7 @@ pub use self::{
     clock::Clock,
     failure::Failure,
     outcome::{Forward, Kind, Outcome, Tier},
+    pass::Upgrade,
     spill::Spill,
 };
 use self::{

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, StatusCode, header};
+use hyper::upgrade::OnUpgrade;
 use tokio::sync::mpsc;
 
 use super::{
@@ -28,27 +29,54 @@ const INTERIMS_QUEUED: usize = 16;
 impl Cache {
     /// Passes a request on, its content streamed both ways.
     pub(super) async fn pass<O: Outgoing>(&self, call: Call<O>, forward: Forward) -> Result<Answer, Arc<Failure>> {
+        let Passed { posted, method, mut response } = self.sent_on(call, false).await?;
+        if forward == Forward::Method && adopt::stands_for_get(&posted.route, &posted.target, &method, &response) {
+            return self.adopt(posted, response).await;
+        }
+        self.hide_tags(&posted.route, &mut response.headers);
+        Ok(self.direct(response, Outcome::forwarded(forward)))
+    }
+
+    /// Passes a request on that asks for another protocol. Where the origin declines, it was a request like any other:
+    /// what its success invalidates is invalidated.
+    ///
+    /// # Errors
+    /// Where no answer can be had.
+    pub async fn upgrade<O: Outgoing>(&self, call: Call<O>) -> Result<Upgrade, Arc<Failure>> {
+        let Passed { posted, mut response, .. } = self.sent_on(call, true).await?;
+        if let Some(connection) = response.upgrade.take() {
+            return Ok(Upgrade::Switched { headers: response.headers, connection });
+        }
+        self.hide_tags(&posted.route, &mut response.headers);
+        Ok(Upgrade::Declined(self.direct(response, Outcome::forwarded(Forward::Bypass))))
+    }
+
+    /// Sends a request on and does what its answer asks for, whoever gets it.
+    async fn sent_on<O: Outgoing>(&self, call: Call<O>, upgrade: bool) -> Result<Passed<O>, Arc<Failure>> {
         let Call { route, target, method, headers, body, outgoing } = call;
         let (stamp, requested) = (self.purge_log().position(), self.now());
-        let departure = outgoing.departure(&headers).map_err(|error| Arc::new(error.into()))?;
+        let mut departure = outgoing.departure(&headers).map_err(|error| Arc::new(error.into()))?;
+        if upgrade {
+            let protocols = headers.get_all(header::UPGRADE).iter().cloned();
+            departure.headers.extend(protocols.map(|protocol| (header::UPGRADE, protocol)));
+        }
         let upstream = departure.upstream.clone();
         let unsafe_method = !method.is_safe() && method.as_str() != "QUERY";
         let mut asked = Lost { cache: self.clone(), about: Some((route, target, headers)), armed: unsafe_method };
-        let sent = self.send_departure(&outgoing, &method, departure, body).await;
+        let sent = self.send_departure(&outgoing, &method, departure, body, upgrade).await;
         asked.armed &= !sent.as_ref().is_err_and(|failure| failure.unseen());
         let mut response = sent?;
         asked.armed = false;
         let Some((route, target, headers)) = asked.about.take() else { return Err(Arc::new(Failure::GivenUp)) };
-        fields::strip_hop_by_hop(&mut response.headers);
+        if response.upgrade.is_none() {
+            fields::strip_hop_by_hop(&mut response.headers);
+        }
         self.rewrite_response(&route, &mut response.headers);
         if unsafe_method && invalidates(response.status) {
             self.invalidate(&route, &target, &headers, &response.headers, &upstream).await;
         }
-        if forward == Forward::Method && adopt::stands_for_get(&route, &target, &method, &response) {
-            return self.adopt(Posted { route, target, headers, outgoing, stamp, requested }, response).await;
-        }
-        self.hide_tags(&route, &mut response.headers);
-        Ok(self.direct(response, Outcome::forwarded(forward)))
+        let posted = Posted { route, target, headers, outgoing, stamp, requested };
+        Ok(Passed { posted, method, response })
     }
 
     /// An answer straight from the origin.
@@ -68,7 +96,7 @@ impl Cache {
         body: RequestBody,
     ) -> Result<OriginResponse, Arc<Failure>> {
         let departure = outgoing.departure(client).map_err(|error| Arc::new(error.into()))?;
-        self.send_departure(outgoing, method, departure, body).await
+        self.send_departure(outgoing, method, departure, body, false).await
     }
 
     async fn send_departure<O: Outgoing>(
@@ -77,6 +105,7 @@ impl Cache {
         method: &Method,
         departure: Departure,
         body: RequestBody,
+        upgrade: bool,
     ) -> Result<OriginResponse, Arc<Failure>> {
         let Departure { upstream, path_and_query, host, headers } = departure;
         let (interims, mut arriving) = mpsc::channel(INTERIMS_QUEUED);
@@ -85,8 +114,7 @@ impl Cache {
             let _ = interims.try_send(InterimHead { status, fields: fields.clone() });
         };
         let interim: Option<crate::origin::Interim> = Some(Arc::new(interim));
-        let request =
-            OriginRequest { method: method.clone(), path_and_query, host, headers, body, interim, upgrade: false };
+        let request = OriginRequest { method: method.clone(), path_and_query, host, headers, body, interim, upgrade };
         let sending = self.origins().send(&upstream, request);
         tokio::pin!(sending);
         loop {
@@ -117,6 +145,26 @@ impl Cache {
             }
         }
     }
+}
+
+/// What a request for another protocol came to.
+pub enum Upgrade {
+    /// The origin speaks it from now on.
+    Switched {
+        /// Fields of its 101.
+        headers: HeaderMap,
+        /// The connection, once it is handed over.
+        connection: OnUpgrade,
+    },
+    /// An answer as to any other request.
+    Declined(Answer),
+}
+
+/// A request that was passed on, and its response.
+struct Passed<O> {
+    posted: Posted<O>,
+    method: Method,
+    response: OriginResponse,
 }
 
 /// An unsafe request whose answer may be lost, because the origin's connection breaks or the client goes away: what it

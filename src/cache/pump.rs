@@ -79,6 +79,7 @@ impl<O: Outgoing> Fetch<O> {
             }
             if storable && self.fill.growing.len() > limit {
                 storable = false;
+                self.fill.growing.stop_keeping();
                 self.refused(&plan.key, Refused::TooLarge, plan.head.status);
                 self.permit = None;
             }

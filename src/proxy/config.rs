@@ -114,9 +114,9 @@ pub struct ForwardConfig {
     pub targets_allowed: Vec<ipnet::IpNet>,
     /// Ports CONNECT may go to.
     pub connect_ports: Vec<u16>,
-    /// Tunnels open at once.
+    /// Tunnels open at once, those of upgraded connections included.
     pub tunnels_max: usize,
-    /// How long a tunnel may be silent.
+    /// How long a tunnel may pass no byte either way.
     #[serde(with = "humantime_serde")]
     pub tunnel_idle_timeout: Duration,
     /// Hosts seen at once, each with a pool of connections.

@@ -60,7 +60,7 @@ pub use self::{
 };
 use crate::{
     cache::{
-        Answer, Cache, Call, Kind, Outcome,
+        Answer, Cache, Call, Failure, Kind, Outcome,
         target::{Target, View},
     },
     object::path::normalise_path,
@@ -277,7 +277,9 @@ impl Proxy {
             Err(refusal) => Err(rescue::refusal(&refusal, self.name())),
             Ok(_) if self.takes_purge(&head.method, &leaving.proxied) => Err(self.purged(head).await),
             Ok(_) if head.method == Method::CONNECT => Box::pin(self.connect(&mut head, &leaving)).await,
-            Ok(_) if upgrade::wanted(&head) => Box::pin(self.upgrade(head, body, leaving)).await,
+            Ok((_, target)) if upgrade::wanted(&head) => {
+                Box::pin(self.upgrade(head, body, Target { forwarded, ..target }, leaving)).await
+            }
             Ok((_, target)) => self.answer(head, body, Target { forwarded, ..target }, leaving).await,
         };
         let (mut response, outcome) = match answered {
@@ -306,10 +308,15 @@ impl Proxy {
         let route = Arc::clone(leaving.proxied.cache_route());
         let fault = Arc::clone(&leaving.client.fault);
         let call = Call { route, target, method: head.method, headers: head.headers, body, outgoing: leaving };
-        self.inner.cache.call(call).await.map_err(|failure| match fault.get() {
+        self.inner.cache.call(call).await.map_err(|failure| self.failed(&failure, fault.get()))
+    }
+
+    /// A failure as the client sees it; its own fault where there is one.
+    fn failed(&self, failure: &Failure, fault: Option<&ClientFault>) -> Response<crate::cache::Body> {
+        match fault {
             Some(fault) => rescue::refusal(&Refusal::Content(*fault), self.name()),
-            None => rescue::failure(&failure, self.name()),
-        })
+            None => rescue::failure(failure, self.name()),
+        }
     }
 
     /// Where a request belongs: a route, or the forward proxy.

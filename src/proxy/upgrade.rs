@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Response, StatusCode, header, request};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Proxy,
@@ -13,8 +14,8 @@ use super::{
     tunnel,
 };
 use crate::{
-    cache::{Answer, Body, Failure, Forward, Outcome, Outgoing},
-    origin::{OriginRequest, RequestBody},
+    cache::{Answer, Body, Call, Failure, Forward, Outcome, Upgrade, target::Target},
+    origin::RequestBody,
 };
 
 type Answered = Result<Answer, Response<Body>>;
@@ -40,15 +41,13 @@ impl Proxy {
     /// CONNECT: a tunnel to where the client says, if it may.
     pub(super) async fn connect(&self, head: &mut request::Parts, leaving: &Leaving) -> Answered {
         let (host, port) = self.connect_target(head).map_err(|refusal| rescue::refusal(&refusal, self.name()))?;
-        let Ok(permit) = Arc::clone(self.forward().tunnels()).try_acquire_owned() else {
-            return Err(rescue::refusal(&Refusal::Tunnels, self.name()));
-        };
+        let permit = self.place_for_tunnel().map_err(|refusal| rescue::refusal(&refusal, self.name()))?;
         let forward = self.forward();
         let connecting =
             self.cache().origins().connect_tunnel(&host, port, forward.policy(), forward.connect_timeout());
         let origin = connecting.await.map_err(|error| rescue::failure(&Failure::Origin(error), self.name()))?;
         if let Some(upgraded) = head.extensions.remove::<OnUpgrade>() {
-            let guards = (Some(permit), self.inner.metrics.tunnel());
+            let guards = (permit, self.inner.metrics.tunnel());
             tokio::spawn(tunnel::relay(upgraded, origin, forward.config().tunnel_idle_timeout, guards));
         }
         tracing::debug!(client = %leaving.client.address, host, port, "tunnel opened");
@@ -66,40 +65,43 @@ impl Proxy {
     }
 
     /// `Upgrade`: the request goes to the origin as it is; a 101 turns both connections into a tunnel.
-    pub(super) async fn upgrade(&self, mut head: request::Parts, body: RequestBody, leaving: Leaving) -> Answered {
-        let failed = |error| rescue::failure(&Failure::Origin(error), self.name());
-        let departure = leaving.departure(&head.headers).map_err(failed)?;
-        let mut headers = departure.headers;
-        for protocol in head.headers.get_all(header::UPGRADE) {
-            headers.append(header::UPGRADE, protocol.clone());
-        }
-        let request = OriginRequest {
-            method: head.method.clone(),
-            path_and_query: departure.path_and_query,
-            host: departure.host,
-            headers,
-            body,
-            interim: None,
-            upgrade: true,
+    pub(super) async fn upgrade(
+        &self,
+        mut head: request::Parts,
+        body: RequestBody,
+        target: Target,
+        leaving: Leaving,
+    ) -> Answered {
+        // Without a connection to hand over, the wish is ignored (RFC 9110 section 7.8).
+        let Some(client) = head.extensions.remove::<OnUpgrade>() else {
+            return self.answer(head, body, target, leaving).await;
         };
-        let mut response = self.cache().origins().send(&departure.upstream, request).await.map_err(failed)?;
-        let outcome = Outcome::forwarded(Forward::Bypass);
-        let (Some(origin), Some(client), StatusCode::SWITCHING_PROTOCOLS) =
-            (response.upgrade.take(), head.extensions.remove::<OnUpgrade>(), response.status)
-        else {
-            crate::object::fields::strip_hop_by_hop(&mut response.headers);
-            return Ok(self.cache().direct(response, outcome));
+        // Before the origin is asked: a connection it has switched could only be thrown away.
+        let permit = self.place_for_tunnel().map_err(|refusal| rescue::refusal(&refusal, self.name()))?;
+        let route = Arc::clone(leaving.proxied.cache_route());
+        let fault = Arc::clone(&leaving.client.fault);
+        let call = Call { route, target, method: head.method, headers: head.headers, body, outgoing: leaving };
+        let upgrade = self.cache().upgrade(call).await.map_err(|failure| self.failed(&failure, fault.get()))?;
+        let (headers, origin) = match upgrade {
+            Upgrade::Switched { headers, connection } => (headers, connection),
+            Upgrade::Declined(answer) => return Ok(answer),
         };
         let idle = self.forward().config().tunnel_idle_timeout;
-        let guards = (None, self.inner.metrics.tunnel());
+        let guards = (permit, self.inner.metrics.tunnel());
         tokio::spawn(async move {
             if let Ok(origin) = origin.await {
                 tunnel::relay(client, TokioIo::new(origin), idle, guards).await;
             }
         });
-        let mut answer = Response::new(Body::Empty);
-        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        *answer.headers_mut() = response.headers;
-        Ok(Answer { response: answer, outcome })
+        let mut response = Response::new(Body::Empty);
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *response.headers_mut() = headers;
+        Ok(Answer { response, outcome: Outcome::forwarded(Forward::Bypass) })
+    }
+
+    /// A place among the tunnels, of either kind.
+    fn place_for_tunnel(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let tunnels = Arc::clone(self.forward().tunnels());
+        tunnels.try_acquire_owned().map_err(|_| Refusal::Tunnels)
     }
 }

@@ -333,6 +333,24 @@ async fn a_slow_reader_slows_nobody() {
 }
 
 #[tokio::test]
+async fn what_proves_too_large_fills_no_disk() {
+    let (gate, body) = (Gate::new(), pattern(8 << 20));
+    let origin = origin::new().route("/a", reply(body.clone()).max_age(60).gate(&gate).chunk("end")).run().await;
+    let config = "[cache]\nobject_bytes_max = '64KiB'\n[fill]\nmemory_bytes_max = '16KiB'";
+    let gateway = gateway::new().origin(&origin).config(config).run().await;
+
+    let mut response = client::get(gateway.url("/a")).open().await;
+    response.read(body.len()).await;
+    let metrics = gateway.admin("GET", "/metrics").send().await;
+    let spilled = metrics.text().lines().find_map(|line| line.strip_prefix("larder_spill_bytes "));
+    let spilled: u64 = spilled.expect("the metric").parse().expect("a number");
+    assert!(spilled < 1 << 20, "{spilled} bytes lie in a file for nobody");
+    gate.open();
+    let whole = response.finish().await;
+    assert!(!whole.broken && whole.body == [&body[..], b"end"].concat());
+}
+
+#[tokio::test]
 async fn without_coalescing_everyone_goes_alone() {
     let crowd = Gate::new();
     let origin = origin::new().route("/a", reply("hello").max_age(60).hold(&crowd)).run().await;

@@ -1,6 +1,9 @@
 //! Connections that change their protocol (WebSocket and its like) are tunnelled.
 
-use crate::support::{gateway, raw, raw::Ending};
+use crate::support::{
+    client, eventually, gateway, origin,
+    raw::{self, Ending},
+};
 
 const REQUEST: &str = "GET /chat HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                        sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -51,6 +54,60 @@ async fn an_origin_may_decline() {
     connection.write(REQUEST).await;
     let (head, body) = connection.message().await;
     assert_eq!((raw::status(&head), body.as_slice()), (200, b"plain".as_slice()));
+    assert!(raw::field(&head, "via").is_some(), "an answer like any other: {head}");
+}
+
+#[tokio::test]
+async fn tunnels_are_limited_whatever_opens_them() {
+    let origin = shouting().await;
+    let gateway = gateway::new().raw_origin(&origin).config("[forward]\ntunnels_max = 1").run().await;
+
+    let mut first = gateway.raw().await;
+    first.write(REQUEST).await;
+    assert_eq!(raw::status(&first.head().await), 101);
+    for one_more in [REQUEST, "CONNECT shop.example:443 HTTP/1.1\r\nhost: shop.example:443\r\n\r\n"] {
+        let mut connection = gateway.raw().await;
+        connection.write(one_more).await;
+        let (head, _) = connection.message().await;
+        assert_eq!(raw::status(&head), 503, "{head}");
+        assert_eq!(raw::field(&head, "proxy-status"), Some("larder; error=connection_limit_reached"), "{head}");
+    }
+    assert_eq!(origin.connections(), 1, "the origin is not asked for what could not be used");
+
+    drop(first);
+    eventually("a place among the tunnels", || async {
+        let mut next = gateway.raw().await;
+        next.write(REQUEST).await;
+        (raw::status(&next.head().await) == 101).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_declined_upgrade_takes_no_place() {
+    let origin = raw::answer("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nplain").await;
+    let gateway = gateway::new().raw_origin(&origin).config("[forward]\ntunnels_max = 1").run().await;
+    let mut connection = gateway.raw().await;
+    for _ in 0..3 {
+        connection.write(REQUEST).await;
+        assert_eq!(raw::status(&connection.message().await.0), 200);
+    }
+}
+
+#[tokio::test]
+async fn an_unsafe_request_invalidates_though_it_asks_for_an_upgrade() {
+    let origin = origin::new().route("/chat", "hello").max_age(60).run().await;
+    let gateway = gateway::new().origin(&origin).run().await;
+    gateway.get("/chat").await.assert_forwarded("uri-miss");
+    gateway.get("/chat").await.assert_hit();
+    let upgrade = |method| {
+        let request = client::request(method, gateway.url("/chat"));
+        request.header("connection", "upgrade").header("upgrade", "example/1").send()
+    };
+    upgrade("GET").await.assert_ok("hello");
+    gateway.get("/chat").await.assert_hit();
+    upgrade("POST").await.assert_ok("hello");
+    gateway.get("/chat").await.assert_forwarded("uri-miss");
 }
 
 #[tokio::test]

@@ -1,0 +1,349 @@
+//! A body that is written once, while it arrives, and read by many, each at its own pace.
+//!
+//! ```text
+//!            push            push …            complete(body) ── readers end cleanly
+//!  Memory ─────────▶ Memory ─────────▶ …  ───▶
+//!     │ more than `memory_max` at once         fail(error) ───── readers break
+//!     ├──────────▶ Spilled   the older part lies in a file, every reader still finds all of it
+//!     └──────────▶ !whole    no room in a file, or never to be stored: what comes now is dropped once every reader
+//!                            has passed it, the writer waits for the slowest, and nobody can join any more
+//! ```
+//!
+//! Readers are woken by event. They hold a byte offset, not a chunk number, so that chunks can be replaced by one
+//! contiguous body when it is complete.
+
+use std::{
+    io,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use parking_lot::Mutex;
+use slab::Slab;
+
+use self::chunks::{Chunks, joined};
+pub(super) use self::reader::Reader;
+use super::{
+    failure::Failure,
+    spill::{Spill, SpillFile},
+};
+
+mod chunks;
+mod reader;
+#[cfg(test)]
+mod testing;
+
+/// The shared state; writer and readers hold it by `Arc`.
+pub(super) struct Growing {
+    state: Mutex<State>,
+    memory_max: usize,
+    spill: Spill,
+}
+
+struct State {
+    /// What is in memory.
+    chunks: Chunks,
+    mode: Mode,
+    /// Whether the first byte is still to be had, and will be.
+    whole: bool,
+    end: Option<End>,
+    readers: Slab<ReaderState>,
+    writer: Option<Waker>,
+}
+
+enum Mode {
+    Memory,
+    /// What lies before the chunks is in the file, as far as any reader wants it.
+    Spilled(Arc<SpillFile>),
+}
+
+#[derive(Clone)]
+enum End {
+    Complete(Option<HeaderMap>),
+    Failed(Arc<Failure>),
+}
+
+struct ReaderState {
+    offset: u64,
+    waker: Option<Waker>,
+}
+
+impl Growing {
+    pub(super) fn new(memory_max: usize, spill: Spill) -> Arc<Self> {
+        let state = State {
+            chunks: Chunks::default(),
+            mode: Mode::Memory,
+            whole: true,
+            end: None,
+            readers: Slab::new(),
+            writer: None,
+        };
+        Arc::new(Self { state: Mutex::new(state), memory_max, spill })
+    }
+
+    /// A reader from the first byte; `None` once the first byte is gone.
+    pub(super) fn reader(self: &Arc<Self>) -> Option<Reader> {
+        let mut state = self.state.lock();
+        if !state.whole {
+            return None;
+        }
+        let slot = state.readers.insert(ReaderState { offset: 0, waker: None });
+        Some(Reader::new(Arc::clone(self), slot))
+    }
+
+    /// How many readers there are.
+    pub(super) fn readers(&self) -> usize {
+        self.state.lock().readers.len()
+    }
+
+    /// The whole body, where it is complete and in memory.
+    fn whole(state: &State) -> Option<Bytes> {
+        match &state.end {
+            Some(End::Complete(None)) => state.chunks.in_one_piece(),
+            _ => None,
+        }
+    }
+
+    /// Appends a chunk. Waits for the disk when spilling, and for the slowest reader in a window.
+    pub(super) async fn push(self: &Arc<Self>, chunk: Bytes) -> Result<(), WriterStopped> {
+        let crowded = {
+            let mut state = self.state.lock();
+            state.chunks.push(chunk);
+            state.chunks.weight() > self.memory_max
+        };
+        self.wake_readers();
+        if crowded { self.make_room().await } else { Ok(()) }
+    }
+
+    /// It will not be stored: from now on nobody can join, nothing more goes to the file, and the writer waits for the
+    /// slowest reader. What is in the file already stays there for those who have not read it.
+    pub(super) fn stop_keeping(&self) {
+        self.state.lock().whole = false;
+    }
+
+    async fn make_room(self: &Arc<Self>) -> Result<(), WriterStopped> {
+        if self.start_spilling() && self.spill_now().await.is_ok() {
+            return Ok(());
+        }
+        self.stop_keeping();
+        std::future::poll_fn(|cx| self.poll_window(cx)).await
+    }
+
+    /// Whether there is a spill file, now at the latest.
+    fn start_spilling(&self) -> bool {
+        let mut state = self.state.lock();
+        match state.mode {
+            _ if !state.whole => false,
+            Mode::Spilled(_) => true,
+            Mode::Memory => match self.spill.create() {
+                Ok(file) => {
+                    state.mode = Mode::Spilled(Arc::new(file));
+                    true
+                }
+                Err(_) => false,
+            },
+        }
+    }
+
+    /// Moves what is in memory to the file.
+    async fn spill_now(self: &Arc<Self>) -> io::Result<()> {
+        let (file, at, batch) = {
+            let state = self.state.lock();
+            let Mode::Spilled(file) = &state.mode else { return Err(io::ErrorKind::NotFound.into()) };
+            (Arc::clone(file), state.chunks.start(), state.chunks.to_vec())
+        };
+        let written: u64 = batch.iter().map(|chunk| chunk.len() as u64).sum();
+        let writing = tokio::task::spawn_blocking(move || file.write_at(at, &batch));
+        writing.await.map_err(io::Error::other)??;
+        self.state.lock().chunks.forget_until(at + written);
+        Ok(())
+    }
+
+    /// Ready once the window has room again; an error once nobody reads any more.
+    fn poll_window(&self, cx: &mut Context<'_>) -> Poll<Result<(), WriterStopped>> {
+        let mut state = self.state.lock();
+        let Some(slowest) = state.readers.iter().map(|(_, reader)| reader.offset).min() else {
+            return Poll::Ready(Err(WriterStopped));
+        };
+        // Nobody wants what is in the file any more: its share of the budget is of use to others.
+        let passed = slowest >= state.chunks.start();
+        let _closed_unlocked = passed.then(|| std::mem::replace(&mut state.mode, Mode::Memory));
+        state.chunks.forget_until(slowest);
+        let room = if state.chunks.weight() <= self.memory_max {
+            Poll::Ready(Ok(()))
+        } else {
+            state.writer = Some(cx.waker().clone());
+            Poll::Pending
+        };
+        drop(state);
+        room
+    }
+
+    /// Waits until nobody reads it any more.
+    pub(super) async fn abandoned(&self) {
+        std::future::poll_fn(|cx| {
+            let mut state = self.state.lock();
+            if state.readers.is_empty() {
+                return Poll::Ready(());
+            }
+            state.writer = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// All of it in one piece, to be stored; `None` in a window, or where the file cannot be read back.
+    pub(super) async fn contiguous(self: &Arc<Self>) -> Option<Bytes> {
+        let (file, start, chunks) = {
+            let state = self.state.lock();
+            match &state.mode {
+                _ if !state.whole => return None,
+                Mode::Memory => return Some(joined(state.chunks.to_vec().iter())),
+                Mode::Spilled(file) => (Arc::clone(file), state.chunks.start(), state.chunks.to_vec()),
+            }
+        };
+        let read = move || -> io::Result<Bytes> {
+            let spilled = file.read_at(0, usize::try_from(start).map_err(io::Error::other)?)?;
+            Ok(joined(std::iter::once(&spilled).chain(&chunks)))
+        };
+        tokio::task::spawn_blocking(read).await.ok()?.ok()
+    }
+
+    /// The body has come to its end. `body`, where given, is all of it and replaces the chunks.
+    pub(super) fn complete(&self, body: Option<Bytes>, trailers: Option<HeaderMap>) {
+        {
+            let mut state = self.state.lock();
+            if let Some(body) = body {
+                state.chunks.replace(body);
+                state.mode = Mode::Memory;
+            }
+            state.end.get_or_insert(End::Complete(trailers));
+        }
+        self.wake_readers();
+    }
+
+    /// The body will never come to its end: every reader sees a broken connection.
+    pub(super) fn fail(&self, failure: Arc<Failure>) {
+        self.state.lock().end.get_or_insert(End::Failed(failure));
+        self.wake_readers();
+    }
+
+    /// Whether the body has come to an end, one way or the other.
+    pub(super) fn has_ended(&self) -> bool {
+        self.state.lock().end.is_some()
+    }
+
+    /// Bytes written so far.
+    pub(super) fn len(&self) -> u64 {
+        self.state.lock().chunks.end()
+    }
+
+    fn wake_readers(&self) {
+        let wakers: Vec<Waker> = {
+            let mut state = self.state.lock();
+            state.readers.iter_mut().filter_map(|(_, reader)| reader.waker.take()).collect()
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Nobody reads the body any more and it cannot be kept: writing on is useless.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WriterStopped;
+
+#[cfg(test)]
+mod tests {
+    use super::{testing::*, *};
+
+    #[tokio::test]
+    async fn what_does_not_fit_memory_lies_in_a_file() {
+        let (growing, _directory) = growing(4000, 1 << 20);
+        let late = growing.reader().expect("whole");
+        for chunk in chunks() {
+            growing.push(chunk).await.expect("room");
+            assert!(growing.state.lock().chunks.weight() <= 5000, "memory stays bounded");
+        }
+        assert_eq!(growing.contiguous().await.expect("readable").to_vec(), expected());
+        let newcomer = growing.reader().expect("the first byte is in the file");
+        growing.complete(None, None);
+        assert_eq!(all(late).await.expect("complete"), expected());
+        assert_eq!(all(newcomer.only(1500, 2499)).await.expect("complete"), expected()[1500..2500]);
+        assert!(growing.spill.bytes() > 0);
+    }
+
+    #[tokio::test]
+    async fn without_room_the_slowest_reader_sets_the_pace() {
+        let (growing, _directory) = growing(4000, 6000);
+        let (slow, fast) = (growing.reader().expect("whole"), growing.reader().expect("whole"));
+        let writing = write_out(&growing, chunks());
+        let fast = tokio::spawn(all(fast));
+        while growing.state.lock().whole {
+            tokio::task::yield_now().await;
+        }
+        assert!(growing.reader().is_none(), "the first byte may be gone");
+        assert!(growing.contiguous().await.is_none(), "not to be stored");
+        assert!(!writing.is_finished(), "the writer waits for the slow one");
+        assert_eq!(all(slow).await.expect("complete"), expected());
+        assert_eq!(fast.await.expect("no panic").expect("complete"), expected());
+        writing.await.expect("no panic");
+        drop(growing);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_kept_is_not_spilled() {
+        let (growing, _directory) = growing(4000, 1 << 20);
+        let (mut slow, fast) = (growing.reader().expect("whole"), growing.reader().expect("whole"));
+        let mut chunks = chunks();
+        for chunk in chunks.by_ref().take(32) {
+            growing.push(chunk).await.expect("room");
+        }
+        let spilled = growing.spill.bytes();
+        assert!(spilled > 20_000, "the older part is in the file");
+
+        growing.stop_keeping();
+        assert!(growing.reader().is_none(), "nobody can join what is about to be dropped");
+        assert!(growing.contiguous().await.is_none(), "not to be stored");
+        let writing = write_out(&growing, chunks);
+        let fast = tokio::spawn(all(fast));
+        let mut read = Vec::new();
+        while (read.len() as u64) < spilled {
+            read.extend(frame(&mut slow).await.expect("more").expect("what is in the file can be read"));
+            assert!(growing.spill.bytes() <= spilled, "nothing more goes to the file");
+            assert!(growing.state.lock().chunks.weight() <= 6000, "memory stays bounded");
+        }
+        assert!(!writing.is_finished(), "the writer waits for the slow one");
+        while let Some(data) = frame(&mut slow).await {
+            read.extend(data.expect("complete"));
+            assert!(growing.spill.bytes() <= spilled, "nothing more goes to the file");
+        }
+        assert_eq!(read, expected());
+        assert_eq!(fast.await.expect("no panic").expect("complete"), expected());
+        writing.await.expect("no panic");
+        assert_eq!(growing.spill.bytes(), 0, "a file that all have passed is given back");
+    }
+
+    #[tokio::test]
+    async fn pieces_without_content_leave_nothing() {
+        let (growing, _directory) = growing(100, 0);
+        let reader = growing.reader().expect("whole");
+        for _ in 0..10_000 {
+            growing.push(Bytes::new()).await.expect("room");
+        }
+        growing.push(Bytes::from_static(b"a")).await.expect("room");
+        growing.complete(None, None);
+        assert_eq!(all(reader).await.expect("complete"), b"a");
+    }
+
+    #[tokio::test]
+    async fn a_writer_nobody_reads_stops() {
+        let (growing, _directory) = growing(2000, 0);
+        drop(growing.reader());
+        let mut stopped = false;
+        for chunk in chunks() {
+            stopped |= growing.push(chunk).await.is_err();
+        }
+        assert!(stopped);
+    }
+}
