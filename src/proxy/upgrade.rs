@@ -41,7 +41,7 @@ impl Proxy {
     /// CONNECT: a tunnel to where the client says, if it may.
     pub(super) async fn connect(&self, head: &mut request::Parts, leaving: &Leaving) -> Answered {
         let (host, port) = self.connect_target(head).map_err(|refusal| rescue::refusal(&refusal, self.name()))?;
-        let permit = self.place_for_tunnel()?;
+        let permit = self.place_for_tunnel().map_err(|refusal| rescue::refusal(&refusal, self.name()))?;
         let forward = self.forward();
         let connecting =
             self.cache().origins().connect_tunnel(&host, port, forward.policy(), forward.connect_timeout());
@@ -77,7 +77,7 @@ impl Proxy {
             return self.answer(head, body, target, leaving).await;
         };
         // Before the origin is asked: a connection it has switched could only be thrown away.
-        let permit = self.place_for_tunnel()?;
+        let permit = self.place_for_tunnel().map_err(|refusal| rescue::refusal(&refusal, self.name()))?;
         let route = Arc::clone(leaving.proxied.cache_route());
         let fault = Arc::clone(&leaving.client.fault);
         let call = Call { route, target, method: head.method, headers: head.headers, body, outgoing: leaving };
@@ -100,8 +100,7 @@ impl Proxy {
     }
 
     /// A place among the tunnels, of either kind.
-    fn place_for_tunnel(&self) -> Result<OwnedSemaphorePermit, Response<Body>> {
-        let tunnels = Arc::clone(self.forward().tunnels());
-        tunnels.try_acquire_owned().map_err(|_| rescue::refusal(&Refusal::Tunnels, self.name()))
+    fn place_for_tunnel(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        Arc::clone(self.forward().tunnels()).try_acquire_owned().map_err(|_| Refusal::Tunnels)
     }
 }
