@@ -24,6 +24,8 @@ pub mod scope;
 pub mod status;
 pub mod tags;
 pub mod targeted;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod time;
 pub mod validators;
 mod variants;

@@ -101,7 +101,6 @@ impl Proxy {
 
     /// A place among the tunnels, of either kind.
     fn place_for_tunnel(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        let tunnels = Arc::clone(self.forward().tunnels());
-        tunnels.try_acquire_owned().map_err(|_| Refusal::Tunnels)
+        Arc::clone(self.forward().tunnels()).try_acquire_owned().map_err(|_| Refusal::Tunnels)
     }
 }

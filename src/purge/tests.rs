@@ -13,8 +13,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tempfile::TempDir;
 
@@ -26,12 +24,10 @@ use super::{
 };
 use crate::object::{
     entry::Entry,
-    freshness::{Flags, Freshness},
-    head::Head,
     key::KeyBuilder,
     scope::{Position, Scope},
+    testing,
     time::Timestamp,
-    validators::Validators,
 };
 
 const CONFIG: Config = Config { fsync: false, scopes_max: 1000, call_scopes_max: 100, refresh_max: 0, refresh_rate: 0 };
@@ -60,32 +56,7 @@ fn purge(mode: Mode, scopes: &[Scope]) -> Purge {
 }
 
 fn entry(stamp: Position, scopes: &[Scope]) -> Entry {
-    let never = Timestamp::NEVER;
-    let key = KeyBuilder::new("test").finish();
-    Entry {
-        key,
-        primary: key,
-        stamp,
-        scopes: scopes.into(),
-        url: "http://shop.example/".into(),
-        tags: "".into(),
-        head: Head::new(StatusCode::OK, &HeaderMap::new()),
-        body: Bytes::new(),
-        part: None,
-        freshness: Freshness {
-            born: Timestamp::EPOCH,
-            fresh_until: never,
-            swr_until: never,
-            sie_until: never,
-            keep_until: never,
-            flags: Flags::default(),
-        },
-        validators: Validators::default(),
-        stored: Timestamp::EPOCH,
-        fill_millis: 0,
-        hits: 0.into(),
-        checked: AtomicU64::new(0),
-    }
+    testing::entry(KeyBuilder::new("test").finish(), stamp, scopes)
 }
 
 #[tokio::test]

@@ -1,20 +1,16 @@
 //! What the tests of the tiers are made of.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
 use prometheus_client::registry::Registry;
 
 use super::{EvictionPolicy, L1, L1Config, Slot};
 use crate::object::{
     entry::Entry,
-    freshness::{Flags, Freshness},
-    head::Head,
     key::{Key, KeyBuilder},
     scope::{Position, Scope},
-    time::Timestamp,
-    validators::Validators,
+    testing,
 };
 
 pub(super) const POLICIES: [EvictionPolicy; 3] = [EvictionPolicy::S3Fifo, EvictionPolicy::Lru, EvictionPolicy::Lfu];
@@ -28,40 +24,14 @@ pub(super) fn l1(policy: EvictionPolicy, max_bytes: u64, object_share_max: f64) 
 }
 
 pub(super) fn slot(n: u64, body_bytes: usize) -> Slot {
-    Slot::Entry(Arc::new(entry(key(n), body_bytes)))
+    let key = key(n);
+    let empty = testing::entry(key, Position::START, &[Scope::everything(), Scope::key(&key)]);
+    Slot::Entry(Arc::new(Entry { body: Bytes::from(vec![0; body_bytes]), ..empty }))
 }
 
 pub(super) fn body_bytes(slot: &Slot) -> Option<usize> {
     match slot {
         Slot::Entry(entry) => Some(entry.body.len()),
         Slot::Variants(_) | Slot::HitForMiss { .. } => None,
-    }
-}
-
-fn entry(key: Key, body_bytes: usize) -> Entry {
-    let never = Timestamp::NEVER;
-    Entry {
-        key,
-        primary: key,
-        stamp: Position::START,
-        scopes: std::sync::Arc::from([Scope::everything(), Scope::key(&key)]),
-        url: "http://shop.example/".into(),
-        tags: "".into(),
-        head: Head::new(StatusCode::OK, &HeaderMap::new()),
-        body: Bytes::from(vec![0; body_bytes]),
-        part: None,
-        freshness: Freshness {
-            born: Timestamp::EPOCH,
-            fresh_until: never,
-            swr_until: never,
-            sie_until: never,
-            keep_until: never,
-            flags: Flags::default(),
-        },
-        validators: Validators::default(),
-        stored: Timestamp::EPOCH,
-        fill_millis: 0,
-        hits: 0.into(),
-        checked: AtomicU64::new(0),
     }
 }

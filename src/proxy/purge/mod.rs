@@ -1,0 +1,121 @@
+//! Purges as callers write them: what a request names becomes scopes, and the scopes go to the purge log.
+//!
+//! Whatever cannot be understood in full is refused as a whole: half a purge that answers 200 is worse than none.
+
+use std::time::Duration;
+
+use super::Proxy;
+use crate::purge::{self, PurgeId};
+
+mod error;
+mod plan;
+mod receipt;
+mod request;
+
+pub use self::{
+    error::PurgeError,
+    plan::{HOLD_MAX, TAG_BYTES_MAX},
+    receipt::{Mode, Receipt, Refresh},
+    request::{Ack, Hold, PurgeRequest},
+};
+
+/// Bytes of a caller's own name for a purge.
+const ID_BYTES_MAX: usize = 256;
+
+/// A purge that took place.
+#[derive(Debug)]
+pub struct Purged {
+    /// Proof of it.
+    pub receipt: Receipt,
+    /// The most asked-for URLs it named, if `refresh` was asked for: for the caller to fetch again.
+    pub refresh: Vec<String>,
+}
+
+/// Purges what `request` names. `who` asked for it is noted in the log file.
+///
+/// # Errors
+/// Where the request cannot be understood in full, or the log does not take it. Nothing is purged then.
+pub async fn purge(
+    proxy: &Proxy,
+    config: &purge::config::Config,
+    request: &PurgeRequest,
+    who: &str,
+) -> Result<Purged, PurgeError> {
+    let plan = plan::plan(request, proxy, config.call_scopes_max)?;
+    // Before the purge: what it makes unusable may leave the cache at once.
+    let refresh = if request.refresh { proxy.cache().popular(&plan.scopes, config.refresh_max) } else { Vec::new() };
+    let mode = if request.soft { Mode::Soft } else { Mode::Hard };
+    let receipt = proxy
+        .cache()
+        .purge_log()
+        .append(purge::Purge {
+            id: id(request.id.as_deref())?,
+            at: proxy.cache().now(),
+            mode: mode.into(),
+            scopes: plan.scopes,
+            hold: plan.hold,
+            note: format!("{who}: {}", summary(request)),
+        })
+        .await?;
+    let receipt = Receipt {
+        id: receipt.id.to_string(),
+        seq: receipt.seq,
+        mode,
+        scopes: plan.named,
+        ack: request.ack,
+        duration_ms: millis(receipt.duration),
+        refresh: None,
+    };
+    Ok(Purged { receipt, refresh })
+}
+
+/// What was named, for people who read the log file: counts, and the first few where they are no secrets. URLs can be.
+fn summary(request: &PurgeRequest) -> String {
+    const SHOWN: usize = 3;
+    if request.all {
+        return "everything".to_owned();
+    }
+    let counted = [("urls", request.urls.len()), ("keys", request.keys.len()), ("prefixes", request.prefixes.len())];
+    let listed = [("tags", &request.tags), ("hosts", &request.hosts)];
+    let counted = counted.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{count} {name}"));
+    let listed = listed.iter().filter(|(_, list)| !list.is_empty()).map(|(name, list)| {
+        let shown: Vec<&str> = list.iter().take(SHOWN).map(String::as_str).collect();
+        let more = if list.len() > SHOWN { ", ..." } else { "" };
+        format!("{} {name} ({}{more})", list.len(), shown.join(", "))
+    });
+    counted.chain(listed).collect::<Vec<_>>().join(", ")
+}
+
+/// What tells a purge from others: the caller's own name for it, or one that nobody else has.
+fn id(named: Option<&str>) -> Result<PurgeId, PurgeError> {
+    match named {
+        None => Ok(PurgeId::random()?),
+        Some(name) if (1..=ID_BYTES_MAX).contains(&name.len()) => Ok(PurgeId::named(name)),
+        Some(_) => Err(PurgeError::Id),
+    }
+}
+
+/// Milliseconds, to the microsecond.
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_note_shows_no_url() {
+        let json = r#"{"urls":["http://a/?token=secret"],"tags":["a","b","c","d"]}"#;
+        let request: PurgeRequest = serde_json::from_str(json).expect("a purge request");
+        assert_eq!(summary(&request), "1 urls, 4 tags (a, b, c, ...)");
+    }
+
+    #[test]
+    fn a_callers_id_is_the_same_each_time() {
+        let id = |name| id(name).expect("an id");
+        assert_eq!(id(Some("deploy-7")), id(Some("deploy-7")));
+        assert_ne!(id(None), id(None));
+        assert!(matches!(super::id(Some("")), Err(PurgeError::Id)));
+    }
+}
