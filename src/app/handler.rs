@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 
@@ -39,7 +39,9 @@ impl ProxyHandler {
     async fn slowly(&self, request: Request<ClientBody>, peer: &Arc<Peer>) -> Response<Sent> {
         let interim = (request.version() == Version::HTTP_11).then(|| Arc::new(Bound(peer.interim.bind())) as _);
         let fault = Arc::new(OnceLock::new());
-        let client = Client { address: peer.addr.ip(), scheme: SCHEME, interim, fault: Arc::clone(&fault) };
+        let hold = if request.method() == Method::CONNECT { peer.hold() } else { None };
+        let hold = hold.map(|hold| Arc::new(hold) as _);
+        let client = Client { address: peer.addr.ip(), scheme: SCHEME, interim, hold, fault: Arc::clone(&fault) };
         self.0.handle(request.map(|body| content(body, fault)), client).await
     }
 }

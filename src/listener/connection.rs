@@ -82,6 +82,8 @@ async fn serve<S: Handler>(
     let link = Arc::new(Link::new(protocol == Protocol::Http2));
     if protocol == Protocol::Http1 {
         peer.interim = Interim::new(Arc::clone(&link));
+    } else {
+        peer.link = Some(Arc::clone(&link));
     }
     let io = TokioIo::new(Io::new(stream, sniffed, Arc::clone(&link), open));
     let connection = Arc::new(Connection {

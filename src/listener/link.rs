@@ -15,6 +15,7 @@
 
 use std::{
     mem,
+    sync::Arc,
     sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
     task::Waker,
 };
@@ -103,6 +104,8 @@ pub(super) struct Link {
     active: AtomicUsize,
     /// HTTP/2: those of them that gave data and have not been asked for more.
     handed: AtomicUsize,
+    /// HTTP/2: tunnels opened by requests that are over.
+    tunnels: AtomicUsize,
     offered: AtomicBool,
     interim: Mutex<Offered>,
     waker: AtomicWaker,
@@ -132,6 +135,7 @@ impl Link {
             reset: AtomicBool::new(false),
             active: AtomicUsize::new(0),
             handed: AtomicUsize::new(0),
+            tunnels: AtomicUsize::new(0),
             offered: AtomicBool::new(false),
             interim: Mutex::new(Offered::default()),
             waker: AtomicWaker::new(),
@@ -178,10 +182,29 @@ impl Link {
     /// With HTTP/2 a client that reads nothing does not block the socket: it opens no window.
     fn multiplexed_waits(&self) -> Option<(Wait, u64)> {
         match self.active.load(Relaxed) {
+            // They have a time-out of their own.
+            0 if self.tunnels.load(Relaxed) > 0 => None,
             0 => Some((Wait::Idle, self.request())),
             active if self.handed.load(Relaxed) >= active => Some((Wait::Write, self.progress.load(Relaxed))),
             _ => None,
         }
+    }
+}
+
+/// Keeps an HTTP/2 connection without requests from counting as idle.
+#[derive(Debug)]
+pub struct Hold(Arc<Link>);
+
+impl Hold {
+    pub(super) fn new(link: Arc<Link>) -> Self {
+        link.tunnels.fetch_add(1, Relaxed);
+        Self(link)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.tunnels.fetch_sub(1, Relaxed);
     }
 }
 

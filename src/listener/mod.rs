@@ -28,10 +28,13 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 
+use self::link::Link;
+
 pub use self::{
     body::{BodyError, ClientBody},
     config::Config,
     interim::Interim,
+    link::Hold,
     server::{Server, bind},
 };
 
@@ -47,12 +50,19 @@ pub struct Peer {
     pub local: SocketAddr,
     /// Sends interim responses to the request under way.
     pub interim: Interim,
+    /// The connection, where it has many requests at once.
+    link: Option<Arc<Link>>,
 }
 
 impl Peer {
+    /// Has the connection outlast the request, for a tunnel that the request opens in it. `None`: it does so anyway.
+    pub fn hold(&self) -> Option<Hold> {
+        self.link.clone().map(Hold::new)
+    }
+
     /// A client that cannot be sent interim responses.
     pub fn new(addr: SocketAddr, local: SocketAddr) -> Self {
-        Self { addr, local, interim: Interim::none() }
+        Self { addr, local, interim: Interim::none(), link: None }
     }
 }
 

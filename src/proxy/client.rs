@@ -22,6 +22,8 @@ pub struct Client {
     pub scheme: &'static str,
     /// Where interim responses go; `None` where the protocol of the connection has no way to send them.
     pub interim: Option<Arc<dyn InterimSink>>,
+    /// Keeps its connection open as long as a tunnel in it lives; `None` where nothing else could end it.
+    pub hold: Option<Arc<dyn Send + Sync>>,
     /// What went wrong with the content of its request, once it has: the origin's side only sees that it broke off.
     pub fault: Arc<OnceLock<ClientFault>>,
 }

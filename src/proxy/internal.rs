@@ -28,7 +28,8 @@ impl Proxy {
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = headers;
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let client = Client { address, scheme: resolved.target.scheme, interim: None, fault: Arc::default() };
+        let client =
+            Client { address, scheme: resolved.target.scheme, interim: None, hold: None, fault: Arc::default() };
         Ok(self.handle(request, client).await)
     }
 }

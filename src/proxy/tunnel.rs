@@ -18,8 +18,8 @@ use tokio::{
 
 use super::metrics::TunnelGuard;
 
-/// What an open tunnel holds: its place among `forward.tunnels_max`, and its part in the count.
-pub(super) type Guards = (tokio::sync::OwnedSemaphorePermit, TunnelGuard);
+/// What an open tunnel holds: its place among `forward.tunnels_max`, its part in the count, and its connection.
+pub(super) type Guards = (tokio::sync::OwnedSemaphorePermit, TunnelGuard, Option<Arc<dyn Send + Sync>>);
 
 /// Copies both ways until both have ended, one breaks, or nothing passes for `idle`.
 pub(super) async fn relay(

@@ -47,7 +47,7 @@ impl Proxy {
             self.cache().origins().connect_tunnel(&host, port, forward.policy(), forward.connect_timeout());
         let origin = connecting.await.map_err(|error| rescue::failure(&Failure::Origin(error), self.name()))?;
         if let Some(upgraded) = head.extensions.remove::<OnUpgrade>() {
-            let guards = (permit, self.inner.metrics.tunnel());
+            let guards = (permit, self.inner.metrics.tunnel(), leaving.client.hold.clone());
             tokio::spawn(tunnel::relay(upgraded, origin, forward.config().tunnel_idle_timeout, guards));
         }
         tracing::debug!(client = %leaving.client.address, host, port, "tunnel opened");
@@ -87,7 +87,8 @@ impl Proxy {
             Upgrade::Declined(answer) => return Ok(answer),
         };
         let idle = self.forward().config().tunnel_idle_timeout;
-        let guards = (permit, self.inner.metrics.tunnel());
+        // Upgrades are HTTP/1.1's, and its connection is the tunnel.
+        let guards = (permit, self.inner.metrics.tunnel(), None);
         tokio::spawn(async move {
             if let Ok(origin) = origin.await {
                 tunnel::relay(client, TokioIo::new(origin), idle, guards).await;

@@ -1,14 +1,29 @@
 //! The forward proxy: absolute-form requests are cached, CONNECT is tunnelled, and neither reaches what it must not.
 
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Empty;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::Instant,
+};
+
 use crate::support::{
     client,
     client::Response,
+    gate::Gate,
     gateway,
     gateway::{Builder, Gateway},
     origin,
     origin::reply,
-    raw,
+    outlive, raw,
     raw::Ending,
+    within,
 };
 
 const OPEN: &str = "[forward]\nenabled = true\nclients = ['127.0.0.0/8']\ntargets_allowed = ['127.0.0.0/8']";
@@ -84,6 +99,49 @@ async fn connect_tunnels() {
     assert_eq!(connection.exact(5).await, b"HELLO");
     connection.finish().await;
     assert_eq!(connection.rest().await, (Vec::new(), Ending::Closed));
+}
+
+/// The request that opened it is over, so nothing but the tunnel keeps the connection from being idle.
+#[tokio::test]
+async fn a_tunnel_in_http_2_outlives_the_idle_timeout_of_its_connection() {
+    let (asked, open) = (Gate::new(), Gate::new());
+    let (arrived, go) = (asked.clone(), open.clone());
+    let server = raw::serve(move |mut conn| {
+        let (arrived, go) = (arrived.clone(), go.clone());
+        async move {
+            conn.exact(5).await;
+            arrived.pass().await;
+            go.pass().await;
+            conn.write("later").await;
+            conn.rest().await;
+        }
+    })
+    .await;
+    asked.open();
+    let ports = format!("{OPEN}\nconnect_ports = [{}]\n[client]\nidle_timeout = '1s'", server.address().port());
+    let gateway = proxy(&ports).run().await;
+
+    let stream = TcpStream::connect(gateway.data()).await.expect("the gateway listens");
+    let builder = http2::Builder::new(TokioExecutor::new());
+    let (mut sender, driver) = builder.handshake(TokioIo::new(stream)).await.expect("a connection");
+    let driver = tokio::spawn(driver);
+    let request = Request::connect(server.address().to_string()).body(Empty::<Bytes>::new()).expect("valid");
+    let response = sender.send_request(request).await.expect("an answer");
+    assert_eq!(response.status(), 200);
+    let mut tunnel = TokioIo::new(hyper::upgrade::on(response).await.expect("a tunnel"));
+    tunnel.write_all(b"hello").await.expect("open");
+    asked.arrived(1).await;
+    let quiet = Instant::now();
+    // The time-out, and what a connection that is ended is given to end.
+    outlive(quiet, Duration::from_secs(4)).await;
+    open.open();
+    let mut got = [0; 5];
+    within("the answer through the tunnel", tunnel.read_exact(&mut got)).await.expect("still open");
+    assert_eq!(&got, b"later");
+    drop(tunnel);
+    drop(server);
+    // Without the tunnel it is idle like any other.
+    within("the end of the connection", driver).await.expect("no panic").ok();
 }
 
 #[tokio::test]
