@@ -65,7 +65,7 @@ impl<O: Outgoing> Fetch<O> {
         entry.stamp = part.stamp;
         (entry.body, entry.part, entry.key) = (combined.body, None, self.whole_key());
         let entry = Arc::new(entry);
-        exchange.cache.insert(Arc::clone(&entry), &self.fill, exchange.body.is_some());
+        exchange.cache.insert(Arc::clone(&entry), &self.fill, exchange.key_holds_more());
         exchange.cache.remove(&part);
         let leader = if withheld.is_empty() { Arc::clone(&entry) } else { exchange.once(&entry, status, fields, now) };
         self.permit = None;

@@ -139,6 +139,11 @@ impl<O: Outgoing> Exchange<O> {
         self.cache.pass(call, forward).await
     }
 
+    /// Whether an unsafe request to the same URL cannot tell its key.
+    pub(super) fn key_holds_more(&self) -> bool {
+        self.body.is_some() || self.target.forwarded || self.route.keys_hold_more()
+    }
+
     /// The content to send along.
     pub(super) fn content(&self) -> RequestBody {
         self.body.clone().map_or(RequestBody::Empty, RequestBody::Bytes)

@@ -33,7 +33,7 @@ impl Cache {
         if let Some(Slot::Entry(_)) = self.l1().lookup(&primary) {
             self.l1().remove(&primary);
         }
-        if route.keys_hold_more() || self.has_with_body() {
+        if self.invalidations().gather(target.url_scope(route)) {
             self.purge_url(route, target).await;
         }
     }
@@ -49,6 +49,7 @@ impl Cache {
             note: "invalidated by an unsafe request".to_owned(),
         };
         if let Err(error) = self.purge_log().append(purge).await {
+            self.invalidations().scatter(target.url_scope(route));
             tracing::warn!(%error, "an unsafe request could not invalidate all that is stored of its URL");
         }
     }

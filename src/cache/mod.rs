@@ -103,8 +103,6 @@ struct Inner {
     metrics: Metrics,
     /// Parts ever stored: while there are none, no miss looks for one.
     parts: AtomicU64,
-    /// Responses to requests with content ever stored: while there are none, no unsafe request looks for one.
-    with_body: AtomicU64,
 }
 
 /// What a cache is made of.
@@ -147,7 +145,6 @@ impl Cache {
             spill,
             metrics,
             parts: AtomicU64::new(0),
-            with_body: AtomicU64::new(0),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -232,14 +229,14 @@ impl Cache {
         most * f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
     }
 
-    /// Stores what a fill brought; `with_body`: the content of the request is part of its key.
-    fn insert(&self, entry: Arc<Entry>, fill: &Fill, with_body: bool) {
+    /// Stores what a fill brought; `scattered`: its key holds more than the URL.
+    fn insert(&self, entry: Arc<Entry>, fill: &Fill, scattered: bool) {
         let key = entry.key;
         if entry.part.is_some() {
             self.inner.parts.fetch_add(1, Relaxed);
         }
-        if with_body {
-            self.inner.with_body.fetch_add(1, Relaxed);
+        if scattered {
+            self.invalidations().scatter(fill.scopes[0]);
         }
         self.l1().insert(key, Slot::Entry(entry));
         self.recall(&key, fill);
@@ -276,10 +273,6 @@ impl Cache {
 
     fn has_parts(&self) -> bool {
         self.inner.parts.load(Relaxed) > 0
-    }
-
-    fn has_with_body(&self) -> bool {
-        self.inner.with_body.load(Relaxed) > 0
     }
 
     /// Makes the variant findable under the primary key.

@@ -122,6 +122,6 @@ impl<O: Outgoing> Fetch<O> {
             hits: 0.into(),
             checked: 0.into(),
         });
-        exchange.cache.insert(entry, &self.fill, exchange.body.is_some());
+        exchange.cache.insert(entry, &self.fill, exchange.key_holds_more());
     }
 }

@@ -180,9 +180,7 @@ impl Route {
 
     /// Whether one URL can have several keys, variants and request content aside.
     pub(super) fn keys_hold_more(&self) -> bool {
-        let policy = &self.policy;
-        let by_query = policy.query != Query::AsSent;
-        by_query || self.partition != Partition::None || !self.key_headers.is_empty() || !policy.key_cookies.is_empty()
+        self.partition != Partition::None || !self.key_headers.is_empty() || !self.policy.key_cookies.is_empty()
     }
 
     pub(super) fn object_bytes_max(&self) -> u64 {
