@@ -18,7 +18,10 @@ pub(super) enum Refusal {
     #[error("the request target is not valid: {0}")]
     BadTarget(&'static str),
     /// `CDN-Loop` names this gateway already (RFC 8586).
-    #[error("the request has passed this gateway before (CDN-Loop): its upstream leads back here")]
+    #[error(
+        "the request has passed a gateway of this name before (CDN-Loop): the upstream leads back here, or to another \
+         gateway that needs a headers.pseudonym of its own"
+    )]
     Loop,
     /// The forward proxy is switched off.
     #[error("the forward proxy is switched off (forward.enabled)")]
