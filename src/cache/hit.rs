@@ -135,7 +135,8 @@ fn ranged(
         }
         Wanted::Many(wanted) => match whole {
             Some(whole) => {
-                let multipart = range::multipart(whole, &wanted, head.get(&header::CONTENT_TYPE), seed());
+                let content_type = fields.get(header::CONTENT_TYPE).cloned();
+                let multipart = range::multipart(whole, &wanted, content_type.as_ref(), seed());
                 fields.insert(header::CONTENT_TYPE, multipart.content_type);
                 fields.insert(header::CONTENT_LENGTH, HeaderValue::from(multipart.length));
                 respond(StatusCode::PARTIAL_CONTENT, fields, Body::Segments(multipart.segments.into()))

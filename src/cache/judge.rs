@@ -78,7 +78,7 @@ impl Cache {
         let withheld = told.directives.withheld;
         let kept = |name: &HeaderName| *name != header::AGE && !withheld.contains(name) && !route.hides(name);
         let head = Head::of(status, fields, kept);
-        let validators = Validators::of(head.fields());
+        let validators = if withheld.is_empty() { Validators::of(fields) } else { Validators::of(&head.to_map()) };
         Ok(Judged { head, validators, freshness, scopes, tags, withheld })
     }
 
@@ -159,7 +159,7 @@ impl<O> Exchange<O> {
         stamp: Position,
     ) -> Result<Renewed, Refused> {
         // Under which key it would lie now, nobody can say without the request that selected it.
-        if self.route.vary(old.head.fields()) != self.route.vary(fields) {
+        if self.route.vary(&old.head.to_map()) != self.route.vary(fields) {
             return Err(Refused::VaryChanged);
         }
         let stored = facts.response_time;

@@ -12,7 +12,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 
 use super::{
     entry::Entry,
@@ -165,26 +165,13 @@ fn text(reader: &mut Reader<'_>, what: &'static str) -> Result<Box<str>, DecodeE
 
 fn put_fields(out: &mut Vec<u8>, head: &Head) {
     out.extend_from_slice(&head.status.as_u16().to_le_bytes());
-    put_len(out, head.iter().count());
-    for (name, value) in head.iter() {
-        put_bytes(out, name.as_str().as_bytes());
-        out.push(value.is_sensitive().into());
-        put_bytes(out, value.as_bytes());
-    }
+    put_bytes(out, head.lines());
 }
 
 fn head(reader: &mut Reader<'_>) -> Result<Head, DecodeError> {
     let status = StatusCode::from_u16(u16::from_le_bytes(reader.array()?));
-    let count = reader.count(9)?;
-    let mut fields = HeaderMap::try_with_capacity(count).map_err(|_| DecodeError::Invalid("number of fields"))?;
-    for _ in 0..count {
-        let name = HeaderName::from_bytes(reader.bytes()?).map_err(|_| DecodeError::Invalid("field name"))?;
-        let sensitive = reader.flag()?;
-        let mut value = field_value(reader)?;
-        value.set_sensitive(sensitive);
-        fields.try_append(name, value).map_err(|_| DecodeError::Invalid("number of fields"))?;
-    }
-    Ok(Head::new(status.map_err(|_| DecodeError::Invalid("status"))?, &fields))
+    let status = status.map_err(|_| DecodeError::Invalid("status"))?;
+    Head::from_lines(status, reader.bytes()?).map_err(|_| DecodeError::Invalid("field"))
 }
 
 fn field_value(reader: &mut Reader<'_>) -> Result<HeaderValue, DecodeError> {
@@ -257,6 +244,7 @@ fn time(reader: &mut Reader<'_>) -> Result<Timestamp, DecodeError> {
 mod tests {
     use std::sync::atomic::AtomicU32;
 
+    use http::{HeaderMap, HeaderName};
     use proptest::{collection::vec, option, prelude::*, strategy::ValueTree};
 
     use super::{super::fields::tests::any_value, *};
@@ -277,7 +265,7 @@ mod tests {
             url in ".{0,20}",
             tags in "[a-z ]{0,20}",
             status in 100..1000u16,
-            fields in vec(("[a-z-]{1,8}", any_value(), any::<bool>()), 0..8),
+            fields in vec(("[a-z-]{1,8}", any_value()), 0..8),
             body in vec(any::<u8>(), 0..64),
             part in option::of(any_part()),
             etag in option::of(any_value()),
@@ -285,8 +273,7 @@ mod tests {
             counts: [u32; 2],
         ) -> Entry {
             let mut map = HeaderMap::new();
-            for (name, mut value, sensitive) in fields {
-                value.set_sensitive(sensitive);
+            for (name, value) in fields {
                 map.append(HeaderName::from_bytes(name.as_bytes()).expect("letters"), value);
             }
             let [stamp, stored, checked, born, fresh_until, swr_until, sie_until, keep_until, _] = numbers;
@@ -324,10 +311,9 @@ mod tests {
 
     /// Everything that is written, to be compared.
     fn facts(entry: &Entry) -> impl PartialEq + std::fmt::Debug {
-        let sensitive: Vec<_> = entry.head.iter().map(|(_, value)| value.is_sensitive()).collect();
         (
             (entry.key, entry.primary, entry.stamp, entry.scopes.clone(), entry.url.clone(), entry.tags.clone()),
-            (entry.head.clone(), sensitive, entry.body.clone(), entry.part),
+            (entry.head.clone(), entry.body.clone(), entry.part),
             (entry.freshness, entry.validators.clone(), entry.stored, entry.fill_millis, entry.hits.load(Relaxed)),
         )
     }

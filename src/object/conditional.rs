@@ -67,10 +67,10 @@ fn unmodified(request: &HeaderMap, stored: &Validators) -> bool {
 pub fn not_modified_fields(stored: &Head) -> HeaderMap {
     const KEPT: [HeaderName; 7] =
         [CACHE_CONTROL, HeaderName::from_static("cdn-cache-control"), CONTENT_LOCATION, DATE, ETAG, EXPIRES, VARY];
-    let tagged = stored.get(&ETAG).is_some();
+    let tagged = stored.contains(&ETAG);
     let kept = |name: &HeaderName| KEPT.contains(name) || (*name == LAST_MODIFIED && !tagged);
     let mut fields = HeaderMap::with_capacity(KEPT.len() + 6);
-    for (name, value) in stored.iter().filter(|(name, _)| kept(name)) {
+    for (name, value) in stored.to_map().iter().filter(|(name, _)| kept(name)) {
         fields.append(name.clone(), value.clone());
     }
     fields

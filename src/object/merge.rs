@@ -90,9 +90,10 @@ fn updated(stored: &Head, new: &HeaderMap) -> HeaderMap {
     for name in &OF_THE_CONTENT {
         update.remove(name);
     }
-    if stored.get(&ETAG).is_some() {
+    if stored.contains(&ETAG) {
         update.remove(ETAG);
     }
+    let stored = stored.to_map();
     let kept = stored.iter().filter(|(name, _)| **name != AGE && !update.contains_key(*name));
     let mut fields = HeaderMap::with_capacity(update.keys_len() + 8);
     for (name, value) in kept.chain(&update) {

@@ -84,7 +84,7 @@ impl Variant {
 fn language(response: &Head) -> Option<Box<str>> {
     let mut lines = response.get_all(&CONTENT_LANGUAGE);
     let (Some(line), None) = (lines.next(), lines.next()) else { return None };
-    let tag = line.to_str().ok()?.trim();
+    let tag = std::str::from_utf8(line).ok()?.trim();
     let is_tag = !tag.is_empty() && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     is_tag.then(|| tag.to_ascii_lowercase().into())
 }
