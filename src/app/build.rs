@@ -2,7 +2,6 @@
 
 use std::{path::Path, sync::Arc};
 
-use http::HeaderName;
 use prometheus_client::registry::Registry;
 
 use super::{Error, secret};
@@ -35,7 +34,7 @@ pub(super) fn proxy(config: &Config, access: Option<AccessLog>, registry: &mut R
     let routes = routes(config, &metrics)?;
     let rules = cache::route::ResponseRules::default();
     let forward_route =
-        cache::route::Route::new(FORWARD, None, config.cache.clone(), rules, config.headers.request_id.parse().ok());
+        cache::route::Route::new(FORWARD, None, config.cache.clone(), rules, proxy::own_fields(&config.headers));
     let parts = proxy::Parts {
         cache,
         routes,
@@ -67,19 +66,15 @@ fn cache(config: &Config, data_dir: &Path, secret: [u8; 32], log: purge::Log, re
 }
 
 fn routes(config: &Config, metrics: &Metrics) -> Result<RouteTable<Arc<ProxyRoute>>, Error> {
-    let request_id: Option<HeaderName> = config.headers.request_id.parse().ok();
+    let own = proxy::own_fields(&config.headers);
     let made = config.routes().iter().map(|resolved| {
-        let route = route(resolved, request_id.clone(), metrics)?;
+        let route = route(resolved, own.clone(), metrics)?;
         Ok((resolved.matcher.clone(), route))
     });
     Ok(RouteTable::new(made.collect::<Result<_, Error>>()?))
 }
 
-fn route(
-    resolved: &ResolvedRoute,
-    request_id: Option<HeaderName>,
-    metrics: &Metrics,
-) -> Result<Arc<ProxyRoute>, Error> {
+fn route(resolved: &ResolvedRoute, own: cache::route::OwnFields, metrics: &Metrics) -> Result<Arc<ProxyRoute>, Error> {
     let ResolvedRoute { route, matcher, cache, origin } = resolved;
     let urls = match &route.upstream {
         OneOrMany::One(url) => std::slice::from_ref(url),
@@ -90,7 +85,7 @@ fn route(
         .map_err(|error| Error::Upstream { route: route.name.clone(), reason: error.to_string() })?;
     let (request_set, request_remove, response) = proxy::compile(&route.headers);
     let strip = matcher.path.as_ref().filter(|_| route.strip_path).map(|path| path.as_str().to_owned());
-    let cache = cache::route::Route::new(&route.name, site(route), cache.clone(), response, request_id);
+    let cache = cache::route::Route::new(&route.name, site(route), cache.clone(), response, own);
     Ok(Arc::new(ProxyRoute::new(
         Arc::new(cache),
         upstream,

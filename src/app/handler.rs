@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 
 use crate::{
     listener::{BodyError, ClientBody, Handler, Interim, Peer},
+    object::plain::Plain,
     origin::RequestBody,
     proxy::{Client, ClientFault, InterimSink, Proxy, Sent},
 };
@@ -22,6 +23,10 @@ pub(super) struct ProxyHandler(pub(super) Proxy);
 
 impl Handler for ProxyHandler {
     type Body = Sent;
+
+    fn express(&self, request: &Plain<'_>, peer: &Peer, head: &mut Vec<u8>) -> Option<Sent> {
+        self.0.express(request, peer.addr.ip(), SCHEME, head)
+    }
 
     async fn handle(&self, request: Request<ClientBody>, peer: &Arc<Peer>) -> Response<Sent> {
         let address = peer.addr.ip();

@@ -57,7 +57,7 @@ impl Cache {
         let asked = Asked::of(&headers);
         let exchange = Arc::new(Exchange {
             cache: self.clone(),
-            directives: self.directives(&route, &headers, asked),
+            directives: self.directives(&route, &&headers, asked),
             route,
             target,
             method: Method::GET,

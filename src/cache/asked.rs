@@ -1,7 +1,9 @@
 //! Which fields of a request matter to the cache, found in one pass: most requests carry none of them, and their
 //! decision then looks nothing up.
 
-use http::{HeaderMap, header};
+use http::HeaderMap;
+
+use crate::object::plain::Plain;
 
 /// What a request carries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,15 +21,23 @@ pub(super) struct Asked {
 impl Asked {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let mut asked = Self::default();
-        for name in headers.keys() {
-            match *name {
-                header::CACHE_CONTROL | header::PRAGMA => asked.directives = true,
-                header::IF_NONE_MATCH | header::IF_MODIFIED_SINCE => asked.conditions = true,
-                header::IF_MATCH | header::IF_UNMODIFIED_SINCE => asked.for_origin = true,
-                header::RANGE => asked.range = true,
-                _ => {}
-            }
-        }
+        headers.keys().for_each(|name| asked.note(name.as_str()));
         asked
+    }
+
+    pub(super) fn of_plain(request: &Plain<'_>) -> Self {
+        let mut asked = Self::default();
+        request.noted(|name| asked.note(name));
+        asked
+    }
+
+    fn note(&mut self, name: &str) {
+        match name {
+            "cache-control" | "pragma" => self.directives = true,
+            "if-none-match" | "if-modified-since" => self.conditions = true,
+            "if-match" | "if-unmodified-since" => self.for_origin = true,
+            "range" => self.range = true,
+            _ => {}
+        }
     }
 }

@@ -25,7 +25,7 @@ impl Cache {
     pub async fn call<O: Outgoing>(&self, call: Call<O>) -> Result<Answer, Arc<Failure>> {
         let class = call.route.class(&call.method);
         let asked = Asked::of(&call.headers);
-        let directives = self.directives(&call.route, &call.headers, asked);
+        let directives = self.directives(&call.route, &&call.headers, asked);
         // What must not be answered from here must not be forwarded either (RFC 9111 section 5.2.1.7).
         if directives.only_if_cached && (directives.no_store || asked.for_origin) && class != Class::Other {
             return Err(Arc::new(Failure::OnlyIfCached));

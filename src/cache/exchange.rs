@@ -151,7 +151,7 @@ impl<O: Outgoing> Exchange<O> {
 
     /// Answers from the tiers, or says why the request has to be forwarded.
     fn look_up(self: &Arc<Self>, method: &Method, now: Timestamp) -> Looked {
-        let (candidate, forward, key) = match self.cache.find(&self.route, &self.key, &self.headers, now) {
+        let (candidate, forward, key) = match self.cache.find(&self.route, &self.key, &&self.headers, now) {
             Found::Entry { entry, soft } => match reuse::reuse(&entry.freshness, now, &self.directives, soft) {
                 Reuse::Fresh => return Looked::Answer(self.stored(&entry, Kind::Hit(Tier::L1), method, now)),
                 Reuse::Stale => return Looked::Answer(self.stored(&entry, Kind::StaleHit(Tier::L1), method, now)),

@@ -215,11 +215,11 @@ impl Cache {
         if class == Class::Other {
             return "passed on: the method is not answered from the cache".to_owned();
         }
-        let directives = self.directives(route, headers, Asked::of(headers));
+        let directives = self.directives(route, &headers, Asked::of(headers));
         if directives.no_store {
             return "passed on: the request says no-store".to_owned();
         }
-        match self.find(route, key, headers, now) {
+        match self.find(route, key, &headers, now) {
             Found::Nothing => "forwarded: nothing is stored under the key".to_owned(),
             Found::OtherVariant(_) => "forwarded: other variants are stored, this one is not".to_owned(),
             Found::HitForMiss(reason) => {

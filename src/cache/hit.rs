@@ -42,6 +42,36 @@ pub(super) fn from_entry(
     shaped(&entry.head, &entry.validators, fields, content, reader)
 }
 
+/// Writes the head of a plain answer from an entry, as HTTP/1.1 sends it and without its empty line; false, with nothing
+/// written, where the answer is not plain.
+pub(super) fn write_head(entry: &Entry, outcome: &Outcome, name: &str, now: Timestamp, out: &mut Vec<u8>) -> bool {
+    let head = &entry.head;
+    let without_content = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
+    if entry.part.is_some() || without_content {
+        return false;
+    }
+    let Some(reason) = head.status.canonical_reason() else { return false };
+    let mut number = itoa::Buffer::new();
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(head.status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(reason.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(head.lines());
+    if !head.has_length() {
+        out.extend_from_slice(b"content-length: ");
+        out.extend_from_slice(number.format(entry.body.len()).as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"age: ");
+    out.extend_from_slice(number.format(entry.freshness.age(now).as_secs()).as_bytes());
+    out.extend_from_slice(b"\r\ncache-status: ");
+    // Writing to a vector cannot fail.
+    let _ = outcome.write(name, out);
+    out.extend_from_slice(b"\r\n");
+    true
+}
+
 /// An answer from a response whose body is still arriving.
 pub(super) fn from_shared(shared: &Shared, body: Reader, reader: &Asking<'_>, fields: HeaderMap) -> Response<Body> {
     if shared.part || (!reader.asked.conditions && !reader.asked.range) {

@@ -76,7 +76,7 @@ impl Cache {
         }
         let freshness = self.held(freshness, &scopes, facts.response_time);
         let withheld = told.directives.withheld;
-        let kept = |name: &HeaderName| *name != header::AGE && !withheld.contains(name) && !route.hides(name);
+        let kept = |name: &HeaderName| route.keeps(name) && !withheld.contains(name);
         let head = Head::of(status, fields, kept);
         let validators = if withheld.is_empty() { Validators::of(fields) } else { Validators::of(&head.to_map()) };
         Ok(Judged { head, validators, freshness, scopes, tags, withheld })

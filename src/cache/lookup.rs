@@ -1,13 +1,14 @@
 //! What the tiers hold for a request, and the answer to those that need nothing else.
 
-use std::sync::Arc;
+use std::{cell::LazyCell, ops::Deref, sync::Arc};
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
 
 use super::{
     Cache,
     asked::Asked,
+    body::Body,
     call::Answer,
     hit::{self, Asking},
     outcome::{Outcome, Tier},
@@ -19,6 +20,7 @@ use crate::{
         directives::RequestDirectives,
         entry::Entry,
         key::Key,
+        plain::Plain,
         reuse::{self, Reuse},
         time::Timestamp,
         vary::{self, Variants},
@@ -26,6 +28,23 @@ use crate::{
     purge::Standing,
     store::Slot,
 };
+
+/// The answer to a plain request, its head aside.
+pub struct PlainHit {
+    /// Status of the answer.
+    pub status: StatusCode,
+    /// Its content, whole.
+    pub body: Body,
+    /// The decision.
+    pub outcome: Outcome,
+}
+
+/// A stored response that is the answer.
+struct Fresh {
+    entry: Arc<Entry>,
+    outcome: Outcome,
+    now: Timestamp,
+}
 
 /// What the tiers hold for a request.
 pub(super) enum Found {
@@ -41,7 +60,13 @@ pub(super) enum Found {
 
 impl Cache {
     /// What L1 holds for `key` and these request fields, purges applied (rule I1).
-    pub(super) fn find(&self, route: &Route, key: &Key, headers: &HeaderMap, now: Timestamp) -> Found {
+    pub(super) fn find(
+        &self,
+        route: &Route,
+        key: &Key,
+        headers: &impl Deref<Target = HeaderMap>,
+        now: Timestamp,
+    ) -> Found {
         match self.l1().lookup(key) {
             None => Found::Nothing,
             Some(Slot::HitForMiss { until, reason }) if now < until => Found::HitForMiss(reason),
@@ -92,27 +117,68 @@ impl Cache {
         headers: &HeaderMap,
         at: Instant,
     ) -> Option<Answer> {
-        let class = route.class(method);
-        if !matches!(class, Class::Get | Class::Head) || route.bypass() {
-            return None;
-        }
         let asked = Asked::of(headers);
-        let directives = self.directives(route, headers, asked);
-        if directives.no_store || asked.for_origin {
-            return None;
-        }
-        let now = self.inner.clock.at(at);
-        let key = target.key(route, self.secret(), headers, class, None);
-        let Found::Entry { entry, soft } = self.find(route, &key, headers, now) else { return None };
-        if reuse::reuse(&entry.freshness, now, &directives, soft) != Reuse::Fresh {
-            return None;
-        }
-        let outcome = Outcome::hit(Tier::L1, super::seconds(entry.freshness.ttl(now)));
+        let Fresh { entry, outcome, now } = self.fresh(route, target, route.class(method), asked, &headers, at)?;
         let response = hit::from_entry(&entry, &Asking { method, headers, asked }, &outcome, self.name(), now);
         Some(Answer { response, outcome })
     }
 
-    pub(super) fn directives(&self, route: &Route, headers: &HeaderMap, asked: Asked) -> RequestDirectives {
+    /// As [`Cache::hit`], for a GET whose answer is all of a stored response: its head is written to `head`, without
+    /// the empty line at the end, so that fields can follow. Where `None` is returned nothing was written.
+    pub fn plain_hit(
+        &self,
+        route: &Route,
+        target: View<'_>,
+        request: &Plain<'_>,
+        at: Instant,
+        head: &mut Vec<u8>,
+    ) -> Option<PlainHit> {
+        let asked = Asked::of_plain(request);
+        if asked.conditions || asked.range {
+            return None;
+        }
+        // Most requests are answered without a look at most of their fields.
+        let fields = LazyCell::new(|| request.to_map());
+        let Fresh { entry, outcome, now } = self.fresh(route, target, route.class(&Method::GET), asked, &fields, at)?;
+        hit::write_head(&entry, &outcome, self.name(), now, head).then(|| {
+            entry.served();
+            PlainHit { status: entry.head.status, body: Body::Full(entry.body.clone()), outcome }
+        })
+    }
+
+    /// A response in memory that a request may have as it is. `fields` are those of the request.
+    fn fresh(
+        &self,
+        route: &Route,
+        target: View<'_>,
+        class: Class,
+        asked: Asked,
+        fields: &impl Deref<Target = HeaderMap>,
+        at: Instant,
+    ) -> Option<Fresh> {
+        if !matches!(class, Class::Get | Class::Head) || route.bypass() {
+            return None;
+        }
+        let directives = self.directives(route, fields, asked);
+        if directives.no_store || asked.for_origin {
+            return None;
+        }
+        let now = self.inner.clock.at(at);
+        let key = target.key(route, self.secret(), fields, class, None);
+        let Found::Entry { entry, soft } = self.find(route, &key, fields, now) else { return None };
+        if reuse::reuse(&entry.freshness, now, &directives, soft) != Reuse::Fresh {
+            return None;
+        }
+        let outcome = Outcome::hit(Tier::L1, super::seconds(entry.freshness.ttl(now)));
+        Some(Fresh { entry, outcome, now })
+    }
+
+    pub(super) fn directives(
+        &self,
+        route: &Route,
+        headers: &impl Deref<Target = HeaderMap>,
+        asked: Asked,
+    ) -> RequestDirectives {
         if asked.directives && route.policy.request_directives {
             RequestDirectives::of(headers)
         } else {

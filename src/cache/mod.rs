@@ -65,6 +65,7 @@ pub use self::{
     call::{Answer, Call, Departure, Outgoing},
     clock::Clock,
     failure::Failure,
+    lookup::PlainHit,
     outcome::{Forward, Kind, Outcome, Tier},
     pass::Upgrade,
     spill::Spill,

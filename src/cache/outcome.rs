@@ -179,7 +179,7 @@ impl Outcome {
         HeaderValue::from_bytes(&text[..used]).unwrap_or_else(|_| HeaderValue::from_static("larder"))
     }
 
-    fn write(&self, name: &str, out: &mut &mut [u8]) -> std::io::Result<()> {
+    pub(super) fn write(&self, name: &str, out: &mut impl Write) -> std::io::Result<()> {
         out.write_all(name.as_bytes())?;
         if self.is_hit() && self.forward.is_none() {
             out.write_all(b"; hit")?;

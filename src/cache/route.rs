@@ -32,6 +32,15 @@ pub struct ResponseRules {
     pub remove: Vec<HeaderName>,
 }
 
+/// Fields that the gateway itself writes.
+#[derive(Debug, Clone, Default)]
+pub struct OwnFields {
+    /// The one in which it gives each request an id of its own.
+    pub request_id: Option<HeaderName>,
+    /// Those it writes into every answer, in the place of the origin's, which are therefore not kept.
+    pub answers: Vec<HeaderName>,
+}
+
 /// A route as the cache sees it.
 #[derive(Debug)]
 pub struct Route {
@@ -51,8 +60,7 @@ pub struct Route {
     pub(super) key_headers: Box<[HeaderName]>,
     /// Fields that carry tags and are kept from clients.
     hidden: Box<[HeaderName]>,
-    /// The field in which the gateway gives each request an id of its own.
-    request_id: Option<HeaderName>,
+    own: OwnFields,
     methods: Methods,
 }
 
@@ -98,13 +106,7 @@ impl Cache {
 
 impl Route {
     /// From a policy that the configuration has validated.
-    pub fn new(
-        name: &str,
-        site: Option<Arc<str>>,
-        policy: Policy,
-        response: ResponseRules,
-        request_id: Option<HeaderName>,
-    ) -> Self {
+    pub fn new(name: &str, site: Option<Arc<str>>, policy: Policy, response: ResponseRules, own: OwnFields) -> Self {
         let names = |list: &[String]| list.iter().filter_map(|name| name.parse().ok()).collect::<Box<[HeaderName]>>();
         Self {
             hidden: hidden(&policy, &names(&policy.tag_fields)),
@@ -116,7 +118,7 @@ impl Route {
             tag_fields: names(&policy.tag_fields),
             key_headers: names(&policy.key_headers),
             methods: methods(&policy.methods),
-            request_id,
+            own,
             policy,
         }
     }
@@ -135,6 +137,11 @@ impl Route {
     /// Whether a response field is kept from clients.
     pub(super) fn hides(&self, name: &HeaderName) -> bool {
         self.hidden.contains(name)
+    }
+
+    /// Whether a tier keeps a response field of that name.
+    pub(super) fn keeps(&self, name: &HeaderName) -> bool {
+        *name != header::AGE && !self.own.answers.contains(name) && !self.hides(name)
     }
 
     pub(super) fn hidden(&self) -> &[HeaderName] {
@@ -160,7 +167,7 @@ impl Route {
     pub(super) fn vary(&self, response: &HeaderMap) -> Vary {
         let vary = Vary::of(response);
         let is_own = |name: &HeaderName| {
-            *name == forwarded::FOR || *name == header::FORWARDED || self.request_id.as_ref() == Some(name)
+            *name == forwarded::FOR || *name == header::FORWARDED || self.own.request_id.as_ref() == Some(name)
         };
         if vary.fields().iter().any(is_own) { Vary::Any } else { vary }
     }

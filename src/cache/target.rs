@@ -1,6 +1,6 @@
 //! What a request asks for, as the cache names it: the parts of its key, and its URL.
 
-use std::{borrow::Cow, fmt::Write, sync::Arc};
+use std::{borrow::Cow, fmt::Write, ops::Deref, sync::Arc};
 
 use http::{HeaderMap, Method, header};
 
@@ -35,8 +35,8 @@ pub struct Target {
 
 impl Target {
     /// The site of an authority where the route has none of its own.
-    pub fn site_of(scheme: &str, authority: &str) -> Arc<str> {
-        format!("{scheme}://{authority}").into()
+    pub fn site_of(scheme: &str, authority: &str) -> String {
+        [scheme, "://", authority].concat()
     }
 
     /// From the parts of a request; `normal` is the normalised `path`.
@@ -50,7 +50,7 @@ impl Target {
     ) -> Self {
         let path: Arc<str> = path.into();
         let normal_path = if *path == *normal { Arc::clone(&path) } else { normal.into() };
-        let site = route.site.clone().unwrap_or_else(|| Self::site_of(scheme, authority));
+        let site = route.site.clone().unwrap_or_else(|| Self::site_of(scheme, authority).into());
         let (authority, query) = (authority.into(), query.map(Into::into));
         Self { scheme, authority, path, normal_path, query, site, forwarded: false }
     }
@@ -84,7 +84,7 @@ impl Target {
         class: Class,
         content: Option<Content<'_>>,
     ) -> Key {
-        self.view().key(route, secret, request, class, content)
+        self.view().key(route, secret, &request, class, content)
     }
 
     fn view(&self) -> View<'_> {
@@ -122,7 +122,7 @@ impl Target {
     /// The partition a request falls into, as tags are scoped by it; empty: shared.
     pub fn partition(route: &Route, secret: &[u8; 32], request: &HeaderMap) -> Vec<u8> {
         let mut bytes = Vec::new();
-        partition(route, secret, request, |value| bytes.extend_from_slice(value.unwrap_or_default()));
+        partition(route, secret, &request, |value| bytes.extend_from_slice(value.unwrap_or_default()));
         bytes
     }
 }
@@ -146,12 +146,12 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
-    /// The primary key of a request for this.
+    /// The primary key of a request for this. Of its fields, only those are looked at that the route makes part of it.
     pub fn key(
         &self,
         route: &Route,
         secret: &[u8; 32],
-        request: &HeaderMap,
+        request: &impl Deref<Target = HeaderMap>,
         class: Class,
         content: Option<Content<'_>>,
     ) -> Key {
@@ -192,7 +192,12 @@ pub(super) fn stored_method(class: Class, method: &Method) -> Method {
 }
 
 /// Gives `then` a keyed hash of what keeps this request's responses apart, so that no credential is written anywhere.
-fn partition(route: &Route, secret: &[u8; 32], request: &HeaderMap, then: impl FnOnce(Option<&[u8]>)) {
+fn partition(
+    route: &Route,
+    secret: &[u8; 32],
+    request: &impl Deref<Target = HeaderMap>,
+    then: impl FnOnce(Option<&[u8]>),
+) {
     match &route.partition {
         Partition::None => then(None),
         Partition::Field(name) => match combined(request, name) {

@@ -22,6 +22,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use super::{
     Handler, Interim, Peer,
     config::Config,
+    express::Lane,
     io::Io,
     link::{Link, Phase, Wait},
     metrics::OpenGuard,
@@ -45,7 +46,7 @@ const BUFFER_MIN: usize = 128 * 1024;
 const HYPER_FIELDS: usize = 100;
 
 /// Serves one client to the end.
-pub(super) async fn run<S: Handler>(
+pub(super) async fn run<S: Handler + Clone>(
     shared: Arc<Shared>,
     mut stream: TcpStream,
     peer: Peer,
@@ -69,7 +70,7 @@ pub(super) async fn run<S: Handler>(
 }
 
 #[expect(clippy::too_many_arguments, reason = "what a connection is made of, put together here once")]
-async fn serve<S: Handler>(
+async fn serve<S: Handler + Clone>(
     shared: Arc<Shared>,
     stream: TcpStream,
     protocol: Protocol,
@@ -85,10 +86,12 @@ async fn serve<S: Handler>(
     } else {
         peer.link = Some(Arc::clone(&link));
     }
-    let io = TokioIo::new(Io::new(stream, sniffed, Arc::clone(&link), open));
+    let peer = Arc::new(peer);
+    let lane = Lane { handler: handler.clone(), peer: Arc::clone(&peer), shared: Arc::clone(&shared) };
+    let io = TokioIo::new(Io::new(stream, lane, sniffed, Arc::clone(&link), open));
     let connection = Arc::new(Connection {
         handler,
-        peer: Arc::new(peer),
+        peer,
         link: Arc::clone(&link),
         limits: shared.limits,
         fields_max: shared.config.head_fields_max,

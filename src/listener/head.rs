@@ -60,6 +60,17 @@ impl HeadWatch {
         self.on
     }
 
+    /// Whether the next byte begins a head, and it is certain that no byte of it has been read.
+    pub(super) fn is_between_heads(&mut self, link: &Link) -> bool {
+        let request = link.request();
+        self.on && (self.after == request || self.next_head(link, request)) && self.scan.is_untouched()
+    }
+
+    /// A request went by that is not to be watched.
+    pub(super) fn pass_by(&mut self, link: &Link) {
+        self.after = link.request();
+    }
+
     /// Stops looking.
     pub(super) fn stop(&mut self) {
         self.on = false;
@@ -93,6 +104,10 @@ impl Scan {
         }
         self.extend(&bytes[at..]);
         None
+    }
+
+    fn is_untouched(&self) -> bool {
+        !self.begun && self.length == 0
     }
 
     fn extend(&mut self, piece: &[u8]) {

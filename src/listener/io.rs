@@ -1,7 +1,8 @@
 //! The socket as hyper sees it, and what hyper cannot do: interim responses, write stalls noticed, a close that lets
 //! the client read the last response.
 //!
-//! On the way of an ordinary request this costs a few loads and, while the head is read, one look at its lines.
+//! On the way of an ordinary request this costs a few loads and, while the head is read, one look at its lines. Plain
+//! requests may take the [express lane](super::express) and never get to hyper.
 
 use std::{
     io,
@@ -16,6 +17,8 @@ use tokio::{
 };
 
 use super::{
+    Handler,
+    express::{Lane, Reply},
     head::HeadWatch,
     link::{Link, Phase},
     metrics::OpenGuard,
@@ -26,9 +29,11 @@ use super::{
 const LINGER_BYTES_MAX: usize = 16 << 20;
 
 /// One client's socket.
-#[derive(Debug)]
-pub(super) struct Io {
+pub(super) struct Io<S: Handler> {
     stream: TcpStream,
+    lane: Lane<S>,
+    /// An answer of the lane that the socket did not take at once; it goes before any other byte.
+    reply: Option<Box<Reply<S::Body>>>,
     link: Arc<Link>,
     /// What was read to tell the protocol, to be read again.
     sniffed: Sniffed,
@@ -44,11 +49,13 @@ pub(super) struct Io {
     _open: OpenGuard,
 }
 
-impl Io {
-    pub(super) fn new(stream: TcpStream, sniffed: Sniffed, link: Arc<Link>, open: OpenGuard) -> Self {
+impl<S: Handler> Io<S> {
+    pub(super) fn new(stream: TcpStream, lane: Lane<S>, sniffed: Sniffed, link: Arc<Link>, open: OpenGuard) -> Self {
         let watch = HeadWatch::new(!link.multiplexed());
         Self {
             stream,
+            lane,
+            reply: None,
             link,
             sniffed,
             watch,
@@ -112,6 +119,62 @@ impl Io {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether the next byte that is read begins a request, and hyper has nothing of an earlier one left to write.
+    fn is_between_requests(&mut self) -> bool {
+        let idle = match self.link.phase() {
+            Phase::Idle => true,
+            Phase::Head => self.link.request() == 0,
+            _ => false,
+        };
+        idle && self.reply.is_none() && self.interim.is_empty() && self.watch.is_between_heads(&self.link)
+    }
+
+    /// Answers what it can of `bytes`, of which the first begins a request; how many of them that took.
+    fn express(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+        let mut taken = 0;
+        while self.reply.is_none()
+            && let Some((mut reply, length)) = self.lane.answer(&bytes[taken..])
+        {
+            taken += length;
+            self.link.pass_by();
+            self.watch.pass_by(&self.link);
+            if self.poll_send(cx, &mut reply)?.is_pending() {
+                self.reply = Some(Box::new(reply));
+            }
+        }
+        Ok(taken)
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, reply: &mut Reply<S::Body>) -> Poll<io::Result<()>> {
+        reply.poll(cx, |cx, slices| {
+            let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+            self.note_write(&written);
+            written
+        })
+    }
+
+    /// Writes what is left of an answer of the lane.
+    fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(mut reply) = self.reply.take() else { return Poll::Ready(Ok(())) };
+        let sent = self.poll_send(cx, &mut reply);
+        if sent.is_pending() {
+            self.reply = Some(reply);
+        }
+        sent
+    }
+
+    /// Reads from the socket, first what was read of it before.
+    fn poll_socket(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.sniffed.replay(buffer) {
+            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+        }
+        // What was read to tell the protocol is never all of a request.
+        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
+            Poll::Pending => Poll::Ready(Ok(())),
+            read => read,
+        }
+    }
+
     /// Reads until the client closes. Closing with unread bytes in the socket would send a reset, and a reset can
     /// overtake the response the client should still read.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -128,20 +191,32 @@ impl Io {
     }
 }
 
-impl AsyncRead for Io {
+impl<S: Handler> AsyncRead for Io<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        ready!(this.poll_reply(cx))?;
         let before = buffer.filled().len();
-        if !this.sniffed.replay(buffer) {
-            ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
+        loop {
+            let express = this.is_between_requests();
+            ready!(this.poll_socket(cx, buffer))?;
+            let taken = if express { this.express(cx, &buffer.filled()[before..])? } else { 0 };
+            let left = buffer.filled().len() - before - taken;
+            if taken == 0 || left > 0 {
+                // What the lane took is as if it had not been there.
+                buffer.filled_mut().copy_within(before + taken.., before);
+                buffer.set_filled(before + left);
+                this.note_read(&buffer.filled()[before..]);
+                return Poll::Ready(Ok(()));
+            }
+            buffer.set_filled(before);
+            ready!(this.poll_reply(cx))?;
         }
-        this.note_read(&buffer.filled()[before..]);
-        Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Io {
+impl<S: Handler> AsyncWrite for Io<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_reply(cx))?;
         ready!(self.poll_interim(cx))?;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.clean_for = 0;
@@ -154,6 +229,7 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_reply(cx))?;
         ready!(self.poll_interim(cx))?;
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.clean_for = 0;
@@ -168,6 +244,7 @@ impl AsyncWrite for Io {
     /// hyper flushes when all it had has been written, and at least once each time its connection is polled. While
     /// the handler runs that is the moment for interim responses; after the response it is the response's end.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_reply(cx))?;
         let phase = self.link.phase();
         if phase == Phase::Handling && !self.link.multiplexed() {
             self.clean_for = self.link.request();
@@ -182,6 +259,7 @@ impl AsyncWrite for Io {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_reply(cx))?;
         if !self.shut {
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
             self.shut = true;
@@ -197,7 +275,7 @@ impl AsyncWrite for Io {
     }
 }
 
-impl Drop for Io {
+impl<S: Handler> Drop for Io<S> {
     fn drop(&mut self) {
         if self.link.reset_demanded() {
             // Without it the close is merely less abrupt.
@@ -208,29 +286,159 @@ impl Drop for Io {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, net::SocketAddr};
+    use std::{future::poll_fn, net::SocketAddr, time::Duration};
 
-    use tokio::{io::AsyncReadExt, net::TcpListener, sync::Semaphore};
+    use bytes::Bytes;
+    use bytesize::ByteSize;
+    use http::{Request, Response};
+    use http_body_util::Full;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        sync::Semaphore,
+    };
 
-    use super::{super::metrics::Metrics, *};
-    use crate::telemetry::Registry;
+    use super::{
+        super::{ClientBody, Config, Peer, Server, metrics::Metrics},
+        *,
+    };
+    use crate::{object::plain::Plain, telemetry::Registry};
 
-    async fn io(link: &Arc<Link>) -> (Io, TcpStream) {
-        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a free port");
-        let client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("listening");
-        let (server, _) = listener.accept().await.expect("connected");
-        let place = Arc::new(Semaphore::new(1)).acquire_owned().await.expect("open");
-        let open = OpenGuard::new(&Metrics::register(&mut Registry::default()), place);
-        (Io::new(server, Sniffed::default(), Arc::clone(link), open), client)
+    /// Answers at once what has `/now` in it, with as much content as the number behind it says.
+    struct Now;
+
+    impl Handler for Now {
+        type Body = Full<Bytes>;
+
+        fn express(&self, request: &Plain<'_>, _peer: &Peer, head: &mut Vec<u8>) -> Option<Full<Bytes>> {
+            let length = request.path().strip_prefix("/now")?.parse().ok()?;
+            head.extend_from_slice(b"[head]");
+            Some(Full::new(vec![b'x'; length].into()))
+        }
+
+        async fn handle(&self, _: Request<ClientBody>, _: &Arc<Peer>) -> Response<Full<Bytes>> {
+            unreachable!("nothing is asked here")
+        }
     }
 
-    async fn write(io: &mut Io, bytes: &[u8]) {
+    fn config() -> Config {
+        let (time, bytes) = (Duration::from_secs(9), ByteSize::kib(64));
+        Config {
+            connections_max: 1,
+            head_bytes_max: bytes,
+            head_fields_max: 100,
+            head_timeout: time,
+            idle_timeout: time,
+            body_bytes_max: bytes,
+            body_idle_timeout: time,
+            body_rate_min: bytes,
+            write_timeout: time,
+            h2_streams_max: 1,
+            drain_timeout: time,
+        }
+    }
+
+    async fn io(link: &Arc<Link>) -> (Io<Now>, TcpStream) {
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a free port");
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("listening");
+        let (server, addr) = listener.accept().await.expect("connected");
+        let place = Arc::new(Semaphore::new(1)).acquire_owned().await.expect("open");
+        let open = OpenGuard::new(&Metrics::register(&mut Registry::default()), place);
+        let shared = Server::new(config(), &mut Registry::default()).shared();
+        let lane = Lane { handler: Now, peer: Arc::new(Peer::new(addr, addr)), shared };
+        (Io::new(server, lane, Sniffed::default(), Arc::clone(link), open), client)
+    }
+
+    async fn write(io: &mut Io<Now>, bytes: &[u8]) {
         let written = poll_fn(|cx| Pin::new(&mut *io).poll_write(cx, bytes)).await;
         assert_eq!(written.expect("written"), bytes.len());
     }
 
-    async fn flush(io: &mut Io) {
+    async fn flush(io: &mut Io<Now>) {
         poll_fn(|cx| Pin::new(&mut *io).poll_flush(cx)).await.expect("flushed");
+    }
+
+    /// What hyper would get to read.
+    async fn read(io: &mut Io<Now>) -> String {
+        let mut bytes = [0; 4096];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        poll_fn(|cx| Pin::new(&mut *io).poll_read(cx, &mut buffer)).await.expect("read");
+        String::from_utf8(buffer.filled().to_vec()).expect("text")
+    }
+
+    const NOW: &str = "GET /now1 HTTP/1.1\r\nhost: a\r\n\r\n";
+    const LATER: &str = "GET /later HTTP/1.1\r\nhost: a\r\n\r\n";
+
+    /// What the lane answers hyper never sees; what follows it, hyper sees from its first byte.
+    #[tokio::test]
+    async fn the_lane_takes_what_it_answers() {
+        let link = Arc::new(Link::new(false));
+        let (mut io, mut client) = io(&link).await;
+        client.write_all([NOW, NOW, LATER, NOW].concat().as_bytes()).await.expect("written");
+        assert_eq!(read(&mut io).await, [LATER, NOW].concat());
+        assert_eq!(link.request(), 2);
+        write(&mut io, b"[later]").await;
+        drop(io);
+        let mut got = String::new();
+        client.read_to_string(&mut got).await.expect("read");
+        assert_eq!(got, "[head]x[head]x[later]");
+    }
+
+    /// Half a head belongs to hyper, and so does the rest of it.
+    #[tokio::test]
+    async fn the_lane_takes_no_half() {
+        let link = Arc::new(Link::new(false));
+        let (mut io, mut client) = io(&link).await;
+        let (first, rest) = NOW.split_at(20);
+        client.write_all(first.as_bytes()).await.expect("written");
+        assert_eq!(read(&mut io).await, first);
+        client.write_all([rest, NOW].concat().as_bytes()).await.expect("written");
+        assert_eq!(read(&mut io).await, [rest, NOW].concat());
+    }
+
+    /// While hyper has a request, or an answer that is not yet in the socket, all bytes are its own.
+    #[tokio::test]
+    async fn the_lane_waits_for_hyper() {
+        let link = Arc::new(Link::new(false));
+        let (mut io, mut client) = io(&link).await;
+        client.write_all(LATER.as_bytes()).await.expect("written");
+        assert_eq!(read(&mut io).await, LATER);
+        link.begin(true, Some(0));
+        link.respond();
+        link.finish(false);
+        flush(&mut io).await;
+        client.write_all([NOW, LATER].concat().as_bytes()).await.expect("written");
+        assert_eq!(read(&mut io).await, LATER, "after the flush the lane is open again");
+        link.begin(true, Some(0));
+        link.respond();
+        link.finish(false);
+        client.write_all(NOW.as_bytes()).await.expect("written");
+        assert_eq!(read(&mut io).await, NOW, "the answer may still be in hyper's buffer");
+    }
+
+    /// A client that does not read gets its answer when it does, and hyper's answers wait behind it.
+    #[tokio::test]
+    async fn an_answer_larger_than_the_socket() {
+        let link = Arc::new(Link::new(false));
+        let (mut io, mut client) = io(&link).await;
+        let large = NOW.replace("now1", "now50000000");
+        client.write_all([&large, LATER].concat().as_bytes()).await.expect("written");
+        assert_eq!(read(&mut io).await, LATER);
+        assert!(matches!(link.waits(), Some((super::super::link::Wait::Write, _))), "the client is to read");
+        let (sent, got) = tokio::join!(
+            async {
+                write(&mut io, b"[later]").await;
+                drop(io);
+            },
+            async {
+                let mut got = Vec::new();
+                client.read_to_end(&mut got).await.expect("read");
+                got
+            }
+        );
+        let () = sent;
+        assert_eq!(got.len(), "[head]".len() + 50_000_000 + "[later]".len());
+        assert!(got.ends_with(b"x[later]"));
     }
 
     /// hyper may still have all of a response in its buffer when it gives out the next request.

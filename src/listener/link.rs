@@ -225,6 +225,12 @@ impl Link {
         self.enter(Phase::Handling);
     }
 
+    /// A request was answered that hyper did not see.
+    pub(super) fn pass_by(&self) {
+        self.request.fetch_add(1, Relaxed);
+        self.enter(Phase::Idle);
+    }
+
     /// The handler answered.
     pub(super) fn respond(&self) {
         if !self.multiplexed {

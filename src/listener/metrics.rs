@@ -18,6 +18,7 @@ pub(super) struct Metrics {
     pub(super) accepted_h2: Counter,
     pub(super) accept_errors: Counter,
     pub(super) panics: Counter,
+    pub(super) express: Counter,
     timed_out: [Counter; 4],
     refused: [Counter; Refusal::ALL.len()],
 }
@@ -37,6 +38,8 @@ impl Metrics {
         );
         let panics = Counter::default();
         registry.register("panics", "Client connections ended by a panic: a defect", panics.clone());
+        let express = Counter::default();
+        registry.register("express", "Requests answered before the HTTP library saw them", express.clone());
         let timed_out = Family::<Reason, Counter>::default();
         registry.register("timeouts", "Client connections ended because the client was silent", timed_out.clone());
         let refused = Family::<Reason, Counter>::default();
@@ -48,6 +51,7 @@ impl Metrics {
             accepted_h2: accepted.get_or_create_owned(&[("protocol", "h2")]),
             accept_errors,
             panics,
+            express,
             timed_out: [wait(Wait::Head), wait(Wait::Idle), wait(Wait::Write), wait(Wait::Linger)],
             refused: Refusal::ALL.map(|refusal| refused.get_or_create_owned(&[("reason", refusal.as_str())])),
         })

@@ -3,13 +3,14 @@
 //! It guarantees that nothing a client does, or does not do, costs more than the configuration allows: connections,
 //! heads, bodies, silence and slow reading all have limits; that a request reaches the [`Handler`] with exactly one
 //! possible framing; and that a stop lets requests under way finish. What requests mean is the handler's business.
-//! On a hit it costs what hyper costs: no task, no timer and no allocation of its own per request.
+//! What a handler can answer at once costs less than hyper would take to ask for it: see [`Handler::express`].
 //!
 //! Requests hyper itself cannot parse are answered 400, 414 or 431 by hyper and never seen here.
 
 mod body;
 pub mod config;
 mod connection;
+mod express;
 mod head;
 mod interim;
 mod io;
@@ -29,6 +30,7 @@ use http::{Request, Response};
 use http_body::Body;
 
 use self::link::Link;
+use crate::object::plain::Plain;
 
 pub use self::{
     body::{BodyError, ClientBody},
@@ -69,10 +71,17 @@ impl Peer {
 /// Answers requests.
 ///
 /// The future is dropped when the client goes away; what must survive that belongs in a task of its own.
-pub trait Handler: Send + Sync + 'static {
+pub trait Handler: Send + Sync + Unpin + 'static {
     /// What responses consist of. An error in it breaks the connection, so that no client takes the part for the
     /// whole.
-    type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
+    type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static;
+
+    /// Answers a plain request at once, where that can be done: writes the head of the response to `head`, the empty
+    /// line at its end included, and returns the content. `None`: with nothing written, and [`Handler::handle`] is asked
+    /// as if this had not been.
+    fn express(&self, _request: &Plain<'_>, _peer: &Peer, _head: &mut Vec<u8>) -> Option<Self::Body> {
+        None
+    }
 
     /// Answers one request.
     fn handle(

@@ -95,6 +95,12 @@ impl Server {
         Self { shared: Arc::new(shared), places }
     }
 
+    /// What its connections share.
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// Serves `listener` until `stop`; then takes no new connection, closes idle ones, and returns when the requests
     /// under way are answered or the drain time-out has passed.
     pub async fn serve<S: Handler + Clone>(&self, listener: TcpListener, handler: S, stop: CancellationToken) {

@@ -12,6 +12,9 @@ use memchr::memchr;
 const COLON: &[u8] = b": ";
 const END: &[u8] = b"\r\n";
 
+/// Name and value.
+type Line<'a> = (&'a [u8], &'a [u8]);
+
 /// Status and fields of a stored response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
@@ -83,7 +86,7 @@ impl Head {
     }
 
     /// All lines, in order: name, value.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub fn iter(&self) -> impl Iterator<Item = Line<'_>> {
         let mut rest = &*self.lines;
         std::iter::from_fn(move || {
             let (line, after) = first_line(rest)?;
@@ -132,7 +135,7 @@ impl Head {
 }
 
 /// Name and value of the first line, and the lines after it.
-fn first_line(lines: &[u8]) -> Option<((&[u8], &[u8]), &[u8])> {
+fn first_line(lines: &[u8]) -> Option<(Line<'_>, &[u8])> {
     // No value has a line feed in it, and no name a colon.
     let (line, rest) = lines.split_at(memchr(b'\n', lines)? + 1);
     let line = line.strip_suffix(END)?;

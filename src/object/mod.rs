@@ -18,6 +18,7 @@ mod multipart;
 mod normalise;
 mod parts;
 pub mod path;
+pub mod plain;
 pub mod range;
 pub mod reuse;
 pub mod scope;

@@ -12,6 +12,7 @@ use super::Proxy;
 use crate::object::{
     fields,
     forwarded::{FOR, HOST, PORT, PROTO},
+    plain::Plain,
 };
 
 /// Fields that need a closer look, found in one pass: most requests carry next to none of them.
@@ -32,20 +33,25 @@ pub(super) struct Noted {
 impl Noted {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let mut noted = Self::default();
-        for name in headers.keys() {
-            match *name {
-                header::CONNECTION => noted.connection = true,
-                header::UPGRADE => noted.upgrade = true,
-                header::FORWARDED => noted.forwarded_url = true,
-                _ => match name.as_str() {
-                    "cdn-loop" => noted.cdn_loop = true,
-                    "x-forwarded-for" => noted.forwarded_for = true,
-                    "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port" => noted.forwarded_url = true,
-                    _ => {}
-                },
-            }
-        }
+        headers.keys().for_each(|name| noted.note(name.as_str()));
         noted
+    }
+
+    pub(super) fn of_plain(request: &Plain<'_>) -> Self {
+        let mut noted = Self::default();
+        request.noted(|name| noted.note(name));
+        noted
+    }
+
+    fn note(&mut self, name: &str) {
+        match name {
+            "connection" => self.connection = true,
+            "upgrade" => self.upgrade = true,
+            "cdn-loop" => self.cdn_loop = true,
+            "x-forwarded-for" => self.forwarded_for = true,
+            "forwarded" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port" => self.forwarded_url = true,
+            _ => {}
+        }
     }
 }
 
@@ -56,7 +62,7 @@ impl Proxy {
         if noted.connection {
             fields::strip_nominated(headers);
         }
-        if (noted.forwarded_for || noted.forwarded_url) && !self.trusts(address) {
+        if self.is_forged(noted, address) {
             for name in [FOR, PROTO, HOST, PORT, header::FORWARDED] {
                 headers.remove(name);
             }
@@ -67,8 +73,12 @@ impl Proxy {
     /// Whether [`Proxy::settle`] would take something out.
     pub(super) fn is_settled(&self, headers: &HeaderMap, noted: Noted, address: IpAddr) -> bool {
         let nominates = noted.connection && fields::nominates(headers);
-        let forged = (noted.forwarded_for || noted.forwarded_url) && !self.trusts(address);
-        !nominates && !forged
+        !nominates && !self.is_forged(noted, address)
+    }
+
+    /// Whether what a request says of itself is taken from its client.
+    pub(super) fn is_forged(&self, noted: Noted, address: IpAddr) -> bool {
+        (noted.forwarded_for || noted.forwarded_url) && !self.trusts(address)
     }
 
     /// Whether what the request says of its URL beside the URL itself reaches the origin, and so is part of its key.

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 mod arriving;
 mod client;
 pub mod config;
+mod express;
 mod finish;
 mod forward;
 mod forwarded;
@@ -38,8 +39,15 @@ pub mod stats;
 mod tunnel;
 mod upgrade;
 
+pub use self::{
+    client::{Client, ClientFault, InterimSink},
+    finish::Sent,
+    metrics::Metrics,
+    proxied::{ForwardRoute, Proxied, ProxyRoute, compile, own_fields},
+    purging::PurgeAnswerer,
+    resolve::{ResolveError, Resolved},
+};
 use self::{
-    arriving::Noted,
     config::{ForwardConfig, HeadersConfig},
     finish::{Record, Told},
     forward::Forward,
@@ -50,19 +58,8 @@ use self::{
     rescue::Refusal,
     routes::RouteTable,
 };
-pub use self::{
-    client::{Client, ClientFault, InterimSink},
-    finish::Sent,
-    metrics::Metrics,
-    proxied::{ForwardRoute, Proxied, ProxyRoute, compile},
-    purging::PurgeAnswerer,
-    resolve::{ResolveError, Resolved},
-};
 use crate::{
-    cache::{
-        Answer, Cache, Call, Failure, Kind, Outcome,
-        target::{Target, View},
-    },
+    cache::{Answer, Cache, Call, Failure, Kind, Outcome, target::Target},
     object::path::normalise_path,
     origin::{self, RequestBody, Upstream},
     telemetry::AccessLog,
@@ -181,42 +178,6 @@ impl Proxy {
             Proxied::Route(route) => Ok(route.upstream.clone()),
             Proxied::Forward(_) => self.forward().upstream(scheme, authority),
         }
-    }
-
-    /// Answers at once what can be: a fresh response in memory, to a request without content. Nothing of the request is
-    /// kept or copied.
-    pub fn at_once<B>(&self, request: &Request<B>, address: IpAddr, scheme: &'static str) -> Option<Response<Sent>> {
-        let (method, headers) = (request.method(), request.headers());
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            return None;
-        }
-        let noted = Noted::of(headers);
-        let settled = self.is_settled(headers, noted, address);
-        if noted.upgrade || !settled || (noted.cdn_loop && self.looped(headers)) {
-            return None;
-        }
-        let begun = Instant::now();
-        let target = RequestTarget::of(request.uri(), request.version(), headers, scheme).ok()?;
-        let path = request.uri().path();
-        let route = self.inner.routes.find(&target.authority, &normalise_path(path))?;
-        let own_site;
-        let site = match &route.cache.site {
-            Some(site) => site,
-            None => {
-                own_site = Target::site_of(target.scheme, &target.authority);
-                &own_site
-            }
-        };
-        let (query, forwarded) = (request.uri().query(), self.believes(noted, address));
-        let view = View { scheme: target.scheme, path, query, site, forwarded };
-        let Answer { mut response, outcome } = self.inner.cache.hit(&route.cache, view, method, headers, begun)?;
-        let request_id = self.inner.ids.of(headers);
-        let mut record = self.record(&route.metrics, begun, || {
-            self.told(request, address, &target.authority, &route.cache.name, begun, request_id.clone())
-        });
-        self.finish_head(response.headers_mut(), &outcome, request_id);
-        record.answered(outcome, response.status());
-        Some(response.map(|body| Sent::new(body, record)))
     }
 
     fn record(&self, metrics: &Arc<RouteMetrics>, begun: Instant, told: impl FnOnce() -> Option<Box<Told>>) -> Record {

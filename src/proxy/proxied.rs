@@ -5,7 +5,8 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, uri::PathAndQuery};
 
 use super::{
-    config::{HeaderRules, HostHeader},
+    X_CACHE,
+    config::{HeaderRules, HeadersConfig, HostHeader},
     metrics::{Metrics, RouteMetrics},
     routes::Matcher,
 };
@@ -112,6 +113,13 @@ impl Proxied {
     pub(super) fn depends_on_authority(&self) -> bool {
         self.cache_route().site.is_none()
     }
+}
+
+/// The fields that the proxy writes itself.
+pub fn own_fields(config: &HeadersConfig) -> cache::route::OwnFields {
+    let request_id: Option<HeaderName> = config.request_id.parse().ok();
+    let answers = request_id.iter().cloned().chain(config.x_cache.then_some(X_CACHE)).collect();
+    cache::route::OwnFields { request_id, answers }
 }
 
 /// Compiles rules that the configuration has validated.

@@ -32,14 +32,23 @@ impl RequestIds {
 
     /// The id of a request.
     pub(super) fn of(&self, headers: &HeaderMap) -> Option<HeaderValue> {
-        let brought = headers.get(self.field.as_ref()?);
-        Some(match brought {
-            Some(id) if !id.is_empty() && id.len() <= LENGTH_MAX && id.to_str().is_ok() => id.clone(),
-            _ => self.make(),
-        })
+        let brought = headers.get(self.field.as_ref()?).filter(|id| is_taken(id.as_bytes()));
+        Some(
+            brought.cloned().unwrap_or_else(|| {
+                HeaderValue::from_bytes(&self.make()).expect("hexadecimal digits make a field value")
+            }),
+        )
     }
 
-    fn make(&self) -> HeaderValue {
+    /// Writes the id of a request that `brought` this one.
+    pub(super) fn write(&self, brought: Option<&[u8]>, out: &mut Vec<u8>) {
+        match brought.filter(|id| is_taken(id)) {
+            Some(id) => out.extend_from_slice(id),
+            None => out.extend_from_slice(&self.make()),
+        }
+    }
+
+    fn make(&self) -> [u8; 32] {
         let mut number = [0; 16];
         number[..8].copy_from_slice(&self.process.to_be_bytes());
         number[8..].copy_from_slice(&self.count.fetch_add(1, Relaxed).to_be_bytes());
@@ -48,8 +57,14 @@ impl RequestIds {
             pair[0] = HEX[usize::from(byte >> 4)];
             pair[1] = HEX[usize::from(byte & 15)];
         }
-        HeaderValue::from_bytes(&text).expect("hexadecimal digits make a field value")
+        text
     }
+}
+
+/// Whether an id that a client brought is taken for its own.
+fn is_taken(id: &[u8]) -> bool {
+    let visible = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~');
+    !id.is_empty() && id.len() <= LENGTH_MAX && id.iter().all(visible)
 }
 
 #[cfg(test)]

@@ -93,7 +93,8 @@ impl Proxy {
     /// answer for it without regard to the authority.
     pub fn sites_of_host(&self, authority: &str) -> Vec<Arc<str>> {
         let authority = authority.to_ascii_lowercase();
-        let mut sites = vec![Target::site_of("http", &authority), Target::site_of("https", &authority)];
+        let mut sites: Vec<Arc<str>> =
+            ["http", "https"].map(|scheme| Target::site_of(scheme, &authority).into()).into();
         let routes = self.inner.routes.all_matching_host(&authority);
         sites.extend(routes.filter_map(|(_, route)| route.cache.site.clone()));
         sites

@@ -5,6 +5,7 @@ mod adversary;
 mod coalesce;
 mod config;
 mod conformance_current;
+mod express;
 mod forward;
 mod headers;
 mod hits;

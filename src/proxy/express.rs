@@ -1,0 +1,145 @@
+//! What needs nothing but memory is answered at once: no task, no copy of the request, nothing waited for.
+//!
+//! For a request that the HTTP library has parsed, and for one that has only been looked at where it lies.
+
+use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Duration};
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use tokio::time::Instant;
+
+use super::{
+    Proxy, ProxyRoute, TRACEPARENT, X_CACHE,
+    arriving::Noted,
+    finish::{Sent, Told},
+    request_target::RequestTarget,
+};
+use crate::{
+    cache::{
+        Answer, PlainHit,
+        target::{Target, View},
+    },
+    object::{
+        path::{normalise_authority, normalise_path},
+        plain::Plain,
+    },
+};
+
+impl Proxy {
+    /// Answers at once what can be: a fresh response in memory, to a request without content. Nothing of the request is
+    /// kept or copied.
+    pub fn at_once<B>(&self, request: &Request<B>, address: IpAddr, scheme: &'static str) -> Option<Response<Sent>> {
+        let (method, headers) = (request.method(), request.headers());
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return None;
+        }
+        let noted = Noted::of(headers);
+        let settled = self.is_settled(headers, noted, address);
+        if noted.upgrade || !settled || (noted.cdn_loop && self.looped(headers)) {
+            return None;
+        }
+        let begun = Instant::now();
+        let target = RequestTarget::of(request.uri(), request.version(), headers, scheme).ok()?;
+        let path = request.uri().path();
+        let route = self.route(&target.authority, path)?;
+        let site = site(route, target.scheme, &target.authority);
+        let (query, forwarded) = (request.uri().query(), self.believes(noted, address));
+        let view = View { scheme: target.scheme, path, query, site: &site, forwarded };
+        let Answer { mut response, outcome } = self.inner.cache.hit(&route.cache, view, method, headers, begun)?;
+        let request_id = self.inner.ids.of(headers);
+        let mut record = self.record(&route.metrics, begun, || {
+            self.told(request, address, &target.authority, &route.cache.name, begun, request_id.clone())
+        });
+        self.finish_head(response.headers_mut(), &outcome, request_id);
+        record.answered(outcome, response.status());
+        Some(response.map(|body| Sent::new(body, record)))
+    }
+
+    /// As [`Proxy::at_once`], for a plain request: writes the head of its answer to `head` and returns the content.
+    /// Where there is none, nothing has been written.
+    pub fn express(
+        &self,
+        request: &Plain<'_>,
+        address: IpAddr,
+        scheme: &'static str,
+        head: &mut Vec<u8>,
+    ) -> Option<Sent> {
+        let noted = Noted::of_plain(request);
+        if noted.cdn_loop || self.is_forged(noted, address) {
+            return None;
+        }
+        let begun = Instant::now();
+        let authority = normalise_authority(scheme, request.host).ok().filter(|authority| !authority.is_empty())?;
+        let (path, query) = (request.path(), request.query());
+        let route = self.route(&authority, path)?;
+        let site = site(route, scheme, &authority);
+        let view = View { scheme, path, query, site: &site, forwarded: self.believes(noted, address) };
+        let PlainHit { status, body, outcome } =
+            self.inner.cache.plain_hit(&route.cache, view, request, begun, head)?;
+        let request_id = self.write_request_id(request, head);
+        if self.inner.headers.x_cache {
+            for piece in [X_CACHE.as_str(), ": HIT\r\n"] {
+                head.extend_from_slice(piece.as_bytes());
+            }
+        }
+        head.extend_from_slice(b"\r\n");
+        let mut record = self.record(&route.metrics, begun, || {
+            self.told_plain(request, status, &authority, route, request_id.map(|range| &head[range]), address, begun)
+        });
+        record.answered(outcome, status);
+        Some(Sent::new(body, record))
+    }
+
+    fn route(&self, authority: &str, path: &str) -> Option<&Arc<ProxyRoute>> {
+        self.inner.routes.find(authority, &normalise_path(path))
+    }
+
+    /// Writes the line that tells the request's id; the place of the id in `head`.
+    fn write_request_id(&self, request: &Plain<'_>, head: &mut Vec<u8>) -> Option<std::ops::Range<usize>> {
+        let field = self.inner.ids.field()?.as_str();
+        head.extend_from_slice(field.as_bytes());
+        head.extend_from_slice(b": ");
+        let start = head.len();
+        self.inner.ids.write(request.get(field), head);
+        let end = head.len();
+        head.extend_from_slice(b"\r\n");
+        Some(start..end)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a line of the log tells, put together here once")]
+    fn told_plain(
+        &self,
+        request: &Plain<'_>,
+        status: StatusCode,
+        authority: &str,
+        route: &ProxyRoute,
+        request_id: Option<&[u8]>,
+        client: IpAddr,
+        begun: Instant,
+    ) -> Option<Box<Told>> {
+        let log = self.inner.access.clone()?;
+        let field = |value: &[u8]| HeaderValue::from_bytes(value).ok();
+        Some(Box::new(Told {
+            log,
+            time: self.inner.cache.clock().wall(begun),
+            client,
+            method: Method::GET,
+            uri: request.target.parse().unwrap_or_default(),
+            authority: authority.into(),
+            version: Version::HTTP_11,
+            route: Arc::clone(&route.cache.name),
+            request_id: request_id.and_then(field),
+            trace_id: request.get(TRACEPARENT.as_str()).and_then(field),
+            user_agent: request.get(header::USER_AGENT.as_str()).and_then(field),
+            status: status.as_u16(),
+            head_after: Duration::ZERO,
+            broken: false,
+        }))
+    }
+}
+
+fn site<'a>(route: &'a ProxyRoute, scheme: &str, authority: &str) -> Cow<'a, str> {
+    match &route.cache.site {
+        Some(site) => Cow::Borrowed(site),
+        None => Cow::Owned(Target::site_of(scheme, authority)),
+    }
+}
