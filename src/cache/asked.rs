@@ -21,7 +21,7 @@ pub(super) struct Asked {
 impl Asked {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let mut asked = Self::default();
-        headers.keys().for_each(|name| asked.note(name.as_str()));
+        headers.keys().for_each(|name| asked.note(name.as_str().as_bytes()));
         asked
     }
 
@@ -31,12 +31,12 @@ impl Asked {
         asked
     }
 
-    fn note(&mut self, name: &str) {
+    fn note(&mut self, name: &[u8]) {
         match name {
-            "cache-control" | "pragma" => self.directives = true,
-            "if-none-match" | "if-modified-since" => self.conditions = true,
-            "if-match" | "if-unmodified-since" => self.for_origin = true,
-            "range" => self.range = true,
+            b"cache-control" | b"pragma" => self.directives = true,
+            b"if-none-match" | b"if-modified-since" => self.conditions = true,
+            b"if-match" | b"if-unmodified-since" => self.for_origin = true,
+            b"range" => self.range = true,
             _ => {}
         }
     }

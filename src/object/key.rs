@@ -10,8 +10,6 @@ use std::{
     str::FromStr,
 };
 
-use smallvec::SmallVec;
-
 /// Raised whenever the same request would be given another key than before.
 pub const KEY_SCHEMA: u32 = 1;
 
@@ -88,14 +86,18 @@ const INLINE: usize = 256;
 /// the hash of the hundred bytes a key is made of.
 #[derive(Clone)]
 pub struct KeyBuilder {
-    fields: SmallVec<[u8; INLINE]>,
+    inline: [u8; INLINE],
+    /// Bytes in `inline`.
+    length: usize,
+    /// All of them, once they are too many.
+    spilled: Vec<u8>,
 }
 
 impl KeyBuilder {
     /// A key of the kind `domain`, under the current schema version.
     pub fn new(domain: &str) -> Self {
-        let mut builder = Self { fields: SmallVec::new() };
-        builder.fields.extend_from_slice(&KEY_SCHEMA.to_le_bytes());
+        let mut builder = Self { inline: [0; INLINE], length: 0, spilled: Vec::new() };
+        builder.put(&KEY_SCHEMA.to_le_bytes());
         builder.field(domain.as_bytes());
         builder
     }
@@ -104,8 +106,8 @@ impl KeyBuilder {
     pub fn field(&mut self, bytes: &[u8]) -> &mut Self {
         // Four bytes of length: nothing a key is made of comes near their limit.
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        self.fields.extend_from_slice(&length.to_le_bytes());
-        self.fields.extend_from_slice(bytes);
+        self.put(&length.to_le_bytes());
+        self.put(bytes);
         self
     }
 
@@ -113,11 +115,11 @@ impl KeyBuilder {
     pub fn optional(&mut self, bytes: Option<&[u8]>) -> &mut Self {
         match bytes {
             Some(bytes) => {
-                self.fields.push(1);
+                self.put(&[1]);
                 self.field(bytes)
             }
             None => {
-                self.fields.push(0);
+                self.put(&[0]);
                 self
             }
         }
@@ -125,12 +127,31 @@ impl KeyBuilder {
 
     /// The key.
     pub fn finish(&self) -> Key {
-        Key(*blake3::hash(&self.fields).as_bytes())
+        Key(*blake3::hash(self.gathered()).as_bytes())
     }
 
     /// The key, where its fields may hold credentials: who has it and not the secret cannot try them out.
     pub fn finish_keyed(&self, secret: &[u8; 32]) -> Key {
-        Key(*blake3::keyed_hash(secret, &self.fields).as_bytes())
+        Key(*blake3::keyed_hash(secret, self.gathered()).as_bytes())
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        let end = self.length + bytes.len();
+        if self.spilled.is_empty()
+            && let Some(room) = self.inline.get_mut(self.length..end)
+        {
+            room.copy_from_slice(bytes);
+            self.length = end;
+            return;
+        }
+        if self.spilled.is_empty() {
+            self.spilled.extend_from_slice(&self.inline[..self.length]);
+        }
+        self.spilled.extend_from_slice(bytes);
+    }
+
+    fn gathered(&self) -> &[u8] {
+        if self.spilled.is_empty() { &self.inline[..self.length] } else { &self.spilled }
     }
 }
 
@@ -150,6 +171,22 @@ mod tests {
         assert_ne!(key(&["ab", "c"]), key(&["a", "bc"]));
         assert_ne!(key(&["ab"]), key(&["ab", ""]));
         assert_eq!(key(&["ab", "c"]), key(&["ab", "c"]));
+    }
+
+    #[test]
+    fn long_fields_are_whole() {
+        let key = |length: usize, last: u8| {
+            let mut field = vec![b'x'; length];
+            field.push(last);
+            let mut builder = KeyBuilder::new("test");
+            builder.field(&field).field(b"end");
+            (builder.gathered().len(), builder.finish())
+        };
+        for length in [0, 200, INLINE - 30, INLINE, 3 * INLINE] {
+            let (gathered, one) = key(length, b'1');
+            assert_eq!(gathered, 4 + 8 + 4 + length + 1 + 4 + 3);
+            assert_ne!(one, key(length, b'2').1, "{length}");
+        }
     }
 
     #[test]

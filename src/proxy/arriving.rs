@@ -33,7 +33,7 @@ pub(super) struct Noted {
 impl Noted {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let mut noted = Self::default();
-        headers.keys().for_each(|name| noted.note(name.as_str()));
+        headers.keys().for_each(|name| noted.note(name.as_str().as_bytes()));
         noted
     }
 
@@ -43,13 +43,15 @@ impl Noted {
         noted
     }
 
-    fn note(&mut self, name: &str) {
+    fn note(&mut self, name: &[u8]) {
         match name {
-            "connection" => self.connection = true,
-            "upgrade" => self.upgrade = true,
-            "cdn-loop" => self.cdn_loop = true,
-            "x-forwarded-for" => self.forwarded_for = true,
-            "forwarded" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port" => self.forwarded_url = true,
+            b"connection" => self.connection = true,
+            b"upgrade" => self.upgrade = true,
+            b"cdn-loop" => self.cdn_loop = true,
+            b"x-forwarded-for" => self.forwarded_for = true,
+            b"forwarded" | b"x-forwarded-proto" | b"x-forwarded-host" | b"x-forwarded-port" => {
+                self.forwarded_url = true
+            }
             _ => {}
         }
     }
