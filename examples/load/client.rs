@@ -18,6 +18,17 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// The same URL, asked for with one more field, written `name: value`.
+    pub(crate) fn with_field(mut self, field: Option<&str>) -> Target {
+        if let Some(field) = field {
+            let end = self.after.as_mut().unwrap_or(&mut self.before);
+            end.truncate(end.len() - 2);
+            end.push_str(field);
+            end.push_str("\r\n\r\n");
+        }
+        self
+    }
+
     pub(crate) fn parse(url: &str) -> Option<Target> {
         let rest = url.strip_prefix("http://")?;
         let (authority, path) = rest.split_at(rest.find('/')?);

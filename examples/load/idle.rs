@@ -62,6 +62,7 @@ pub(crate) async fn run(options: Options) -> Result<Value, Box<dyn Error>> {
     }
     while tasks.join_next().await.is_some() {}
     let mut summary = gauge.summary(start.elapsed());
+    let answered = summary["requests"].as_u64().unwrap_or_default();
     summary["connections"] = options.connections.into();
     // Those that were never asked again must still be there.
     let mut kept = 0_u64;
@@ -70,5 +71,7 @@ pub(crate) async fn run(options: Options) -> Result<Value, Box<dyn Error>> {
     }
     summary["kept"] = kept.into();
     summary["idle"] = clients.len().into();
+    // With the first one of each connection and this last one.
+    summary["asked"] = (answered + (options.connections + clients.len()) as u64).into();
     Ok(summary)
 }

@@ -32,6 +32,9 @@ pub(crate) struct Zipf {
     keys: u32,
     #[arg(long, default_value_t = 0.99)]
     exponent: f64,
+    /// A field to send, written `name: value`
+    #[arg(long)]
+    field: Option<String>,
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[arg(long, default_value_t = 64)]
@@ -53,7 +56,8 @@ pub(crate) async fn fill(options: Fill) -> Result<Value, Box<dyn Error>> {
 pub(crate) async fn zipf(options: Zipf) -> Result<Value, Box<dyn Error>> {
     let draws = draws(options.keys, options.exponent, options.seed);
     let (position, end) = (Cell::new(0), Instant::now() + Duration::from_secs_f64(options.seconds));
-    run(&options.url, options.connections, move || {
+    let url = options.url.with_field(options.field.as_deref());
+    run(&url, options.connections, move || {
         let at = position.replace((position.get() + 1) % draws.len());
         (Instant::now() < end).then(|| u64::from(draws[at]))
     })

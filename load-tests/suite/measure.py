@@ -67,7 +67,7 @@ class Measurement:
         try:
             what(name, *arguments)
         except (Broken, OSError) as error:
-            self.skipped[name] = " ".join(str(error).split())[:400]
+            self.skipped[name] = reason(error, self.site.directory)
             say(f"{self.scenario.name}: {name}: – {self.skipped[name]}")
             self.rounds.pop(name, None)
             if (server := self.servers.pop(name, None)) and name != peers.DIRECT:
@@ -100,6 +100,8 @@ class Measurement:
         with Peak(server.process) as peak:
             found = self.scenario.load(self.turn(server))
         elapsed = time.monotonic() - started
+        if not found["requests"]:
+            raise Broken("answered nothing under load")
         server.process.check()
         cpu = server.process.cpu_seconds() - before
         seen = since(seen, counts(self.origin.address))
@@ -125,11 +127,16 @@ class Measurement:
         }
 
 
+def reason(error, directory):
+    """On one line, and without the name of a directory of this run."""
+    return " ".join(str(error).replace(directory, "").split())[:300]
+
+
 def figures(found, cpu, elapsed, peak, seen):
     """What follows from a load's numbers and from what was seen of the processes meanwhile."""
     requests = max(1, found["requests"])
     more = {
-        "cpu": cpu * 1e6 / requests,
+        "cpu": cpu * 1e6 / found.get("asked", requests),
         "core": cpu / elapsed * 100,
         "resident": peak.highest,
         "growth": peak.highest - peak.before,

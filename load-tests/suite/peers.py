@@ -152,7 +152,10 @@ def trafficserver(site):
 def squid(site):
     room, port = site.room("squid"), free_port()
     os.chmod(room, 0o777)
-    process = Process(["squid", "-N", "-d1", "-f", site.render("squid.conf", room, port=port)], site.core, room)
+    # Its shared memory has this name, and is left behind when it is killed.
+    service = f"larder{os.getpid()}"
+    command = ["squid", "-N", "-d1", "-n", service, "-f", site.render("squid.conf", room, port=port)]
+    process = Process(command, site.core, room, leaves=f"/dev/shm/{service}-*")
     return listening(Server("squid", process, f"127.0.0.1:{port}"))
 
 

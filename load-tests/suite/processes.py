@@ -4,6 +4,7 @@ Nothing outlives `stop_all`, and nothing is touched that was not started here.
 """
 
 import ctypes
+import glob
 import os
 import re
 import resource
@@ -37,12 +38,13 @@ def raise_limits():
 class Process:
     """A process, and its output up to now in a file."""
 
-    def __init__(self, command, core, directory, env=None):
+    def __init__(self, command, core, directory, leaves=None):
         self.name = os.path.basename(command[0])
+        self.leaves = leaves
         self.log = tempfile.NamedTemporaryFile("w+", dir=directory, prefix=f"{self.name}-", suffix=".log", errors="replace")
         self.child = subprocess.Popen(
             ["taskset", "-c", str(core), *command], stdin=subprocess.DEVNULL, stdout=self.log,
-            stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, **(env or {})},
+            stderr=subprocess.STDOUT, start_new_session=True,
         )
         self.halted = False
         started.append(self)
@@ -126,6 +128,8 @@ class Process:
             self.signal(signal.SIGKILL)
         self.child.wait()
         self.log.close()
+        for left in glob.glob(self.leaves or ""):
+            os.unlink(left)
         if self in started:
             started.remove(self)
 
