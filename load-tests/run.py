@@ -5,6 +5,7 @@ import argparse
 import datetime
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -111,6 +112,8 @@ def main():
     check_machine(options)
     if options.build:
         build(options)
+    # So that whoever stops this stops what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         run(options)
     except KeyboardInterrupt:

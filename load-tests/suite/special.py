@@ -26,7 +26,7 @@ def idle(r):
 
 
 def slow(r, path):
-    return own(r.client, "slow", r.server.address, path, seconds=max(5, r.client.seconds * 4))
+    return own(r.client, "slow", r.server.address, path, seconds=max(5, r.client.seconds * 5))
 
 
 def sse(r):
