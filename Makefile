@@ -50,10 +50,10 @@ conformance: tools
 	$(CARGO) build
 	node tests/conformance/run.mjs 2>&1 | tee $(LOGS)/conformance.log
 
-# Minutes of compilation and measuring; needs wrk, taskset and two cores. See load-tests/README.md.
+# Measures beside nginx, Varnish, HAProxy, Traffic Server and Squid; installs what is missing, builds, needs two cores.
+# SET=short takes some minutes, SET=full an hour and more; PROFILE overrides what is built. See load-tests/README.md.
 load-test:
-	load-tests/hit.sh
-	load-tests/miss.sh
+	python3 load-tests/run.py --install --set $${SET:-short} $${PROFILE:+--profile $$PROFILE}
 
 # The property tests with many more cases than a change has to wait for. CASES=1000000 make fuzz runs overnight.
 fuzz:

@@ -1,0 +1,71 @@
+"""Loads that are more than requests as fast as they are answered."""
+
+import threading
+import time
+
+from suite.loads import own
+from suite.origin import ask, counts, since
+from suite.processes import Broken
+
+CONNECTIONS, STREAMS, KEYS = 10_000, 5000, 1_000_000
+TAGGED = "/t/all/100/"
+
+
+def open_model(r):
+    return own(r.client, "open", r.server.address, f"/b/1024/{r.unique}/{{}}", rate=5000, seconds=max(2, r.client.seconds))
+
+
+def stampede(r):
+    return own(r.client, "stampede", r.server.address, f"/slow/200/16384/{r.unique}", clients=1000)
+
+
+def idle(r):
+    return own(
+        r.client, "idle", r.server.address, "/b/1024/hit", connections=CONNECTIONS, seconds=max(2, r.client.seconds), pause=1
+    )
+
+
+def slow(r, path):
+    return own(r.client, "slow", r.server.address, path, seconds=max(5, r.client.seconds * 5))
+
+
+def sse(r):
+    found = own(r.client, "sse", r.server.address, f"/sse/1000/100000?{r.unique}", streams=STREAMS, seconds=max(3, r.client.seconds))
+    if found["streams"] < STREAMS:
+        raise Broken(f"only {found['streams']} of {STREAMS} streams had an event")
+    return {**found, "first_p50": found["first"]["p50"], "first_p99": found["first"]["p99"]}
+
+
+def fill_tagged(r):
+    return own(r.client, "fill", r.server.address, TAGGED + "{}", keys=KEYS)
+
+
+def purge(r):
+    """Hits on another key at a fixed rate: for a while, and again while the purge is asked for and answered."""
+    present = 1 - missing(r, 0)
+    seconds = max(3, r.client.seconds)
+    hits = lambda: own(r.client, "open", r.server.address, "/b/1024/hot", rate=5000, seconds=seconds)
+    before = hits()
+    took = []
+    purging = threading.Thread(target=lambda: took.append(purge_after(1, r.server)))
+    purging.start()
+    during = hits()
+    purging.join()
+    if not took:
+        raise Broken("the purge failed")
+    return {**during, "purge_ms": took[0] * 1000, "present": present * 100, "gone": missing(r, 7) * 100, "p99_before": before["p99"]}
+
+
+def purge_after(seconds, server):
+    time.sleep(seconds)
+    start = time.monotonic()
+    server.purge("all")
+    return time.monotonic() - start
+
+
+def missing(r, offset):
+    """Share of some keys, all over, that the origin is asked for."""
+    before, keys = counts(r.origin), range(offset, KEYS, KEYS // 500)
+    for key in keys:
+        ask(r.server.address, f"{TAGGED}{key}")
+    return since(before, counts(r.origin))["requests"] / len(keys)
