@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import time
 from dataclasses import dataclass
 
 
@@ -37,6 +38,15 @@ def counts(origin):
 
 
 counts.own = 0
+
+
+def settled(origin):
+    """The same, once it has stopped changing: a load that has ended leaves requests under way."""
+    last, seen = None, counts(origin)
+    while seen != last:
+        time.sleep(0.1)
+        last, seen = seen, counts(origin)
+    return seen
 
 
 def since(before, after):

@@ -13,7 +13,7 @@ COLUMNS = {
     "rate": ("requests/s", plain), "p50": ("p50 µs", plain), "p99": ("p99 µs", plain), "p999": ("p99.9 µs", plain),
     "max": ("max µs", plain), "resident": ("resident MiB", lambda value: f"{value / 2**20:,.0f}"),
     "growth": ("growth MiB", lambda value: f"{value / 2**20:,.1f}"), "from_cache": ("from cache %", "{:.1f}".format),
-    "reuse": ("connections reused %", "{:.2f}".format), "added_p50": ("added p50 µs", plain), "added_p99": ("added p99 µs", plain),
+    "stored": ("stored %", "{:.0f}".format), "reuse": ("connections reused %", "{:.2f}".format), "added_p50": ("added p50 µs", plain), "added_p99": ("added p99 µs", plain),
     "origin_calls": ("origin calls", plain), "per_connection": ("KiB per connection", lambda value: f"{value / 1024:.1f}"),
     "per_stream": ("KiB per stream", lambda value: f"{value / 1024:.1f}"), "kept": ("kept %", "{:.1f}".format),
     "core": ("core %", "{:.1f}".format), "bytes_read": ("read MiB", lambda value: f"{value / 2**20:,.0f}"),

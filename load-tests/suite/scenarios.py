@@ -76,9 +76,9 @@ def passing(name, title, size, short=False, method="GET", sent=0):
 
 def miss(name, title, size, short=False):
     return Scenario(
-        name, title, short=short, body=size, columns=[*USUAL, "reuse"],
+        name, title, short=short, body=size, columns=[*USUAL, "stored", "reuse"],
         prove=lambda server, origin: proofs.stores(server, origin, f"/b/{size}/proof"),
-        load=lambda r: wrk(r.client, r.server.address, f"/b/{size}/{r.unique}/{{}}"),
+        load=lambda r: special.misses(r, f"/b/{size}/{r.unique}/{{}}"),
     )
 
 

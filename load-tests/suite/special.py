@@ -3,12 +3,23 @@
 import threading
 import time
 
-from suite.loads import own
-from suite.origin import ask, counts, since
+from suite.loads import own, wrk
+from suite.origin import ask, counts, settled, since
+from suite.peers import YARDSTICK
 from suite.processes import Broken
 
 CONNECTIONS, STREAMS, KEYS = 10_000, 5000, 1_000_000
 TAGGED = "/t/all/100/"
+
+
+def misses(r, path):
+    """New keys; and of some of the last of them, how many are there afterwards."""
+    found = wrk(r.client, r.server.address, path)
+    if r.server.name == YARDSTICK:
+        return found
+    last = int(found["requests"]) - r.client.connections
+    keys = range(max(1, last - 500), last, 10)
+    return {**found, "stored": 100 - missing(r, [path.replace("{}", str(key)) for key in keys]) * 100}
 
 
 def open_model(r):
@@ -42,7 +53,7 @@ def fill_tagged(r):
 
 def purge(r):
     """Hits on another key at a fixed rate: for a while, and again while the purge is asked for and answered."""
-    present = 1 - missing(r, 0)
+    present = 1 - missing(r, some_tagged(0))
     seconds = max(3, r.client.seconds)
     hits = lambda: own(r.client, "open", r.server.address, "/b/1024/hot", rate=5000, seconds=seconds)
     before = hits()
@@ -53,7 +64,7 @@ def purge(r):
     purging.join()
     if not took:
         raise Broken("the purge failed")
-    return {**during, "purge_ms": took[0] * 1000, "present": present * 100, "gone": missing(r, 7) * 100, "p99_before": before["p99"]}
+    return {**during, "purge_ms": took[0] * 1000, "present": present * 100, "gone": missing(r, some_tagged(7)) * 100, "p99_before": before["p99"]}
 
 
 def purge_after(seconds, server):
@@ -63,9 +74,14 @@ def purge_after(seconds, server):
     return time.monotonic() - start
 
 
-def missing(r, offset):
-    """Share of some keys, all over, that the origin is asked for."""
-    before, keys = counts(r.origin), range(offset, KEYS, KEYS // 500)
-    for key in keys:
-        ask(r.server.address, f"{TAGGED}{key}")
-    return since(before, counts(r.origin))["requests"] / len(keys)
+def some_tagged(offset):
+    """Some of the keys, all over."""
+    return [f"{TAGGED}{key}" for key in range(offset, KEYS, KEYS // 500)]
+
+
+def missing(r, paths):
+    """Share of some paths that the origin is asked for."""
+    before = settled(r.origin)
+    for path in paths:
+        ask(r.server.address, path)
+    return since(before, counts(r.origin))["requests"] / max(1, len(paths))
