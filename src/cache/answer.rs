@@ -149,14 +149,14 @@ impl<O: Outgoing> Exchange<O> {
     fn is_for_followers(&self, entry: &Entry, kind: Kind) -> bool {
         let allowed = match kind {
             Kind::StaleOnError(_) => self.may_stand_in(entry),
-            _ => !entry.freshness.flags.has(Flags::NO_CACHE),
+            _ => !entry.freshness().flags.has(Flags::NO_CACHE),
         };
         allowed && !self.was_purged(entry, kind)
     }
 
     /// A stale response is no worse for a soft purge.
     fn was_purged(&self, entry: &Entry, kind: Kind) -> bool {
-        match self.cache.purge_log().verdict(entry.stamp, &entry.scopes) {
+        match self.cache.purge_log().verdict(entry.stamp, &entry.scopes()) {
             Standing::Untouched => false,
             Standing::Soft => !matches!(kind, Kind::StaleOnError(_)),
             Standing::Hard => true,

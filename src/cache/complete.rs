@@ -27,10 +27,10 @@ use crate::{
 
 /// Asks for what `part` lacks; if the representation has changed, for all of it.
 pub(super) fn ask_for_rest(part: &Entry, headers: &mut HeaderMap) {
-    let missing = part.part.as_ref().and_then(range::missing);
+    let missing = part.part().as_ref().and_then(range::missing);
     let Some(Ok(wanted)) = missing.map(|missing| HeaderValue::from_str(&missing)) else { return };
     headers.insert(header::RANGE, wanted);
-    if let Some(etag) = part.validators.etag.as_ref().filter(|etag| etag.tag().is_strong()) {
+    if let Some(etag) = part.validators().etag.filter(|etag| etag.tag().is_strong()) {
         headers.insert(header::IF_RANGE, etag.value().clone());
     }
 }
@@ -64,7 +64,7 @@ impl<O: Outgoing> Fetch<O> {
         // The older half is as old as it is (F6).
         entry.stamp = part.stamp;
         (entry.body, entry.part, entry.key) = (combined.body, None, self.whole_key());
-        let entry = Arc::new(entry);
+        let entry = Arc::new(entry.pack());
         exchange.cache.insert(Arc::clone(&entry), &self.fill, exchange.key_holds_more());
         exchange.cache.remove(&part);
         let leader = if withheld.is_empty() { Arc::clone(&entry) } else { exchange.once(&entry, status, fields, now) };
@@ -76,18 +76,24 @@ impl<O: Outgoing> Fetch<O> {
     }
 
     /// The stored part and the new one as the whole, if they are of the same representation.
-    async fn combined(&self, stored: &Entry, fields: &HeaderMap, body: OriginBody) -> Option<(Combined, Timestamp)> {
+    async fn combined(
+        &self,
+        stored: &Arc<Entry>,
+        fields: &HeaderMap,
+        body: OriginBody,
+    ) -> Option<(Combined, Timestamp)> {
         let exchange = &*self.exchange;
         let now = exchange.cache.now();
         let validators = Validators::of(fields);
-        if !stored.validators.same_strong(&validators) {
+        let held = stored.validators();
+        if !held.same_strong(&validators) {
             return None;
         }
         let limit = usize::try_from(exchange.cache.object_bytes_max(&exchange.route)).unwrap_or(usize::MAX);
         let body: Bytes = Limited::new(body, limit).collect().await.ok()?.to_bytes();
         let part = range::part_of(fields, body.len() as u64)?;
         let new = Part { range: part, validators: &validators, body: &body };
-        let stored = Part { range: stored.part?, validators: &stored.validators, body: &stored.body };
+        let stored = Part { range: stored.part()?, validators: &held, body: &stored.body() };
         let combined = range::combine(stored, new)?;
         (combined.part.is_none() && combined.body.len() <= limit).then_some((combined, now))
     }

@@ -113,7 +113,7 @@ impl<O: Outgoing> Exchange<O> {
                 return Box::pin(self.head(miss.candidate, forward)).await;
             }
             alone |= forward == Forward::HitForMiss || rejoins >= REJOINS_MAX;
-            alone |= miss.candidate.as_ref().is_some_and(|entry| entry.freshness.flags.has(Flags::NO_CACHE));
+            alone |= miss.candidate.as_ref().is_some_and(|entry| entry.freshness().flags.has(Flags::NO_CACHE));
             if self.cache.fills_full() {
                 return Box::pin(self.pass(method, forward)).await;
             }
@@ -152,7 +152,7 @@ impl<O: Outgoing> Exchange<O> {
     /// Answers from the tiers, or says why the request has to be forwarded.
     fn look_up(self: &Arc<Self>, method: &Method, now: Timestamp) -> Looked {
         let (candidate, forward, key) = match self.cache.find(&self.route, &self.key, &&self.headers, now) {
-            Found::Entry { entry, soft } => match reuse::reuse(&entry.freshness, now, &self.directives, soft) {
+            Found::Entry { entry, soft } => match reuse::reuse(&entry.freshness(), now, &self.directives, soft) {
                 Reuse::Fresh => return Looked::Answer(self.stored(&entry, Kind::Hit(Tier::L1), method, now)),
                 Reuse::Stale => return Looked::Answer(self.stored(&entry, Kind::StaleHit(Tier::L1), method, now)),
                 Reuse::StaleWhileRevalidate => {
@@ -179,8 +179,8 @@ impl<O: Outgoing> Exchange<O> {
 
     fn look_at_part(&self, part: Arc<Entry>, key: Key, method: &Method, now: Timestamp) -> Looked {
         let covers =
-            |range| range::from_part(&self.headers, method, &part.validators, &range, part.body.len()).is_some();
-        if self.asked.range && part.part.is_some_and(covers) {
+            |range| range::from_part(&self.headers, method, &part.validators(), &range, part.content().len()).is_some();
+        if self.asked.range && part.part().is_some_and(covers) {
             return Looked::Answer(self.stored(&part, Kind::Hit(Tier::L1), method, now));
         }
         let completing = (!self.asked.range).then_some(part);
@@ -194,8 +194,8 @@ impl<O: Outgoing> Exchange<O> {
         }
         let Some(Slot::Entry(part)) = self.cache.l1().lookup(&part_key(key)) else { return None };
         let untouched = self.cache.purge_log().standing(&part) == Standing::Untouched;
-        let fresh = reuse::reuse(&part.freshness, now, &self.directives, false) == Reuse::Fresh;
-        (part.part.is_some() && untouched && fresh).then_some(part)
+        let fresh = reuse::reuse(&part.freshness(), now, &self.directives, false) == Reuse::Fresh;
+        (part.part().is_some() && untouched && fresh).then_some(part)
     }
 
     fn stored(&self, entry: &Arc<Entry>, kind: Kind, method: &Method, now: Timestamp) -> Answer {
@@ -216,8 +216,8 @@ impl<O: Outgoing> Exchange<O> {
     /// Whether a stale response may answer although the origin failed, for this request.
     pub(super) fn may_stand_in(&self, entry: &Entry) -> bool {
         !entry.head.status.is_server_error()
-            && self.cache.purge_log().verdict(entry.stamp, &entry.scopes) != Standing::Hard
-            && reuse::on_error(&entry.freshness, self.cache.now(), &self.directives)
+            && self.cache.purge_log().verdict(entry.stamp, &entry.scopes()) != Standing::Hard
+            && reuse::on_error(&entry.freshness(), self.cache.now(), &self.directives)
     }
 
     /// Joins a fill under way, or starts one. `None`: something was stored meanwhile, look again.

@@ -144,17 +144,17 @@ impl Cache {
     /// URLs of stored responses that any of `scopes` names, the most served first.
     pub fn popular(&self, scopes: &[Scope], max: usize) -> Vec<String> {
         let mut found = Vec::new();
-        self.l1().for_each(&mut |_, slot| {
+        self.l1().for_each(&mut |slot| {
             if let Slot::Entry(entry) = slot
-                && entry.part.is_none()
-                && entry.scopes.iter().any(|scope| scopes.contains(scope))
+                && entry.part().is_none()
+                && entry.scopes().iter().any(|scope| scopes.contains(scope))
             {
-                found.push((entry.hits.load(std::sync::atomic::Ordering::Relaxed), entry.url.clone()));
+                found.push((entry.hits.load(std::sync::atomic::Ordering::Relaxed), entry.url().to_owned()));
             }
         });
         found.sort_unstable_by(|a, b| b.cmp(a));
         found.dedup_by(|a, b| a.1 == b.1);
-        found.into_iter().take(max).map(|(_, url)| url.into_string()).collect()
+        found.into_iter().take(max).map(|(_, url)| url).collect()
     }
 
     fn holdings(&self, key: &Key, now: Timestamp) -> (Option<Stored>, Vec<Stored>) {
@@ -187,21 +187,21 @@ impl Cache {
         };
         match slot {
             Slot::Variants(_) => Stored { kind: "variants".to_owned(), ..empty },
-            Slot::HitForMiss { until, reason } => Stored {
+            Slot::HitForMiss(marker) => Stored {
                 kind: "hit-for-miss".to_owned(),
-                not_stored: Some((*reason).to_owned()),
-                hit_for_miss_seconds: Some(until.since(now).as_secs_f64()),
+                not_stored: Some(marker.reason.to_owned()),
+                hit_for_miss_seconds: Some(marker.until.since(now).as_secs_f64()),
                 ..empty
             },
             Slot::Entry(entry) => Stored {
-                kind: if entry.part.is_some() { "part" } else { "entry" }.to_owned(),
+                kind: if entry.part().is_some() { "part" } else { "entry" }.to_owned(),
                 status: Some(entry.head.status.as_u16()),
-                body_bytes: Some(entry.body.len() as u64),
+                body_bytes: Some(entry.content().len() as u64),
                 hits: Some(entry.hits.load(std::sync::atomic::Ordering::Relaxed)),
                 fill_millis: Some(entry.fill_millis),
-                tags: entry.tags.split_whitespace().map(str::to_owned).collect(),
+                tags: entry.tags().split_whitespace().map(str::to_owned).collect(),
                 freshness: Some(arithmetic(entry, now)),
-                standing: Some(standing(self.purge_log().verdict(entry.stamp, &entry.scopes)).to_owned()),
+                standing: Some(standing(self.purge_log().verdict(entry.stamp, &entry.scopes())).to_owned()),
                 stamp: Some(entry.stamp.number()),
                 ..empty
             },
@@ -225,7 +225,7 @@ impl Cache {
             Found::HitForMiss(reason) => {
                 format!("forwarded side by side: the last response could not be stored ({reason})")
             }
-            Found::Entry { entry, soft } => match reuse::reuse(&entry.freshness, now, &directives, soft) {
+            Found::Entry { entry, soft } => match reuse::reuse(&entry.freshness(), now, &directives, soft) {
                 Reuse::Fresh => "hit: a fresh response is stored".to_owned(),
                 Reuse::Stale => "hit: stale, and the request accepts that".to_owned(),
                 Reuse::StaleWhileRevalidate => "hit: stale, refreshed behind the answer".to_owned(),
@@ -236,7 +236,7 @@ impl Cache {
 }
 
 fn arithmetic(entry: &Entry, now: Timestamp) -> FreshnessArithmetic {
-    let freshness = &entry.freshness;
+    let freshness = &entry.freshness();
     let source = match freshness.flags {
         flags if flags.has(Flags::HEURISTIC) => "heuristic",
         flags if flags.has(Flags::CONFIGURED) => "configured",

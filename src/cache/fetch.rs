@@ -89,7 +89,7 @@ impl<O: Outgoing> Fetch<O> {
             complete::ask_for_rest(part, &mut headers);
         }
         if conditional && let Some(entry) = &self.start.candidate {
-            validators::add_conditions(&entry.validators, &mut headers);
+            validators::add_conditions(&entry.validators(), &mut headers);
         }
         let fill = Arc::clone(&self.fill);
         let request = OriginRequest {
@@ -134,7 +134,7 @@ impl<O: Outgoing> Fetch<O> {
         let once = |merged| exchange.once(&old, old.head.status, merged, now);
         let (leader, others) = match exchange.renewed(&old, old.head.status, &merged, facts, self.fill.stamp) {
             Ok(Renewed { entry, withheld }) => {
-                let entry = Arc::new(entry);
+                let entry = Arc::new(entry.pack());
                 exchange.cache.renew(&old, &entry, Some(&self.fill));
                 (if withheld.is_empty() { Arc::clone(&entry) } else { once(merged) }, Some(entry))
             }
@@ -240,7 +240,7 @@ impl<O: Outgoing> Fetch<O> {
     }
 
     pub(super) fn is_purged(&self, entry: &Entry) -> bool {
-        self.exchange.cache.purge_log().verdict(entry.stamp, &entry.scopes) == Standing::Hard
+        self.exchange.cache.purge_log().verdict(entry.stamp, &entry.scopes()) == Standing::Hard
     }
 
     /// The body broke off: nothing is stored, and nobody sees a clean end.

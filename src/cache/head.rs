@@ -50,19 +50,19 @@ impl<O: Outgoing> Exchange<O> {
 
     /// Freshens the stored GET, or drops it where the HEAD shows that it is no longer what the origin would send.
     fn take_in(&self, old: &Arc<Entry>, response: &OriginResponse, stamp: Position, requested: Timestamp) {
-        let length = old.body.len() as u64;
-        let fields = match merge::head_response(&old.head, &old.validators, length, response.status, &response.headers)
-        {
-            Freshening::Updated(fields) => fields,
-            Freshening::Untouched => return,
-            Freshening::Stale => return self.cache.remove(old),
-        };
-        if self.cache.purge_log().verdict(old.stamp, &old.scopes) != Standing::Untouched {
+        let length = old.content().len() as u64;
+        let fields =
+            match merge::head_response(&old.head, &old.validators(), length, response.status, &response.headers) {
+                Freshening::Updated(fields) => fields,
+                Freshening::Untouched => return,
+                Freshening::Stale => return self.cache.remove(old),
+            };
+        if self.cache.purge_log().verdict(old.stamp, &old.scopes()) != Standing::Untouched {
             return;
         }
         let facts = self.facts(false, requested, self.cache.now());
         if let Ok(Renewed { entry, .. }) = self.renewed(old, old.head.status, &fields, facts, stamp) {
-            self.cache.renew(old, &Arc::new(entry), None);
+            self.cache.renew(old, &Arc::new(entry.pack()), None);
         }
     }
 }

@@ -35,11 +35,11 @@ pub(super) fn from_entry(
     fields.insert(header::AGE, age(entry, now));
     fields.append(super::CACHE_STATUS, outcome.cache_status(name));
     let plain = !reader.asked.conditions && !reader.asked.range;
-    if plain && entry.part.is_none() && *reader.method != Method::HEAD {
-        return respond(entry.head.status, fields, Body::Full(entry.body.clone()));
+    if plain && entry.part().is_none() && *reader.method != Method::HEAD {
+        return respond(entry.head.status, fields, Body::Full(entry.body()));
     }
-    let content = Content::Stored(entry.body.clone(), entry.part);
-    shaped(&entry.head, &entry.validators, fields, content, reader)
+    let content = Content::Stored(entry.body(), entry.part());
+    shaped(&entry.head, &entry.validators(), fields, content, reader)
 }
 
 /// Writes the head of a plain answer from an entry, as HTTP/1.1 sends it and without its empty line; false, with nothing
@@ -47,7 +47,7 @@ pub(super) fn from_entry(
 pub(super) fn write_head(entry: &Entry, outcome: &Outcome, name: &str, now: Timestamp, out: &mut Vec<u8>) -> bool {
     let head = &entry.head;
     let without_content = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
-    if entry.part.is_some() || without_content {
+    if entry.part().is_some() || without_content {
         return false;
     }
     let Some(reason) = head.status.canonical_reason() else { return false };
@@ -60,11 +60,11 @@ pub(super) fn write_head(entry: &Entry, outcome: &Outcome, name: &str, now: Time
     out.extend_from_slice(head.lines());
     if !head.has_length() {
         out.extend_from_slice(b"content-length: ");
-        out.extend_from_slice(number.format(entry.body.len()).as_bytes());
+        out.extend_from_slice(number.format(entry.content().len()).as_bytes());
         out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"age: ");
-    out.extend_from_slice(number.format(entry.freshness.age(now).as_secs()).as_bytes());
+    out.extend_from_slice(number.format(entry.freshness().age(now).as_secs()).as_bytes());
     out.extend_from_slice(b"\r\ncache-status: ");
     // Writing to a vector cannot fail.
     let _ = outcome.write(name, out);
@@ -225,7 +225,7 @@ fn seed() -> u64 {
 }
 
 fn age(entry: &Entry, now: Timestamp) -> HeaderValue {
-    HeaderValue::from(entry.freshness.age(now).as_secs())
+    HeaderValue::from(entry.freshness().age(now).as_secs())
 }
 
 pub(super) fn respond(status: StatusCode, fields: HeaderMap, body: Body) -> Response<Body> {

@@ -9,7 +9,7 @@ use super::{Cache, exchange::Exchange, refused::Refused, route::Route, target::T
 use crate::{
     object::{
         directives,
-        entry::Entry,
+        entry::{Entry, Unpacked},
         freshness::Freshness,
         head::Head,
         scope::{Position, Scope},
@@ -50,7 +50,7 @@ pub(super) struct Judged {
 
 /// A stored response under new fields.
 pub(super) struct Renewed {
-    pub(super) entry: Entry,
+    pub(super) entry: Unpacked,
     /// See [`Judged::withheld`].
     pub(super) withheld: Vec<HeaderName>,
 }
@@ -152,7 +152,7 @@ impl<O> Exchange<O> {
     /// The stored response `old` with the fields of a newer one, already merged (RFC 9111 section 3.2).
     pub(super) fn renewed(
         &self,
-        old: &Entry,
+        old: &Arc<Entry>,
         status: StatusCode,
         fields: &HeaderMap,
         facts: Facts<'_>,
@@ -163,41 +163,24 @@ impl<O> Exchange<O> {
             return Err(Refused::VaryChanged);
         }
         let stored = facts.response_time;
-        let (scopes, tags) = (&old.scopes, &old.tags);
+        let (scopes, tags) = (&old.scopes().as_slice().into(), old.tags());
         let judging = Judging { route: &self.route, client: &self.headers, facts, scopes, tags, stamp };
-        let Judged { head, validators, withheld, freshness, scopes, tags } =
-            self.cache.judge(&judging, status, fields)?;
-        let entry = Entry { freshness, stamp, scopes, tags, stored, ..copy(old, head, validators) };
+        let Judged { head, withheld, freshness, scopes, tags, .. } = self.cache.judge(&judging, status, fields)?;
+        let entry = Unpacked { freshness, stamp, scopes, tags, stored, ..old.under(head) };
         Ok(Renewed { entry, withheld })
     }
 
     /// The stored response `old` with new fields, as it answers this one request whatever may be stored.
-    pub(super) fn once(&self, old: &Entry, status: StatusCode, mut fields: HeaderMap, now: Timestamp) -> Arc<Entry> {
+    pub(super) fn once(
+        &self,
+        old: &Arc<Entry>,
+        status: StatusCode,
+        mut fields: HeaderMap,
+        now: Timestamp,
+    ) -> Arc<Entry> {
         fields.remove(header::AGE);
         self.cache.hide_tags(&self.route, &mut fields);
-        let freshness = Freshness { born: now, ..old.freshness };
-        let validators = Validators::of(&fields);
-        Arc::new(Entry { freshness, ..copy(old, Head::new(status, &fields), validators) })
-    }
-}
-
-/// The same content under a new head.
-fn copy(old: &Entry, head: Head, validators: Validators) -> Entry {
-    Entry {
-        key: old.key,
-        primary: old.primary,
-        stamp: old.stamp,
-        scopes: Arc::clone(&old.scopes),
-        url: old.url.clone(),
-        tags: old.tags.clone(),
-        validators,
-        head,
-        body: old.body.clone(),
-        part: old.part,
-        freshness: old.freshness,
-        stored: old.stored,
-        fill_millis: old.fill_millis,
-        hits: old.hits.load(std::sync::atomic::Ordering::Relaxed).into(),
-        checked: 0.into(),
+        let freshness = Freshness { born: now, ..old.freshness() };
+        Arc::new(Unpacked { freshness, ..old.under(Head::new(status, &fields)) }.pack())
     }
 }

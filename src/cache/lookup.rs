@@ -69,8 +69,8 @@ impl Cache {
     ) -> Found {
         match self.l1().lookup(key) {
             None => Found::Nothing,
-            Some(Slot::HitForMiss { until, reason }) if now < until => Found::HitForMiss(reason),
-            Some(Slot::HitForMiss { .. }) => Found::Nothing,
+            Some(Slot::HitForMiss(marker)) if now < marker.until => Found::HitForMiss(marker.reason),
+            Some(Slot::HitForMiss(_)) => Found::Nothing,
             Some(Slot::Entry(entry)) => self.standing(entry, Found::Nothing),
             Some(Slot::Variants(variants)) => self.find_variant(route, key, &variants, headers, now),
         }
@@ -92,7 +92,7 @@ impl Cache {
         let Some(selected) = variants.select(key, headers, self.comparing(route)) else { return other() };
         match self.l1().lookup(&selected) {
             Some(Slot::Entry(entry)) => self.standing(entry, other()),
-            Some(Slot::HitForMiss { until, reason }) if now < until => Found::HitForMiss(reason),
+            Some(Slot::HitForMiss(marker)) if now < marker.until => Found::HitForMiss(marker.reason),
             _ => other(),
         }
     }
@@ -142,7 +142,7 @@ impl Cache {
         let Fresh { entry, outcome, now } = self.fresh(route, target, route.class(&Method::GET), asked, &fields, at)?;
         hit::write_head(&entry, &outcome, self.name(), now, head).then(|| {
             entry.served();
-            PlainHit { status: entry.head.status, body: Body::Full(entry.body.clone()), outcome }
+            PlainHit { status: entry.head.status, body: Body::Full(entry.body()), outcome }
         })
     }
 
@@ -166,10 +166,11 @@ impl Cache {
         let now = self.inner.clock.at(at);
         let key = target.key(route, self.secret(), fields, class, None);
         let Found::Entry { entry, soft } = self.find(route, &key, fields, now) else { return None };
-        if reuse::reuse(&entry.freshness, now, &directives, soft) != Reuse::Fresh {
+        let freshness = entry.freshness();
+        if reuse::reuse(&freshness, now, &directives, soft) != Reuse::Fresh {
             return None;
         }
-        let outcome = Outcome::hit(Tier::L1, super::seconds(entry.freshness.ttl(now)));
+        let outcome = Outcome::hit(Tier::L1, super::seconds(freshness.ttl(now)));
         Some(Fresh { entry, outcome, now })
     }
 

@@ -233,7 +233,7 @@ impl Cache {
     /// Stores what a fill brought; `scattered`: its key holds more than the URL.
     fn insert(&self, entry: Arc<Entry>, fill: &Fill, scattered: bool) {
         let key = entry.key;
-        if entry.part.is_some() {
+        if entry.part().is_some() {
             self.inner.parts.fetch_add(1, Relaxed);
         }
         if scattered {
@@ -293,12 +293,12 @@ impl Cache {
     fn mark_hit_for_miss(&self, key: &Key, until: Timestamp, refused: Refused, status: StatusCode) {
         let now = self.now();
         let of_use = |entry: &Entry| {
-            entry.freshness.is_fresh(now) || (now < entry.freshness.keep_until && !refused.supersedes(status))
+            entry.freshness().is_fresh(now) || (now < entry.freshness().keep_until && !refused.supersedes(status))
         };
         self.l1().replace(key, |slot| match slot {
             Some(Slot::Entry(entry)) if of_use(&entry) => Some(Slot::Entry(entry)),
             Some(Slot::Variants(variants)) => Some(Slot::Variants(variants)),
-            _ => Some(Slot::HitForMiss { until, reason: refused.as_str() }),
+            _ => Some(Slot::hit_for_miss(until, refused.as_str())),
         });
     }
 
@@ -342,9 +342,9 @@ fn seconds(duration: Duration) -> i64 {
 
 /// Seconds of freshness left, negative where it is stale.
 fn ttl(entry: &Entry, now: Timestamp) -> i64 {
-    if entry.freshness.is_fresh(now) {
-        seconds(entry.freshness.ttl(now))
+    if entry.freshness().is_fresh(now) {
+        seconds(entry.freshness().ttl(now))
     } else {
-        -seconds(now.since(entry.freshness.fresh_until))
+        -seconds(now.since(entry.freshness().fresh_until))
     }
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     object::{
-        entry::Entry,
+        entry::Unpacked,
         vary::{Variant, Vary},
     },
     origin::{OriginBody, OriginResponse},
@@ -105,7 +105,7 @@ impl<O: Outgoing> Fetch<O> {
             return;
         }
         let millis = now.since(plan.requested).as_millis();
-        let entry = Arc::new(Entry {
+        let entry = Unpacked {
             key: plan.key,
             primary: exchange.key,
             stamp: self.fill.stamp,
@@ -116,12 +116,10 @@ impl<O: Outgoing> Fetch<O> {
             body,
             part: plan.part,
             freshness: plan.freshness,
-            validators: plan.validators,
             stored: now,
             fill_millis: u32::try_from(millis).unwrap_or(u32::MAX),
-            hits: 0.into(),
-            checked: 0.into(),
-        });
-        exchange.cache.insert(entry, &self.fill, exchange.key_holds_more());
+            hits: 0,
+        };
+        exchange.cache.insert(Arc::new(entry.pack()), &self.fill, exchange.key_holds_more());
     }
 }

@@ -12,22 +12,21 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 
 use super::{
-    entry::Entry,
+    entry::{Entry, Unpacked},
     freshness::{Flags, Freshness},
     head::Head,
     key::Key,
     range::ContentRange,
     scope::{Position, Scope},
     time::Timestamp,
-    validators::{EntityTag, Validators},
     wire::{Reader, put_bytes, put_len, put_optional, put_u32, put_u64},
 };
 
 /// Raised whenever the layout changes: other versions are not read.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 const MAGIC: [u8; 4] = *b"LRDR";
 const CHECKSUM_BYTES: usize = 8;
@@ -58,9 +57,9 @@ pub enum DecodeError {
 /// The whole entry.
 pub fn encode(entry: &Entry) -> Vec<u8> {
     let head = encode_head(entry);
-    let mut out = Vec::with_capacity(4 + head.len() + entry.body.len());
+    let mut out = Vec::with_capacity(4 + head.len() + entry.content().len());
     put_bytes(&mut out, &head);
-    out.extend_from_slice(&entry.body);
+    out.extend_from_slice(entry.content());
     out
 }
 
@@ -73,22 +72,21 @@ pub fn decode(bytes: &[u8]) -> Result<Entry, DecodeError> {
 
 /// All of the entry but its body, and a checksum of that.
 pub fn encode_head(entry: &Entry) -> Vec<u8> {
-    let mut out = Vec::with_capacity(512 + entry.url.len() + entry.head.weight());
+    let mut out = Vec::with_capacity(512 + entry.url().len() + entry.head.weight());
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
-    put_u64(&mut out, entry.body.len() as u64);
-    put_u64(&mut out, checksum(&entry.body));
+    put_u64(&mut out, entry.content().len() as u64);
+    put_u64(&mut out, checksum(entry.content()));
     out.extend_from_slice(entry.key.as_bytes());
-    out.extend_from_slice(entry.primary.as_bytes());
+    out.extend_from_slice(entry.primary().as_bytes());
     put_u64(&mut out, entry.stamp.number());
-    put_scopes(&mut out, &entry.scopes);
-    put_bytes(&mut out, entry.url.as_bytes());
-    put_bytes(&mut out, entry.tags.as_bytes());
+    put_scopes(&mut out, &entry.scopes());
+    put_bytes(&mut out, entry.url().as_bytes());
+    put_bytes(&mut out, entry.tags().as_bytes());
     put_fields(&mut out, &entry.head);
-    put_part(&mut out, entry.part.as_ref());
-    put_freshness(&mut out, &entry.freshness);
-    put_validators(&mut out, &entry.validators);
-    put_time(&mut out, entry.stored);
+    put_part(&mut out, entry.part().as_ref());
+    put_freshness(&mut out, &entry.freshness());
+    put_time(&mut out, entry.stored());
     put_u32(&mut out, entry.fill_millis);
     put_u32(&mut out, entry.hits.load(Relaxed));
     let sum = checksum(&out);
@@ -102,7 +100,7 @@ pub fn decode_head(record: &[u8], body: Bytes) -> Result<Entry, DecodeError> {
     if reader.u64()? != body.len() as u64 || reader.u64()? != checksum(&body) {
         return Err(DecodeError::Body);
     }
-    let entry = Entry {
+    let entry = Unpacked {
         key: Key::from_bytes(reader.array()?),
         primary: Key::from_bytes(reader.array()?),
         stamp: Position::from_number(reader.u64()?),
@@ -113,13 +111,11 @@ pub fn decode_head(record: &[u8], body: Bytes) -> Result<Entry, DecodeError> {
         body,
         part: part(&mut reader)?,
         freshness: freshness(&mut reader)?,
-        validators: validators(&mut reader)?,
         stored: time(&mut reader)?,
         fill_millis: reader.u32()?,
-        hits: reader.u32()?.into(),
-        checked: Position::START.number().into(),
+        hits: reader.u32()?,
     };
-    if reader.rest.is_empty() { Ok(entry) } else { Err(DecodeError::Invalid("length")) }
+    if reader.rest.is_empty() { Ok(entry.pack()) } else { Err(DecodeError::Invalid("length")) }
 }
 
 /// The fields of a record, once magic, version and checksum are found right.
@@ -174,10 +170,6 @@ fn head(reader: &mut Reader<'_>) -> Result<Head, DecodeError> {
     Head::from_lines(status, reader.bytes()?).map_err(|_| DecodeError::Invalid("field"))
 }
 
-fn field_value(reader: &mut Reader<'_>) -> Result<HeaderValue, DecodeError> {
-    HeaderValue::from_bytes(reader.bytes()?).map_err(|_| DecodeError::Invalid("field value"))
-}
-
 fn put_part(out: &mut Vec<u8>, part: Option<&ContentRange>) {
     out.push(part.is_some().into());
     if let Some(part) = part {
@@ -217,21 +209,6 @@ fn freshness(reader: &mut Reader<'_>) -> Result<Freshness, DecodeError> {
     })
 }
 
-fn put_validators(out: &mut Vec<u8>, validators: &Validators) {
-    let Validators { etag, last_modified, date } = validators;
-    put_bytes(out, etag.as_ref().map_or(&[][..], |etag| etag.value().as_bytes()));
-    put_optional(out, last_modified.map(Timestamp::as_millis));
-    put_optional(out, date.map(Timestamp::as_millis));
-}
-
-fn validators(reader: &mut Reader<'_>) -> Result<Validators, DecodeError> {
-    Ok(Validators {
-        etag: EntityTag::new(&field_value(reader)?),
-        last_modified: reader.optional()?.map(Timestamp::from_millis),
-        date: reader.optional()?.map(Timestamp::from_millis),
-    })
-}
-
 fn put_time(out: &mut Vec<u8>, time: Timestamp) {
     put_u64(out, time.as_millis());
 }
@@ -242,7 +219,7 @@ fn time(reader: &mut Reader<'_>) -> Result<Timestamp, DecodeError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU32;
+    use std::sync::Arc;
 
     use http::{HeaderMap, HeaderName};
     use proptest::{collection::vec, option, prelude::*, strategy::ValueTree};
@@ -268,17 +245,15 @@ mod tests {
             fields in vec(("[a-z-]{1,8}", any_value()), 0..8),
             body in vec(any::<u8>(), 0..64),
             part in option::of(any_part()),
-            etag in option::of(any_value()),
-            dates: [Option<u64>; 2],
             counts: [u32; 2],
-        ) -> Entry {
+        ) -> Arc<Entry> {
             let mut map = HeaderMap::new();
             for (name, value) in fields {
                 map.append(HeaderName::from_bytes(name.as_bytes()).expect("letters"), value);
             }
             let [stamp, stored, checked, born, fresh_until, swr_until, sie_until, keep_until, _] = numbers;
             let time = Timestamp::from_millis;
-            Entry {
+            let entry = Unpacked {
                 key: Key::from_bytes(keys[0]),
                 primary: Key::from_bytes(keys[1]),
                 stamp: Position::from_number(stamp),
@@ -296,36 +271,29 @@ mod tests {
                     keep_until: time(keep_until),
                     flags: Flags::from_bits(flags),
                 },
-                validators: Validators {
-                    etag: etag.as_ref().and_then(EntityTag::new),
-                    last_modified: dates[0].map(time),
-                    date: dates[1].map(time),
-                },
                 stored: time(stored),
                 fill_millis: counts[0],
-                hits: AtomicU32::new(counts[1]),
-                checked: checked.into(),
+                hits: counts[1],
             }
+            .pack();
+            entry.checked.store(checked, Relaxed);
+            Arc::new(entry)
         }
     }
 
     /// Everything that is written, to be compared.
-    fn facts(entry: &Entry) -> impl PartialEq + std::fmt::Debug {
-        (
-            (entry.key, entry.primary, entry.stamp, entry.scopes.clone(), entry.url.clone(), entry.tags.clone()),
-            (entry.head.clone(), entry.body.clone(), entry.part),
-            (entry.freshness, entry.validators.clone(), entry.stored, entry.fill_millis, entry.hits.load(Relaxed)),
-        )
+    fn facts(entry: &Arc<Entry>) -> Unpacked {
+        entry.under(entry.head.clone())
     }
 
     proptest! {
         #[test]
         fn there_and_back(entry in any_entry()) {
-            let read = decode(&encode(&entry)).expect("written by encode");
+            let read = Arc::new(decode(&encode(&entry)).expect("written by encode"));
             prop_assert_eq!(facts(&read), facts(&entry));
             prop_assert_eq!(read.checked.load(Relaxed), 0);
-            let apart = decode_head(&encode_head(&entry), entry.body.clone()).expect("written by encode_head");
-            prop_assert_eq!(facts(&apart), facts(&entry));
+            let apart = decode_head(&encode_head(&entry), entry.body()).expect("written by encode_head");
+            prop_assert_eq!(facts(&Arc::new(apart)), facts(&entry));
         }
 
         #[test]
@@ -358,20 +326,20 @@ mod tests {
             let sum = checksum(&record);
             put_u64(&mut record, sum);
             prop_assert!(!matches!(
-                decode_head(&record, entry.body.clone()),
+                decode_head(&record, entry.body()),
                 Err(DecodeError::Magic | DecodeError::Version(_) | DecodeError::Head | DecodeError::Body)
             ));
         }
     }
 
-    fn entry() -> Entry {
+    fn entry() -> Arc<Entry> {
         let mut runner = proptest::test_runner::TestRunner::deterministic();
         any_entry().new_tree(&mut runner).expect("no filter rejects all").current()
     }
 
     #[test]
     fn what_is_wrong_is_named() {
-        let error = |record: &[u8]| decode_head(record, entry().body).map(|_| ()).expect_err("not an entry");
+        let error = |record: &[u8]| decode_head(record, entry().body()).map(|_| ()).expect_err("not an entry");
         let good = encode_head(&entry());
         let with = |at: usize, byte: u8| {
             let mut record = good.clone();

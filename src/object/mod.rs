@@ -1,6 +1,7 @@
 //! The rules of HTTP caching, pure: no I/O, no clock (time is an argument), no panic on what the network sent.
 
 pub mod age;
+pub mod allocation;
 pub mod codec;
 pub mod conditional;
 mod content_range;

@@ -4,19 +4,23 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use super::{
-    entry::Entry,
+    entry::{Entry, Unpacked},
     freshness::{Flags, Freshness},
     head::Head,
     key::Key,
     scope::{Position, Scope},
     time::Timestamp,
-    validators::Validators,
 };
 
 /// An empty 200 under `key` that is fresh for ever.
 pub(crate) fn entry(key: Key, stamp: Position, scopes: &[Scope]) -> Entry {
+    unpacked(key, stamp, scopes).pack()
+}
+
+/// The same, to be changed.
+pub(crate) fn unpacked(key: Key, stamp: Position, scopes: &[Scope]) -> Unpacked {
     let never = Timestamp::NEVER;
-    Entry {
+    Unpacked {
         key,
         primary: key,
         stamp,
@@ -34,10 +38,8 @@ pub(crate) fn entry(key: Key, stamp: Position, scopes: &[Scope]) -> Entry {
             keep_until: never,
             flags: Flags::default(),
         },
-        validators: Validators::default(),
         stored: Timestamp::EPOCH,
         fill_millis: 0,
-        hits: 0.into(),
-        checked: 0.into(),
+        hits: 0,
     }
 }

@@ -68,8 +68,60 @@ impl From<Timestamp> for SystemTime {
     }
 }
 
+/// A [`Timestamp`] in six bytes, for what is kept by the million: exact until the year 10889, and all after it is
+/// [`Timestamp::NEVER`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Compact([u8; 6]);
+
+impl Compact {
+    const NEVER: u64 = (1 << 48) - 1;
+
+    /// From its bytes.
+    pub(super) const fn from_bytes(bytes: [u8; 6]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    pub(super) const fn as_bytes(&self) -> &[u8; 6] {
+        &self.0
+    }
+}
+
+impl From<Timestamp> for Compact {
+    fn from(time: Timestamp) -> Self {
+        let [a, b, c, d, e, f, ..] = time.0.min(Self::NEVER).to_le_bytes();
+        Self([a, b, c, d, e, f])
+    }
+}
+
+impl From<Compact> for Timestamp {
+    fn from(Compact([a, b, c, d, e, f]): Compact) -> Self {
+        match u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) {
+            Compact::NEVER => Self::NEVER,
+            millis => Self(millis),
+        }
+    }
+}
+
 impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:03}", self.0 / 1000, self.0 % 1000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compact_and_back() {
+        let back = |time: Timestamp| Timestamp::from(Compact::from(time));
+        let last = Timestamp::from_millis(Compact::NEVER - 1);
+        for time in [Timestamp::EPOCH, Timestamp::from_millis(1_764_583_200_123), last, Timestamp::NEVER] {
+            assert_eq!(back(time), time);
+        }
+        // The last second that a field can name.
+        assert!(Timestamp::from_secs(253_402_300_799) < last);
+        assert_eq!(back(Timestamp::from_millis(Compact::NEVER + 5)), Timestamp::NEVER);
     }
 }

@@ -10,7 +10,7 @@ use http::{
     },
 };
 
-use super::{date, fields::trim, time::Timestamp};
+use super::{date, fields::trim, head::Head, time::Timestamp};
 
 /// Entity tag and modification date.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,6 +46,17 @@ impl Validators {
             etag: single(fields, &ETAG).and_then(EntityTag::new),
             last_modified: time(LAST_MODIFIED),
             date: time(DATE),
+        }
+    }
+
+    /// Those of a stored response.
+    pub fn of_head(head: &Head) -> Self {
+        let single = |name: &HeaderName| only(head.get_all(name));
+        let time = |name| single(name).and_then(date::parse);
+        Self {
+            etag: single(&ETAG).and_then(EntityTag::from_bytes),
+            last_modified: time(&LAST_MODIFIED),
+            date: time(&DATE),
         }
     }
 
@@ -93,7 +104,10 @@ pub fn add_conditions(stored: &Validators, request: &mut HeaderMap) {
 
 /// The only line of that name; several are fine as long as they are equal.
 pub(super) fn single<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
-    let mut lines = fields.get_all(name).iter();
+    only(fields.get_all(name).iter())
+}
+
+fn only<T: PartialEq>(mut lines: impl Iterator<Item = T>) -> Option<T> {
     let first = lines.next()?;
     lines.all(|line| line == first).then_some(first)
 }
@@ -103,7 +117,11 @@ pub(super) fn single<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<&'a
 impl EntityTag {
     /// A copy, so that it does not keep a connection's read buffer alive. An empty value is no tag.
     pub fn new(value: &HeaderValue) -> Option<Self> {
-        let value = trim(value.as_bytes());
+        Self::from_bytes(value.as_bytes())
+    }
+
+    fn from_bytes(value: &[u8]) -> Option<Self> {
+        let value = trim(value);
         if value.is_empty() {
             return None;
         }
@@ -226,11 +244,12 @@ mod tests {
 
     #[test]
     fn validators_of_a_response() {
-        let found = Validators::of(&map(&[
+        let fields = map(&[
             ("etag", "W/\"1\""),
             ("last-modified", "Wed, 01 Jan 2020 00:00:00 GMT"),
             ("date", "Wed, 01 Jan 2020 00:00:01 GMT"),
-        ]));
+        ]);
+        let found = Validators::of(&fields);
         assert_eq!(found.etag, EntityTag::new(&HeaderValue::from_static("W/\"1\"")));
         assert_eq!(found.last_modified, Some(Timestamp::from_secs(1_577_836_800)));
         assert_eq!(found.strong_last_modified(), found.last_modified);
@@ -270,6 +289,23 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn prop_a_head_has_those_of_its_fields(
+            lines in proptest::collection::vec((0..3usize, any_value()), 0..5),
+            dated: bool,
+        ) {
+            let names = [ETAG, LAST_MODIFIED, DATE];
+            let mut fields = HeaderMap::new();
+            for (name, value) in lines {
+                fields.append(&names[name], value);
+            }
+            if dated {
+                fields.append(DATE, HeaderValue::from_static("Wed, 01 Jan 2020 00:00:01 GMT"));
+            }
+            let head = Head::new(http::StatusCode::OK, &fields);
+            prop_assert_eq!(Validators::of_head(&head), Validators::of(&fields));
+        }
+
         #[test]
         fn any_tag_list_is_taken_apart(value in any_value()) {
             let tags = Tag::list(value.as_bytes()).count();

@@ -12,6 +12,7 @@ use http::{
 };
 
 use super::{
+    allocation::{allocated, shared},
     fields::combined,
     head::Head,
     key::Key,
@@ -75,8 +76,9 @@ impl Variant {
         self.stored
     }
 
+    /// Bytes of memory it takes beside itself.
     fn weight(&self) -> usize {
-        size_of::<Self>() + self.language.as_ref().map_or(0, |(_, language)| language.len())
+        self.language.as_ref().map_or(0, |(_, language)| allocated(language.len()))
     }
 }
 
@@ -154,11 +156,13 @@ impl Variants {
     /// Bytes of memory it takes, bookkeeping included.
     pub fn weight(&self) -> usize {
         let list = |list: &Arc<[HeaderName]>| {
-            let name = |name: &HeaderName| size_of::<HeaderName>() + name.as_str().len();
-            size_of_val(list) + list.iter().map(name).sum::<usize>()
+            let name = |name: &HeaderName| allocated(name.as_str().len());
+            shared(size_of_val(&**list)) + list.iter().map(name).sum::<usize>()
         };
-        size_of::<Self>()
+        shared(size_of::<Self>())
+            + allocated(size_of_val(&*self.lists))
             + self.lists.iter().map(list).sum::<usize>()
+            + allocated(size_of_val(&*self.variants))
             + self.variants.iter().map(Variant::weight).sum::<usize>()
     }
 

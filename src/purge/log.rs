@@ -118,7 +118,7 @@ impl Log {
         if entry.checked.load(Relaxed) == position.number() {
             return Standing::Untouched;
         }
-        let standing = self.verdict(entry.stamp, &entry.scopes);
+        let standing = self.verdict(entry.stamp, &entry.scopes());
         if standing == Standing::Untouched {
             entry.checked.store(position.number(), Relaxed);
         }

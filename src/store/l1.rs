@@ -123,7 +123,7 @@ impl L1 {
 
     /// Visits what is stored, as far as it stays while this runs; neither order nor a moment in time is promised. No
     /// lock is held while `visit` runs that a hit could wait for.
-    pub fn for_each(&self, visit: &mut dyn FnMut(&Key, &Slot)) {
+    pub fn for_each(&self, visit: &mut dyn FnMut(&Slot)) {
         self.inner.engine.for_each(visit);
     }
 }
@@ -184,7 +184,7 @@ impl Engine {
         }
     }
 
-    fn for_each(&self, visit: &mut dyn FnMut(&Key, &Slot)) {
+    fn for_each(&self, visit: &mut dyn FnMut(&Slot)) {
         match self {
             Self::Quick(quick) => quick.for_each(visit),
             Self::Moka(moka) => moka.for_each(visit),
@@ -211,7 +211,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        object::{time::Timestamp, vary::Variants},
+        object::{allocation, time::Timestamp, vary::Variants},
         store::{
             quick,
             testing::{POLICIES, body_bytes, key, l1, slot},
@@ -226,10 +226,10 @@ mod tests {
             let l1 = l1(policy, MIB, 0.5);
             l1.insert(key(1), slot(1, 100));
             l1.insert(key(2), Slot::Variants(Arc::new(Variants::default())));
-            l1.insert(key(3), Slot::HitForMiss { until: Timestamp::from_secs(9), reason: "private" });
+            l1.insert(key(3), Slot::hit_for_miss(Timestamp::from_secs(9), "private"));
             assert_eq!(l1.lookup(&key(1)).as_ref().and_then(body_bytes), Some(100));
             assert!(matches!(l1.lookup(&key(2)), Some(Slot::Variants(_))));
-            assert!(matches!(l1.lookup(&key(3)), Some(Slot::HitForMiss { until, .. }) if until.as_secs() == 9));
+            assert!(matches!(l1.lookup(&key(3)), Some(Slot::HitForMiss(marker)) if marker.until.as_secs() == 9));
             assert!(l1.lookup(&key(4)).is_none());
             assert_eq!(l1.len(), 3);
         }
@@ -267,10 +267,16 @@ mod tests {
     fn markers_alone_do_not_pass_the_limit() {
         for policy in POLICIES {
             let l1 = l1(policy, MIB, 0.1);
-            (0..10_000)
-                .for_each(|n| l1.insert(key(n), Slot::HitForMiss { until: Timestamp::NEVER, reason: "private" }));
+            (0..10_000).for_each(|n| l1.insert(key(n), Slot::hit_for_miss(Timestamp::NEVER, "private")));
             assert!(l1.bytes() <= MIB && l1.len() <= MIB / quick::OVERHEAD, "{policy:?}: {}", l1.len());
         }
+    }
+
+    /// Length of the longest body that fits.
+    fn largest(l1: &L1) -> usize {
+        let about = slot(1, allocation::LARGE_STEP).weight() - allocation::LARGE_STEP as u64;
+        let room = (l1.object_bytes_max() - about) as usize;
+        room / allocation::LARGE_STEP * allocation::LARGE_STEP
     }
 
     #[test]
@@ -279,10 +285,10 @@ mod tests {
             let l1 = l1(policy, 64 * MIB, 0.25);
             assert_eq!(l1.object_bytes_max(), 16 * MIB);
             assert!(l1.admits(16 * MIB) && !l1.admits(16 * MIB + 1));
-            let head = slot(1, 0).weight() as usize;
-            l1.insert(key(1), slot(1, 16 * MIB as usize - head));
+            let largest = largest(&l1);
+            l1.insert(key(1), slot(1, largest));
             assert!(l1.lookup(&key(1)).is_some(), "{policy:?}: the largest is kept");
-            l1.insert(key(1), slot(1, 16 * MIB as usize - head + 1));
+            l1.insert(key(1), slot(1, largest + 1));
             assert!(l1.lookup(&key(1)).is_none(), "{policy:?}: and nothing older is left");
         }
     }
@@ -291,8 +297,7 @@ mod tests {
     fn the_whole_tier_for_one_object() {
         for policy in POLICIES {
             let l1 = l1(policy, MIB, 1.0);
-            let head = slot(1, 0).weight();
-            l1.insert(key(1), slot(1, (l1.object_bytes_max() - head) as usize));
+            l1.insert(key(1), slot(1, largest(&l1)));
             assert!(l1.lookup(&key(1)).is_some(), "{policy:?}");
         }
     }
@@ -374,7 +379,10 @@ mod tests {
             let l1 = l1(policy, MIB, 0.5);
             (0..100).for_each(|n| l1.insert(key(n), slot(n, 10)));
             let mut visited = HashSet::new();
-            l1.for_each(&mut |key, _| assert!(visited.insert(key.prefix()), "{policy:?}: twice"));
+            l1.for_each(&mut |slot| {
+                let Slot::Entry(entry) = slot else { panic!("{policy:?}: {slot:?} was never stored") };
+                assert!(visited.insert(entry.key.prefix()), "{policy:?}: twice");
+            });
             assert_eq!(visited.len(), 100, "{policy:?}");
         }
     }
@@ -409,14 +417,14 @@ mod tests {
             for taken in steps {
                 match taken {
                     Step::Insert(n, bytes) => l1.insert(key(n), slot(n, bytes)),
-                    Step::Mark(n) => l1.insert(key(n), Slot::HitForMiss { until: Timestamp::NEVER, reason: "private" }),
+                    Step::Mark(n) => l1.insert(key(n), Slot::hit_for_miss(Timestamp::NEVER, "private")),
                     Step::Replace(n, bytes) => l1.replace(&key(n), |_| bytes.map(|bytes| slot(n, bytes))),
                     Step::Remove(n) => l1.remove(&key(n)),
                     Step::Lookup(n) => drop(l1.lookup(&key(n))),
                     Step::Clear => l1.clear(),
                 }
                 let (mut bytes, mut slots) = (0, 0);
-                l1.for_each(&mut |_, slot| {
+                l1.for_each(&mut |slot| {
                     bytes += slot.weight() + quick::OVERHEAD;
                     slots += 1;
                 });

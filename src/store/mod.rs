@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::object::{entry::Entry, time::Timestamp, vary::Variants};
+use crate::object::{allocation::shared, entry::Entry, time::Timestamp, vary::Variants};
 
 pub mod config;
 mod hasher;
@@ -27,35 +27,30 @@ pub enum Slot {
     /// Under a primary key whose responses vary: how to find the variant's own key.
     Variants(Arc<Variants>),
     /// A response to this key was not storable: do not wait for each other for a while.
-    HitForMiss {
-        /// As long as this.
-        until: Timestamp,
-        /// Why it was not storable, in a word.
-        reason: &'static str,
-    },
+    HitForMiss(Arc<HitForMiss>),
+}
+
+/// See [`Slot::HitForMiss`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HitForMiss {
+    /// As long as this.
+    pub until: Timestamp,
+    /// Why it was not storable, in a word.
+    pub reason: &'static str,
 }
 
 impl Slot {
-    /// Bytes of memory behind the slot, without the bookkeeping of the tier.
+    /// A marker: not storable until then, for this reason.
+    pub fn hit_for_miss(until: Timestamp, reason: &'static str) -> Self {
+        Self::HitForMiss(Arc::new(HitForMiss { until, reason }))
+    }
+
+    /// Bytes of memory behind the slot, without the bookkeeping of the tier. Always the same for the same slot.
     pub fn weight(&self) -> u64 {
         match self {
             Self::Entry(entry) => entry.weight() as u64,
             Self::Variants(variants) => variants.weight() as u64,
-            Self::HitForMiss { .. } => 0,
+            Self::HitForMiss(marker) => shared(size_of_val(&**marker)) as u64,
         }
-    }
-}
-
-/// A slot with its whole weight, computed once: engines ask for it again at each eviction.
-#[derive(Debug, Clone)]
-struct Weighed {
-    slot: Slot,
-    bytes: u64,
-}
-
-impl Weighed {
-    fn new(slot: Slot, overhead: u64) -> Self {
-        let bytes = slot.weight() + overhead;
-        Self { slot, bytes }
     }
 }

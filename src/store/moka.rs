@@ -4,36 +4,32 @@
 
 use ::moka::{notification::RemovalCause, policy::EvictionPolicy, sync::Cache};
 
-use super::{Slot, Weighed, hasher::KeyHash, metrics::Metrics};
+use super::{Slot, hasher::KeyHash, metrics::Metrics};
 use crate::object::key::Key;
 
-/// Bookkeeping of one slot in bytes, measured as for the other engine (520 to 585).
-const LFU_OVERHEAD: u64 = 576;
-
-/// With LRU every insert into a full tier evicts, and moka frees its table's old buckets late: 1440 to 1706 measured
-/// once the tier was replaced several times over.
-const LRU_OVERHEAD: u64 = 1664;
+/// Bookkeeping of one slot in bytes, measured as for the other engine, with either policy and also once the tier was
+/// replaced several times over (340 to 400).
+const OVERHEAD: u64 = 384;
 
 pub(super) struct Moka {
-    cache: Cache<Key, Weighed, KeyHash>,
-    overhead: u64,
+    cache: Cache<Key, Slot, KeyHash>,
 }
 
 impl Moka {
     pub(super) fn lru(max_bytes: u64, metrics: &Metrics) -> Self {
-        Self::new(EvictionPolicy::lru(), LRU_OVERHEAD, max_bytes, metrics)
+        Self::new(EvictionPolicy::lru(), max_bytes, metrics)
     }
 
     pub(super) fn lfu(max_bytes: u64, metrics: &Metrics) -> Self {
-        Self::new(EvictionPolicy::tiny_lfu(), LFU_OVERHEAD, max_bytes, metrics)
+        Self::new(EvictionPolicy::tiny_lfu(), max_bytes, metrics)
     }
 
-    fn new(policy: EvictionPolicy, overhead: u64, max_bytes: u64, metrics: &Metrics) -> Self {
+    fn new(policy: EvictionPolicy, max_bytes: u64, metrics: &Metrics) -> Self {
         let metrics = metrics.clone();
         let cache = Cache::builder()
             .eviction_policy(policy)
             .max_capacity(max_bytes)
-            .weigher(|_, weighed: &Weighed| u32::try_from(weighed.bytes).unwrap_or(u32::MAX))
+            .weigher(|_, slot: &Slot| u32::try_from(slot.weight() + OVERHEAD).unwrap_or(u32::MAX))
             .eviction_listener(move |_, _, cause| match cause {
                 RemovalCause::Size | RemovalCause::Expired => drop(metrics.evicted.inc()),
                 RemovalCause::Replaced => drop(metrics.replaced.inc()),
@@ -41,20 +37,20 @@ impl Moka {
                 RemovalCause::Explicit => {}
             })
             .build_with_hasher(KeyHash::new());
-        Self { cache, overhead }
+        Self { cache }
     }
 
     /// moka counts the weight of a slot in 32 bits.
     pub(super) fn object_bytes_max(max_bytes: u64) -> u64 {
-        max_bytes.min(u64::from(u32::MAX)).saturating_sub(LRU_OVERHEAD)
+        max_bytes.min(u64::from(u32::MAX)).saturating_sub(OVERHEAD)
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<Slot> {
-        self.cache.get(key).map(|weighed| weighed.slot)
+        self.cache.get(key)
     }
 
     pub(super) fn put(&self, key: Key, slot: Slot) {
-        self.cache.insert(key, Weighed::new(slot, self.overhead));
+        self.cache.insert(key, slot);
         self.cache.run_pending_tasks();
     }
 
@@ -77,9 +73,9 @@ impl Moka {
         self.cache.weighted_size()
     }
 
-    pub(super) fn for_each(&self, visit: &mut dyn FnMut(&Key, &Slot)) {
-        for (key, weighed) in &self.cache {
-            visit(&key, &weighed.slot);
+    pub(super) fn for_each(&self, visit: &mut dyn FnMut(&Slot)) {
+        for (_, slot) in &self.cache {
+            visit(&slot);
         }
     }
 }

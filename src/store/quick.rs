@@ -6,13 +6,13 @@
 
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
-use super::{Slot, Weighed, hasher::KeyHash, metrics::Metrics};
+use super::{Slot, hasher::KeyHash, metrics::Metrics};
 use crate::object::key::Key;
 
-/// Bookkeeping of one slot in bytes, measured as growth of the resident set (glibc; 50 000 to 100 000 entries of six
-/// fields, also after they were replaced several times over: 214 to 255). It is the slab and the table of `quick_cache`
-/// with ghosts and the slack of growing vectors, and the headers and rounding of an entry's half dozen allocations.
-pub(super) const OVERHEAD: u64 = 256;
+/// Bookkeeping of one slot in bytes. Its place in the slab of `quick_cache` is 40, its share of the table 9 to 11; the
+/// rest is what the allocator keeps of its pages and what they lose when sizes change, measured as growth of the resident
+/// set (`examples/fill.rs`).
+pub(super) const OVERHEAD: u64 = 80;
 
 /// Share of a shard for slots seen more than once; also the largest single slot.
 const HOT_SHARE: f64 = 0.97;
@@ -21,7 +21,7 @@ const HOT_SHARE: f64 = 0.97;
 const AVERAGE_BYTES: u64 = 8 * 1024;
 
 pub(super) struct Quick {
-    cache: Cache<Key, Weighed, Weigher, KeyHash, Departures>,
+    cache: Cache<u64, Slot, Weigher, KeyHash, Departures>,
     metrics: Metrics,
 }
 
@@ -47,20 +47,21 @@ impl Quick {
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<Slot> {
-        self.cache.get(key).map(|weighed| weighed.slot)
+        self.cache.get(&key.prefix()).filter(|slot| may_be_of(slot, key))
     }
 
     /// Without counting as a use.
     pub(super) fn peek(&self, key: &Key) -> Option<Slot> {
-        self.cache.peek(key).map(|weighed| weighed.slot)
+        self.cache.peek(&key.prefix()).filter(|slot| may_be_of(slot, key))
     }
 
     /// The caller is the only writer of this key.
     pub(super) fn put(&self, key: Key, slot: Slot) {
+        let key = key.prefix();
         let mut leaving = Vec::new();
-        match self.cache.replace_with_lifecycle(key, Weighed::new(slot, OVERHEAD), false, &mut leaving) {
+        match self.cache.replace_with_lifecycle(key, slot, false, &mut leaving) {
             Ok(()) => drop(self.metrics.replaced.inc()),
-            Err((key, weighed)) => self.cache.insert_with_lifecycle(key, weighed, &mut leaving),
+            Err((key, slot)) => self.cache.insert_with_lifecycle(key, slot, &mut leaving),
         }
         // What was replaced is reported as leaving, too.
         let evicted = leaving.iter().filter(|(other, _)| *other != key).count();
@@ -68,7 +69,7 @@ impl Quick {
     }
 
     pub(super) fn remove(&self, key: &Key) -> bool {
-        self.cache.remove(key).is_some()
+        self.cache.remove(&key.prefix()).is_some()
     }
 
     pub(super) fn clear(&self) {
@@ -84,10 +85,20 @@ impl Quick {
     }
 
     /// Takes and leaves a shard's lock for each slot.
-    pub(super) fn for_each(&self, visit: &mut dyn FnMut(&Key, &Slot)) {
-        for (key, weighed) in self.cache.iter() {
-            visit(&key, &weighed.slot);
+    pub(super) fn for_each(&self, visit: &mut dyn FnMut(&Slot)) {
+        for (_, slot) in self.cache.iter() {
+            visit(&slot);
         }
+    }
+}
+
+/// Whether `slot`, found under the prefix of `key`, is the one of `key`. Two keys of one prefix would have to be some
+/// billions away from each other; the later of them has the place, and for the other its entry is not there. What is no
+/// entry may be taken for the other's: at worst a marker spares a wait, and variants are found under keys of their own.
+fn may_be_of(slot: &Slot, key: &Key) -> bool {
+    match slot {
+        Slot::Entry(entry) => entry.key == *key,
+        Slot::Variants(_) | Slot::HitForMiss(_) => true,
     }
 }
 
@@ -108,9 +119,9 @@ fn hot_bytes(shard_bytes: u64) -> u64 {
 #[derive(Clone)]
 struct Weigher;
 
-impl Weighter<Key, Weighed> for Weigher {
-    fn weight(&self, _: &Key, weighed: &Weighed) -> u64 {
-        weighed.bytes
+impl Weighter<u64, Slot> for Weigher {
+    fn weight(&self, _: &u64, slot: &Slot) -> u64 {
+        slot.weight() + OVERHEAD
     }
 }
 
@@ -118,11 +129,11 @@ impl Weighter<Key, Weighed> for Weigher {
 #[derive(Clone)]
 struct Departures;
 
-impl Lifecycle<Key, Weighed> for Departures {
-    type RequestState = Vec<(Key, Weighed)>;
+impl Lifecycle<u64, Slot> for Departures {
+    type RequestState = Vec<(u64, Slot)>;
 
-    fn on_evict(&self, leaving: &mut Self::RequestState, key: Key, weighed: Weighed) {
-        leaving.push((key, weighed));
+    fn on_evict(&self, leaving: &mut Self::RequestState, key: u64, slot: Slot) {
+        leaving.push((key, slot));
     }
 }
 

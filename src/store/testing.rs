@@ -7,7 +7,7 @@ use prometheus_client::registry::Registry;
 
 use super::{EvictionPolicy, L1, L1Config, Slot};
 use crate::object::{
-    entry::Entry,
+    entry::Unpacked,
     key::{Key, KeyBuilder},
     scope::{Position, Scope},
     testing,
@@ -25,13 +25,13 @@ pub(super) fn l1(policy: EvictionPolicy, max_bytes: u64, object_share_max: f64) 
 
 pub(super) fn slot(n: u64, body_bytes: usize) -> Slot {
     let key = key(n);
-    let empty = testing::entry(key, Position::START, &[Scope::everything(), Scope::key(&key)]);
-    Slot::Entry(Arc::new(Entry { body: Bytes::from(vec![0; body_bytes]), ..empty }))
+    let empty = testing::unpacked(key, Position::START, &[Scope::everything(), Scope::key(&key)]);
+    Slot::Entry(Arc::new(Unpacked { body: Bytes::from(vec![0; body_bytes]), ..empty }.pack()))
 }
 
 pub(super) fn body_bytes(slot: &Slot) -> Option<usize> {
     match slot {
-        Slot::Entry(entry) => Some(entry.body.len()),
-        Slot::Variants(_) | Slot::HitForMiss { .. } => None,
+        Slot::Entry(entry) => Some(entry.content().len()),
+        Slot::Variants(_) | Slot::HitForMiss(_) => None,
     }
 }
