@@ -17,7 +17,6 @@ use super::{
 use crate::{
     object::{
         entry::Entry,
-        freshness::Flags,
         vary::{self, Vary},
     },
     purge::Standing,
@@ -89,7 +88,7 @@ impl<O: Outgoing> Exchange<O> {
             if !self.same_variant(shared) || self.purged_before_arrival(fill, shared) {
                 return Next::Again;
             }
-            if shared.freshness.flags.has(Flags::NO_CACHE) {
+            if !self.may_reuse(&shared.freshness, self.cache.now()) {
                 return Next::Alone;
             }
         }
@@ -149,7 +148,7 @@ impl<O: Outgoing> Exchange<O> {
     fn is_for_followers(&self, entry: &Entry, kind: Kind) -> bool {
         let allowed = match kind {
             Kind::StaleOnError(_) => self.may_stand_in(entry),
-            _ => !entry.freshness.flags.has(Flags::NO_CACHE),
+            _ => self.may_reuse(&entry.freshness, self.cache.now()),
         };
         allowed && !self.was_purged(entry, kind)
     }
