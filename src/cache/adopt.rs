@@ -72,7 +72,7 @@ impl Cache {
         let watch = self.invalidations().watch(scopes[0]);
         let fill = Fill::new(stamp, scopes, watch, self.new_growing());
         let reader = fill.reader().ok_or(Failure::GivenUp)?;
-        let start = Start { candidate: None, completing: None, part: false, conditions: false };
+        let start = Start { key, candidate: None, completing: None, part: false, conditions: false };
         let fetch = Fetch { exchange, start, fill: Arc::clone(&fill), permit: None };
         tokio::spawn(fetch.adopt(response, requested));
         let outcome = Outcome::forwarded(Forward::Method);

@@ -16,7 +16,6 @@ use super::{
 use crate::{
     object::{
         entry::Entry,
-        key::Key,
         merge,
         range::{self, Combined, Part},
         time::Timestamp,
@@ -63,7 +62,7 @@ impl<O: Outgoing> Fetch<O> {
         }
         // The older half is as old as it is (F6).
         entry.stamp = part.stamp;
-        (entry.body, entry.part, entry.key) = (combined.body, None, self.whole_key());
+        (entry.body, entry.part, entry.key) = (combined.body, None, self.start.key);
         let entry = Arc::new(entry);
         exchange.cache.insert(Arc::clone(&entry), &self.fill, exchange.key_holds_more());
         exchange.cache.remove(&part);
@@ -90,10 +89,5 @@ impl<O: Outgoing> Fetch<O> {
         let stored = Part { range: stored.part?, validators: &stored.validators, body: &stored.body };
         let combined = range::combine(stored, new)?;
         (combined.part.is_none() && combined.body.len() <= limit).then_some((combined, now))
-    }
-
-    /// The key of the whole representation: the one the fill runs under.
-    fn whole_key(&self) -> Key {
-        self.permit.as_ref().map_or(self.exchange.key, |permit| permit.key)
     }
 }

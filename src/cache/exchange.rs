@@ -86,6 +86,8 @@ struct Miss {
 
 /// What a fill starts from.
 pub(super) struct Start {
+    /// The key of what is asked for, as far as the look-up could tell: the variant's where one is known.
+    pub(super) key: Key,
     pub(super) candidate: Option<Arc<Entry>>,
     pub(super) completing: Option<Arc<Entry>>,
     /// A part is asked for: the client's Range goes along.
@@ -225,7 +227,7 @@ impl<O: Outgoing> Exchange<O> {
         let Miss { forward, key, candidate, completing } = miss;
         let part = self.asked.range && candidate.is_none() && self.cache.flight().running(&key).is_none();
         let conditions = forward == Forward::HitForMiss;
-        let start = Start { candidate, completing, part, conditions };
+        let start = Start { key, candidate, completing, part, conditions };
         if alone {
             return self.go_alone(start);
         }
@@ -340,7 +342,7 @@ impl<O: Outgoing> Exchange<O> {
         if let Join::Lead(permit) = joined {
             let fill = Arc::clone(permit.fill());
             let candidate = Some(Arc::clone(entry));
-            let start = Start { candidate, completing: None, part: false, conditions: false };
+            let start = Start { key: entry.key, candidate, completing: None, part: false, conditions: false };
             self.spawn(fill, Some(permit), start);
         }
     }

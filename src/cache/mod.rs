@@ -19,7 +19,7 @@ use crate::{
         entry::Entry,
         key::{Key, KeyBuilder},
         time::Timestamp,
-        vary::{Variant, Variants},
+        vary::{Variant, Variants, Vary},
     },
     origin::Origins,
     purge,
@@ -231,6 +231,10 @@ impl Cache {
 
     /// Stores what a fill brought; `scattered`: its key holds more than the URL.
     fn insert(&self, entry: Arc<Entry>, fill: &Fill, scattered: bool) {
+        if is_misplaced(&entry) {
+            tracing::error!(url = %entry.url, "a variant was about to be stored for everybody");
+            return;
+        }
         let key = entry.key;
         if entry.part.is_some() {
             self.inner.parts.fetch_add(1, Relaxed);
@@ -328,6 +332,13 @@ impl Cache {
             headers.remove(name);
         }
     }
+}
+
+/// Whether it varies and yet lies where no `Vary` is looked at: there it would answer everybody. Nothing should bring
+/// that about, and nothing would be worse.
+fn is_misplaced(entry: &Entry) -> bool {
+    let primary = entry.key == entry.primary || (entry.part.is_some() && entry.key == part_key(&entry.primary));
+    primary && entry.head.contains(&header::VARY) && Vary::of(&entry.head.to_map()) != Vary::None
 }
 
 /// The key under which a part of what `key` names is stored.

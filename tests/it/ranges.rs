@@ -119,3 +119,34 @@ async fn if_none_match_wins_over_if_modified_since() {
     let earlier = "Fri, 31 Oct 2025 10:00:00 GMT";
     assert_eq!(get("\"1\"").header("if-modified-since", earlier).send().await.status, 304);
 }
+
+#[tokio::test]
+async fn a_variant_that_is_completed_is_no_answer_to_others() {
+    for coalesce in [true, false] {
+        let origin = origin::new()
+            .handler("/a", |seen, _| {
+                let (body, etag) = if seen.header("accept-encoding") == Some("gzip") {
+                    ("zippedzipp", "\"g\"")
+                } else {
+                    ("plain", "\"p\"")
+                };
+                let page =
+                    |body: &'static str| reply(body).max_age(60).header("vary", "accept-encoding").header("etag", etag);
+                match seen.header("range") {
+                    Some("bytes=0-3") => page(&body[..4]).status(206).header("content-range", "bytes 0-3/10"),
+                    Some("bytes=4-") => page(&body[4..]).status(206).header("content-range", "bytes 4-9/10"),
+                    _ => page(body),
+                }
+            })
+            .run()
+            .await;
+        let gateway = gateway::new().origin(&origin).config(format!("[cache]\ncoalesce = {coalesce}")).run().await;
+        let zipped = || client::get(gateway.url("/a")).header("accept-encoding", "gzip");
+
+        assert_eq!(zipped().header("range", "bytes=0-3").send().await.status, 206);
+        zipped().send().await.assert_ok("zippedzipp");
+        assert_eq!(origin.last("/a").header("range"), Some("bytes=4-"));
+        gateway.get("/a").await.assert_ok("plain");
+        zipped().send().await.assert_ok("zippedzipp").assert_hit();
+    }
+}
