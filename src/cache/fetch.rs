@@ -135,7 +135,7 @@ impl<O: Outgoing> Fetch<O> {
         let (leader, others) = match exchange.renewed(&old, old.head.status, &merged, facts, self.fill.stamp) {
             Ok(Renewed { entry, withheld }) => {
                 let entry = Arc::new(entry);
-                exchange.cache.renew(&old, &entry, Some(&self.fill));
+                exchange.cache.renew(&old, &entry, Some(&self.fill), exchange.key_holds_more());
                 (if withheld.is_empty() { Arc::clone(&entry) } else { once(merged) }, Some(entry))
             }
             // Confirmed for this once, but no longer storable: it answers who asked, and leaves the cache.

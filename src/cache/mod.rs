@@ -240,14 +240,18 @@ impl Cache {
             self.inner.parts.fetch_add(1, Relaxed);
         }
         if scattered {
-            self.invalidations().scatter(fill.scopes[0]);
+            self.invalidations().scatter(fill.scopes[0], entry.stamp);
         }
         self.l1().insert(key, Slot::Entry(entry));
         self.recall(&key, fill);
     }
 
-    /// Puts `new` in the place of `old`, which it confirms; not where something newer lies there by now.
-    fn renew(&self, old: &Arc<Entry>, new: &Arc<Entry>, fill: Option<&Fill>) {
+    /// Puts `new` in the place of `old`, which it confirms; not where something newer lies there by now. `scattered`: its
+    /// key holds more than the URL.
+    fn renew(&self, old: &Arc<Entry>, new: &Arc<Entry>, fill: Option<&Fill>, scattered: bool) {
+        if scattered {
+            self.invalidations().scatter(new.scopes[0], new.stamp);
+        }
         self.l1().replace(&old.key, |slot| match slot {
             Some(Slot::Entry(entry)) if !Arc::ptr_eq(&entry, old) => Some(Slot::Entry(entry)),
             // Without a fill, nothing tells whether it was invalidated rather than evicted.
