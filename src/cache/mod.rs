@@ -284,15 +284,30 @@ impl Cache {
     }
 
     /// Makes the variant findable under the primary key.
-    fn remember_variant(&self, primary: &Key, route: &Route, variant: Variant) {
+    ///
+    /// What lies under the key of a variant that the record does not hold was out of reach of unsafe requests: the
+    /// record was evicted, or the variant made room for others in it. It goes before it can be found again.
+    fn remember_variant(&self, primary: &Key, route: &Route, variant: &Variant) {
         let max = route.policy.variants_max;
+        if !self.record_variant(primary, variant, max, false) {
+            self.l1().remove(variant.key());
+            self.l1().remove(&part_key(variant.key()));
+            self.record_variant(primary, variant, max, true);
+        }
+    }
+
+    /// Writes the variant into the record; one that it does not hold only if it is `cleared`. Says whether it did.
+    fn record_variant(&self, primary: &Key, variant: &Variant, max: usize, cleared: bool) -> bool {
+        let mut written = true;
         self.l1().replace(primary, |slot| {
-            let known = match slot {
-                Some(Slot::Variants(variants)) => variants,
+            let known = match &slot {
+                Some(Slot::Variants(variants)) => Arc::clone(variants),
                 _ => Arc::new(Variants::default()),
             };
-            Some(Slot::Variants(Arc::new(known.with(variant, max))))
+            written = cleared || known.iter().any(|one| one.key() == variant.key());
+            if written { Some(Slot::Variants(Arc::new(known.with(variant.clone(), max)))) } else { slot }
         });
+        written
     }
 
     /// Remembers that `key` was not storable, with a response of `status`; unless a response that is still of use is

@@ -32,7 +32,7 @@ impl<O: Outgoing> Fetch<O> {
         if let Vary::Fields(names) = &plan.vary {
             let (comparing, now) = (exchange.cache.comparing(&exchange.route), exchange.cache.now());
             let variant = Variant::new(&exchange.key, names, &exchange.headers, &plan.head, comparing, now);
-            exchange.cache.remember_variant(&exchange.key, &exchange.route, variant);
+            exchange.cache.remember_variant(&exchange.key, &exchange.route, &variant);
         }
         if let Some(permit) = &mut self.permit {
             permit.move_to(if plan.part.is_some() { permit.key } else { plan.key });

@@ -1,1 +1,77 @@
-//! What unsafe requests invalidate, whatever key it is stored under and whenever it was asked for.
+//! What unsafe requests invalidate, and what an origin withdraws, whatever key it is stored under.
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use crate::support::{
+    client,
+    gate::Gate,
+    gateway,
+    gateway::Gateway,
+    origin,
+    origin::{Reply, Seen, reply},
+};
+
+/// Answers GET with `answer`, which is told how many unsafe requests came before.
+fn versioned(answer: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) -> impl Fn(&Seen, usize) -> Reply {
+    let version = AtomicUsize::new(0);
+    move |seen, _| {
+        if seen.method == "PUT" {
+            version.fetch_add(1, SeqCst);
+            return reply("").status(204);
+        }
+        answer(seen, version.load(SeqCst))
+    }
+}
+
+async fn put(gateway: &Gateway, path: &str) {
+    assert_eq!(client::request("PUT", gateway.url(path)).send().await.status, 204);
+}
+
+#[tokio::test]
+async fn an_invalidated_variant_stays_so_when_its_record_is_made_anew() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let answer = move |seen: &Seen, version| match seen.header("x-color") {
+        Some("red") if version == 0 => reply("red 0").max_age(60).header("vary", "x-color"),
+        Some("red") => reply("red 1").max_age(60).header("vary", "x-color").gate(&held).chunk(", to the end"),
+        // Without Vary: it takes the place of the record.
+        _ => reply("plain").max_age(60),
+    };
+    let origin = origin::new().handler("/a", versioned(answer)).run().await;
+    let gateway = gateway::new().origin(&origin).run().await;
+    let red = || client::get(gateway.url("/a")).header("x-color", "red");
+
+    red().send().await.assert_ok("red 0");
+    client::get(gateway.url("/a")).header("x-color", "blue").send().await.assert_ok("plain");
+    put(&gateway, "/a").await;
+    // Its head makes the variant known again, while the old body still lies under the variant's key.
+    let mut first = red().open().await;
+    first.read(5).await;
+    let mut second = red().open().await;
+    assert_eq!(second.read(5).await, b"red 1");
+    gate.open();
+    for response in [first, second] {
+        response.finish().await.assert_ok("red 1, to the end");
+    }
+}
+
+#[tokio::test]
+async fn an_invalidated_variant_stays_so_when_a_part_of_it_comes() {
+    let answer = |seen: &Seen, version| match (seen.header("x-color"), seen.header("range")) {
+        (Some("red"), Some(_)) => {
+            let part = reply("red").status(206).max_age(60).header("content-range", "bytes 0-2/5");
+            part.header("vary", "x-color").header("etag", &format!("\"{version}\""))
+        }
+        (Some("red"), None) => reply(format!("red {version}")).max_age(60).header("vary", "x-color"),
+        _ => reply("plain").max_age(60),
+    };
+    let origin = origin::new().handler("/a", versioned(answer)).run().await;
+    let gateway = gateway::new().origin(&origin).run().await;
+    let red = || client::get(gateway.url("/a")).header("x-color", "red");
+
+    red().send().await.assert_ok("red 0");
+    client::get(gateway.url("/a")).header("x-color", "blue").send().await.assert_ok("plain");
+    put(&gateway, "/a").await;
+    assert_eq!(red().header("range", "bytes=0-2").send().await.status, 206);
+    red().send().await.assert_ok("red 1");
+}
