@@ -187,7 +187,9 @@ impl<O: Outgoing> Fetch<O> {
     /// Not storable: the leader gets the response as it is, the others go by themselves.
     fn release(mut self, mut response: OriginResponse, refused: Refused) {
         let exchange = Arc::clone(&self.exchange);
-        self.refused(&exchange.key, refused, response.status);
+        // The key that was looked up: of a URL that varies, the variant's, where the response lies that this one
+        // withdraws.
+        self.refused(&self.start.key, refused, response.status);
         exchange.cache.hide_tags(&exchange.route, &mut response.headers);
         self.permit = None;
         exchange.cache.metrics().fill_ended("released");

@@ -9,6 +9,7 @@ use crate::support::{
     gateway::Gateway,
     origin,
     origin::{Reply, Seen, reply},
+    outlive,
 };
 
 /// Answers GET with `answer`, which is told how many unsafe requests came before.
@@ -74,4 +75,23 @@ async fn an_invalidated_variant_stays_so_when_a_part_of_it_comes() {
     put(&gateway, "/a").await;
     assert_eq!(red().header("range", "bytes=0-2").send().await.status, 206);
     red().send().await.assert_ok("red 1");
+}
+
+#[tokio::test]
+async fn what_is_withdrawn_from_one_who_was_selected_by_vary_is_gone() {
+    let replies = [
+        reply("old").max_age(1).header("vary", "x-color").header("etag", "\"1\""),
+        reply("none of your business").cache_control("no-store").header("vary", "x-color"),
+        reply("failing").status(503),
+    ];
+    let origin = origin::new().route("/a", replies).run().await;
+    let gateway = gateway::new().origin(&origin).run().await;
+    let red = || client::get(gateway.url("/a")).header("x-color", "red");
+
+    let first = red().send().await;
+    first.assert_ok("old");
+    outlive(first.end_at, std::time::Duration::from_secs(1)).await;
+    red().send().await.assert_ok("none of your business");
+    // Were it still there, it would stand in for the failure.
+    assert_eq!(red().send().await.status, 503);
 }
