@@ -69,6 +69,13 @@ impl Invalidations {
 }
 
 impl Watch {
+    /// Leaves one note out of account: the watcher's own, of `url`.
+    pub(super) fn forgive(&mut self, url: Scope) {
+        if place(url) == self.place {
+            self.seen = self.seen.wrapping_add(1);
+        }
+    }
+
     /// Whether the URL has been invalidated since.
     pub(super) fn is_invalidated(&self) -> bool {
         self.table.counts[self.place].load(SeqCst) != self.seen
@@ -132,6 +139,23 @@ mod tests {
         purge(&log, Mode::Hard, one).await;
         assert!(!table.is_scattered(one, &log));
         assert!(table.is_scattered(other, &log));
+    }
+
+    #[test]
+    fn what_is_forgiven_counts_once_and_no_more() {
+        let table = Invalidations::new();
+        let (own, other) = (Scope::from_bits(7), Scope::from_bits(8));
+        let mut watch = table.watch(own);
+        table.note(own);
+        watch.forgive(own);
+        table.note(other);
+        watch.forgive(other);
+        assert!(!watch.is_invalidated());
+        table.note(own);
+        assert!(watch.is_invalidated());
+        watch.forgive(own);
+        table.note(own);
+        assert!(watch.is_invalidated(), "somebody else's, beside its own");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use crate::support::{
-    client,
+    client, eventually,
     gate::Gate,
     gateway,
     gateway::Gateway,
@@ -94,4 +94,59 @@ async fn what_is_withdrawn_from_one_who_was_selected_by_vary_is_gone() {
     red().send().await.assert_ok("none of your business");
     // Were it still there, it would stand in for the failure.
     assert_eq!(red().send().await.status, 503);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_takes_no_invalidation_back() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let committed = std::sync::Arc::new(AtomicUsize::new(0));
+    let versions = std::sync::Arc::clone(&committed);
+    let page = move || reply(format!("version {}", versions.load(SeqCst))).max_age(60);
+    let other = page.clone();
+    let origin = origin::new()
+        .handler("/a", move |seen, _| match seen.method.as_str() {
+            "PUT" => reply("").status(204).header("location", "/b").hold(&held),
+            _ => page(),
+        })
+        .handler("/b", move |_, _| other())
+        .run()
+        .await;
+    let gateway = gateway::new().origin(&origin).run().await;
+
+    let mut leaver = gateway.raw().await;
+    leaver.write("PUT /a HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").await;
+    gate.arrived(1).await;
+    drop(leaver);
+    gateway.access_line(|line| line["method"] == "PUT").await;
+    // The origin is still at it, so this is the state before.
+    for path in ["/a", "/b"] {
+        gateway.get(path).await.assert_ok("version 0");
+        gateway.get(path).await.assert_hit();
+    }
+    committed.store(1, SeqCst);
+    gate.open();
+    for path in ["/a", "/b"] {
+        eventually("the invalidation", || async { (gateway.get(path).await.text() == "version 1").then_some(()) })
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn a_post_that_was_overtaken_does_not_stand_for_get() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let answer = move |seen: &Seen, version| {
+        let page = reply(format!("version {version}")).max_age(60);
+        if seen.method == "POST" { page.header("content-location", "/a").hold(&held) } else { page }
+    };
+    let origin = origin::new().handler("/a", versioned(answer)).run().await;
+    let gateway = gateway::new().origin(&origin).run().await;
+
+    let post = tokio::spawn(client::request("POST", gateway.url("/a")).body("x").send());
+    gate.arrived(1).await;
+    put(&gateway, "/a").await;
+    gate.open();
+    post.await.expect("no panic").assert_ok("version 0");
+    gateway.get("/a").await.assert_ok("version 1");
 }
