@@ -143,7 +143,8 @@ impl<O: Outgoing> Exchange<O> {
 
     /// Whether an unsafe request to the same URL cannot tell its key.
     pub(super) fn key_holds_more(&self) -> bool {
-        self.body.is_some() || self.target.forwarded || self.route.keys_hold_more()
+        let spelt = self.target.path != self.target.normal_path;
+        self.body.is_some() || self.target.forwarded || spelt || self.route.keys_hold_more()
     }
 
     /// The content to send along.

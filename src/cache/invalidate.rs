@@ -1,6 +1,6 @@
 //! Forgetting a URL because an unsafe request succeeded (RFC 9111 section 4.4).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderMap;
 
@@ -25,7 +25,9 @@ impl Cache {
         self.metrics().url_invalidated();
         // Fills are told first, entries removed second: see `Cache::recall`.
         self.invalidations().note(url);
-        self.forget_primary(&target.key(route, self.secret(), request, Class::Get, None));
+        for target in spellings(route, target) {
+            self.forget_primary(&target.key(route, self.secret(), request, Class::Get, None));
+        }
         // Asked without taking note: whoever asks next must not rely on a purge that is only on its way.
         if self.invalidations().is_scattered(url, self.purge_log()) {
             self.purge_url(url).await;
@@ -63,4 +65,23 @@ impl Cache {
             self.l1().remove(&part_key(key));
         }
     }
+}
+
+/// How one URL may have been named where its key is not marked as scattered: with its path as it is and as it is
+/// normalised, and not through the trusted proxy that this request came through. Of a route with a site of its own also
+/// under the other scheme, which keys hold and scopes do not.
+fn spellings(route: &Route, target: &Target) -> Vec<Target> {
+    let mut all = vec![target.clone()];
+    let mut vary = |applies: bool, change: &dyn Fn(Target) -> Target| {
+        if applies {
+            all.extend(all.clone().into_iter().map(change));
+        }
+    };
+    vary(target.forwarded, &|target| Target { forwarded: false, ..target });
+    vary(target.path != target.normal_path, &|target| Target { path: Arc::clone(&target.normal_path), ..target });
+    vary(route.site.is_some(), &|target| {
+        let scheme = if target.scheme == "http" { "https" } else { "http" };
+        Target { scheme, ..target }
+    });
+    all
 }

@@ -96,6 +96,54 @@ async fn what_is_withdrawn_from_one_who_was_selected_by_vary_is_gone() {
     assert_eq!(red().send().await.status, 503);
 }
 
+/// The version of `/a`, which a GET that names it in one way stores and a PUT in another way changes.
+async fn renamed(config: &str, named: impl Fn(&str, &Gateway) -> client::Request) {
+    let answer = |_: &Seen, version: usize| reply(version.to_string()).max_age(60);
+    let answer = std::sync::Arc::new(versioned(answer));
+    let (tilde, encoded) = (std::sync::Arc::clone(&answer), answer);
+    let origin = origin::new()
+        .handler("/~a", move |seen, nth| tilde(seen, nth))
+        .handler("/%7Ea", move |seen, nth| encoded(seen, nth))
+        .run()
+        .await;
+    let gateway = gateway::new().origin(&origin).config(config).run().await;
+    named("GET", &gateway).send().await.assert_ok("0");
+    named("GET", &gateway).send().await.assert_ok("0").assert_hit();
+    assert_eq!(named("PUT", &gateway).send().await.status, 204);
+    named("GET", &gateway).send().await.assert_ok("1");
+}
+
+#[tokio::test]
+async fn an_unsafe_request_reaches_its_url_however_it_is_spelt() {
+    for (get, put) in [("/~a", "/%7Ea"), ("/%7Ea", "/~a")] {
+        renamed("", |method, gateway| client::request(method, gateway.url(if method == "GET" { get } else { put })))
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn an_unsafe_request_reaches_its_url_whichever_way_it_came() {
+    for through_proxy in ["GET", "PUT"] {
+        renamed("[headers]\ntrusted = ['127.0.0.0/8']", |method, gateway| {
+            let request = client::request(method, gateway.url("/~a"));
+            if method == through_proxy { request.header("x-forwarded-proto", "https") } else { request }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn an_unsafe_request_reaches_its_url_under_either_scheme() {
+    for secure in ["GET", "PUT"] {
+        renamed("", |method, gateway| {
+            let url = gateway.url("/~a");
+            let url = if method == secure { url.replace("http:", "https:") } else { url };
+            client::request(method, url).via(gateway.data())
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_takes_no_invalidation_back() {
     let gate = Gate::new();
