@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use http::{Method, header};
+use http::{HeaderMap, Method, Response, header};
 
 use super::{
+    body::Body,
     call::{Answer, Outgoing},
+    config::ClientGone,
     exchange::Exchange,
     failure::Failure,
     fill::{Fill, Settled, Shared, Stored},
@@ -111,8 +113,26 @@ impl<O: Outgoing> Exchange<O> {
             fields.insert(header::AGE, shared.freshness.age(now).as_secs().into());
         }
         fields.append(super::CACHE_STATUS, outcome.cache_status(self.cache.name()));
-        let response = hit::from_shared(shared, reader, &self.asking(method), fields);
+        let response = self.shaped(fill, shared, reader, method, fields);
         Next::Done(Ok(Answer { response, outcome }))
+    }
+
+    /// The answer to this request. One without a body is all that its client wanted: to have it is not to have gone.
+    fn shaped(
+        &self,
+        fill: &Fill,
+        shared: &Shared,
+        reader: Reader,
+        method: &Method,
+        fields: HeaderMap,
+    ) -> Response<Body> {
+        let cancels = self.route.policy.client_gone == ClientGone::Cancel;
+        let _still_read = if cancels { fill.reader() } else { None };
+        let response = hit::from_shared(shared, reader, &self.asking(method), fields);
+        if cancels && matches!(response.body(), Body::Empty) {
+            fill.growing.finish_anyway();
+        }
+        response
     }
 
     fn same_variant(&self, shared: &Shared) -> bool {

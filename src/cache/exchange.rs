@@ -342,6 +342,7 @@ impl<O: Outgoing> Exchange<O> {
         let joined = self.cache.flight().join(entry.key, fit, || self.new_fill());
         if let Join::Lead(permit) = joined {
             let fill = Arc::clone(permit.fill());
+            fill.growing.finish_anyway();
             let candidate = Some(Arc::clone(entry));
             let start = Start { key: entry.key, candidate, completing: None, part: false, conditions: false };
             self.spawn(fill, Some(permit), start);
