@@ -69,7 +69,6 @@ impl Cache {
             key,
             body: None,
             outgoing,
-            arrived: stamp,
         });
         let scopes = exchange.target.scopes(&exchange.route, &key);
         let fill = Fill::new(stamp, scopes, watch, self.new_growing());

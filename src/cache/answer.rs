@@ -87,7 +87,7 @@ impl<O: Outgoing> Exchange<O> {
         method: &Method,
     ) -> Next {
         if !leads {
-            if !self.same_variant(shared) || self.purged_before_arrival(fill, shared) {
+            if !self.same_variant(shared) || self.purged_since(fill, shared) {
                 return Next::Again;
             }
             if !self.may_reuse(&shared.freshness, self.cache.now()) {
@@ -141,10 +141,10 @@ impl<O: Outgoing> Exchange<O> {
         shared.key == if shared.part { part_key(&own) } else { own }
     }
 
-    /// F3, now that the tags are known: a purge that was applied before this request came.
-    fn purged_before_arrival(&self, fill: &Fill, shared: &Shared) -> bool {
-        let latest = self.cache.purge_log().latest(&shared.scopes);
-        latest > fill.stamp && latest <= self.arrived
+    /// F3, now that the tags are known: of several purges some may have been applied before this request came. Where
+    /// none was, it gets a newer response than it could ask for.
+    fn purged_since(&self, fill: &Fill, shared: &Shared) -> bool {
+        self.cache.purge_log().latest(&shared.scopes) > fill.stamp
     }
 
     fn answer_stored(&self, stored: Stored, leads: bool, forward: Forward, method: &Method) -> Next {

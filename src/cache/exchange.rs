@@ -37,7 +37,6 @@ use crate::{
         key::{Key, KeyBuilder},
         range,
         reuse::{self, Reuse, Why},
-        scope::Position,
         time::Timestamp,
     },
     origin::{self, RequestBody},
@@ -63,8 +62,6 @@ pub(super) struct Exchange<O> {
     pub(super) key: Key,
     pub(super) body: Option<Bytes>,
     pub(super) outgoing: O,
-    /// Position of the purge log when the request arrived (rule F3).
-    pub(super) arrived: Position,
 }
 
 /// What a look-up led to.

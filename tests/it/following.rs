@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::support::{
     client,
     gate::Gate,
@@ -158,4 +160,24 @@ async fn a_follower_gets_nothing_older_than_it_asks_for() {
     for response in [young, long] {
         response.await.expect("no panic").assert_ok("2");
     }
+}
+
+#[tokio::test]
+async fn of_two_purges_the_second_does_not_hide_the_first() {
+    let gate = Gate::new();
+    let tagged = |body: &'static str| reply(body).max_age(60).header("cache-tag", "t");
+    let origin = origin::new().route("/a", [tagged("old").hold(&gate), tagged("new")]).run().await;
+    let gateway = gateway::new().origin(&origin).run().await;
+    let purge = || gateway.purge(json!({ "tags": ["t"] }));
+
+    let leader = tokio::spawn(client::get(gateway.url("/a")).send());
+    origin.arrived("/a", 1).await;
+    purge().await;
+    // Comes after a purge and joins all the same: the tags are not known yet.
+    let follower = tokio::spawn(client::get(gateway.url("/a")).send());
+    gateway.followers(1).await;
+    purge().await;
+    gate.open();
+    leader.await.expect("no panic").assert_ok("old");
+    follower.await.expect("no panic").assert_ok("new");
 }
