@@ -66,7 +66,11 @@ impl<O: Outgoing> Fetch<O> {
         let entry = Arc::new(entry);
         exchange.cache.insert(Arc::clone(&entry), &self.fill, exchange.key_holds_more());
         exchange.cache.remove(&part);
-        let leader = if withheld.is_empty() { Arc::clone(&entry) } else { exchange.once(&entry, status, fields, now) };
+        let leader = if withheld.is_empty() {
+            Arc::clone(&entry)
+        } else {
+            exchange.once(&entry, status, fields, requested, now)
+        };
         self.permit = None;
         exchange.cache.metrics().fill_ended("completed");
         let stored = Stored { leader, others: Some(entry), kind: Kind::Forwarded, status: Some(206) };

@@ -131,7 +131,7 @@ impl<O: Outgoing> Fetch<O> {
         exchange.tidy(&mut fields);
         let merged = merge::not_modified(&old.head, &fields);
         let facts = exchange.facts(self.start.part, requested, now);
-        let once = |merged| exchange.once(&old, old.head.status, merged, now);
+        let once = |merged| exchange.once(&old, old.head.status, merged, requested, now);
         let (leader, others) = match exchange.renewed(&old, old.head.status, &merged, facts, self.fill.stamp) {
             Ok(Renewed { entry, withheld }) => {
                 let entry = Arc::new(entry);

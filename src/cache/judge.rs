@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, StatusCode, header};
 use super::{Cache, exchange::Exchange, refused::Refused, route::Route, target::Target};
 use crate::{
     object::{
-        directives,
+        age, date, directives,
         entry::Entry,
         freshness::Freshness,
         head::Head,
@@ -172,10 +172,19 @@ impl<O> Exchange<O> {
     }
 
     /// The stored response `old` with new fields, as it answers this one request whatever may be stored.
-    pub(super) fn once(&self, old: &Entry, status: StatusCode, mut fields: HeaderMap, now: Timestamp) -> Arc<Entry> {
+    pub(super) fn once(
+        &self,
+        old: &Entry,
+        status: StatusCode,
+        mut fields: HeaderMap,
+        requested: Timestamp,
+        now: Timestamp,
+    ) -> Arc<Entry> {
+        let date = date::of(&fields, &header::DATE, now);
+        let born = now.minus(age::corrected_initial(&fields, date, requested, now));
         fields.remove(header::AGE);
         self.cache.hide_tags(&self.route, &mut fields);
-        let freshness = Freshness { born: now, ..old.freshness };
+        let freshness = Freshness { born, ..old.freshness };
         let validators = Validators::of(&fields);
         Arc::new(Entry { freshness, ..copy(old, Head::new(status, &fields), validators) })
     }

@@ -118,6 +118,17 @@ async fn a_304_that_forbids_storing_is_for_who_asked_alone() {
 }
 
 #[tokio::test]
+async fn a_304_that_is_used_once_is_as_old_as_it_says() {
+    let aged = reply("").status(304).cache_control("private").header("age", "100");
+    let origin = origin::new().route("/a", [old(), aged]).run().await;
+    let gateway = gateway::new().origin(&origin).run().await;
+    stored_and_stale(&gateway).await;
+    let response = gateway.get("/a").await;
+    response.assert_ok("old");
+    assert!(response.age().is_some_and(|age| age >= 100), "{:?}", response.headers);
+}
+
+#[tokio::test]
 async fn a_304_to_a_request_with_credentials_changes_nothing_for_others() {
     let same = reply("").status(304).max_age(60).header("x-version", "2");
     let origin = origin::new().route("/a", [old().header("x-version", "1"), same]).run().await;
