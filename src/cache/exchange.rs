@@ -183,7 +183,8 @@ impl<O: Outgoing> Exchange<O> {
         if self.asked.range && part.part.is_some_and(covers) {
             return Looked::Answer(self.stored(&part, Kind::Hit(Tier::L1), method, now));
         }
-        let completing = (!self.asked.range).then_some(part);
+        // The rest is gathered in memory before anybody gets any of it.
+        let completing = Some(part).filter(|part| !self.asked.range && self.cache.may_complete(part));
         Looked::Forward(Miss { forward: Forward::Partial, key, candidate: None, completing })
     }
 

@@ -208,9 +208,13 @@ impl Cache {
         self.metrics().fills_running() >= self.inner.config.fills_max
     }
 
+    /// Bytes of one body in memory while it arrives.
+    fn memory_bytes_max(&self) -> usize {
+        usize::try_from(self.inner.config.memory_bytes_max.as_u64()).unwrap_or(usize::MAX)
+    }
+
     fn new_growing(&self) -> Arc<Growing> {
-        let memory_max = usize::try_from(self.inner.config.memory_bytes_max.as_u64()).unwrap_or(usize::MAX);
-        Growing::new(memory_max, self.inner.spill.clone())
+        Growing::new(self.memory_bytes_max(), self.inner.spill.clone())
     }
 
     /// Largest body that may be stored for `route`.

@@ -1,6 +1,6 @@
 //! Ranges and conditions answered from the cache: parts, multipart, If-Range, If-None-Match, If-Modified-Since.
 
-use crate::support::{client, gateway, origin, origin::reply, pattern};
+use crate::support::{client, gate::Gate, gateway, origin, origin::reply, pattern};
 
 #[tokio::test]
 async fn ranges_are_cut_from_a_stored_response() {
@@ -149,4 +149,30 @@ async fn a_variant_that_is_completed_is_no_answer_to_others() {
         gateway.get("/a").await.assert_ok("plain");
         zipped().send().await.assert_ok("zippedzipp").assert_hit();
     }
+}
+
+#[tokio::test]
+async fn a_large_rest_is_not_waited_for() {
+    let gate = Gate::new();
+    let (held, body) = (gate.clone(), pattern(100_000));
+    let whole = body.clone();
+    let origin = origin::new()
+        .handler("/a", move |seen, _| {
+            let page = |body: &[u8]| reply(body.to_vec()).max_age(60).header("etag", "\"1\"");
+            match seen.header("range") {
+                Some("bytes=0-9") => page(&body[..10]).status(206).header("content-range", "bytes 0-9/100000"),
+                Some(_) => reply("").status(500),
+                None => page(&body[..1000]).gate(&held).chunk(body[1000..].to_vec()),
+            }
+        })
+        .run()
+        .await;
+    let gateway = gateway::new().origin(&origin).config("[fill]\nmemory_bytes_max = '64KiB'").run().await;
+    assert_eq!(client::get(gateway.url("/a")).header("range", "bytes=0-9").send().await.status, 206);
+
+    let mut response = client::get(gateway.url("/a")).open().await;
+    assert_eq!(response.read(1000).await, &whole[..1000]);
+    gate.open();
+    assert_eq!(response.finish().await.body, whole);
+    assert_eq!(origin.requests("/a"), 2);
 }
