@@ -15,6 +15,7 @@ use super::{
     fetch::Fetch,
     fill::{Fill, Settled},
     hit,
+    invalidations::Watch,
     outcome::{Forward, Outcome},
     route::{Class, Route},
     target::Target,
@@ -33,6 +34,8 @@ pub(super) struct Posted<O> {
     /// Position of the purge log before it left.
     pub(super) stamp: Position,
     pub(super) requested: Timestamp,
+    /// Its URL before it left; what it invalidated itself does not count.
+    pub(super) watch: Watch,
 }
 
 /// Whether the response to a POST stands for what GET of the same URL would get.
@@ -52,7 +55,7 @@ impl Cache {
         posted: Posted<O>,
         response: OriginResponse,
     ) -> Result<Answer, Arc<Failure>> {
-        let Posted { route, target, headers, outgoing, stamp, requested } = posted;
+        let Posted { route, target, headers, outgoing, stamp, requested, watch } = posted;
         let key = target.key(&route, self.secret(), &headers, Class::Get, None);
         let asked = Asked::of(&headers);
         let exchange = Arc::new(Exchange {
@@ -66,13 +69,11 @@ impl Cache {
             key,
             body: None,
             outgoing,
-            arrived: stamp,
         });
         let scopes = exchange.target.scopes(&exchange.route, &key);
-        let watch = self.invalidations().watch(scopes[0]);
         let fill = Fill::new(stamp, scopes, watch, self.new_growing());
         let reader = fill.reader().ok_or(Failure::GivenUp)?;
-        let start = Start { candidate: None, completing: None, part: false, conditions: false };
+        let start = Start { key, candidate: None, completing: None, part: false, conditions: false };
         let fetch = Fetch { exchange, start, fill: Arc::clone(&fill), permit: None };
         tokio::spawn(fetch.adopt(response, requested));
         let outcome = Outcome::forwarded(Forward::Method);

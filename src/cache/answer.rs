@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use http::{Method, header};
+use http::{HeaderMap, Method, Response, header};
 
 use super::{
+    body::Body,
     call::{Answer, Outgoing},
+    config::ClientGone,
     exchange::Exchange,
     failure::Failure,
     fill::{Fill, Settled, Shared, Stored},
@@ -17,7 +19,6 @@ use super::{
 use crate::{
     object::{
         entry::Entry,
-        freshness::Flags,
         vary::{self, Vary},
     },
     purge::Standing,
@@ -86,10 +87,10 @@ impl<O: Outgoing> Exchange<O> {
         method: &Method,
     ) -> Next {
         if !leads {
-            if !self.same_variant(shared) || self.purged_before_arrival(fill, shared) {
+            if !self.same_variant(shared) || self.purged_since(fill, shared) {
                 return Next::Again;
             }
-            if shared.freshness.flags.has(Flags::NO_CACHE) {
+            if !self.may_reuse(&shared.freshness, self.cache.now()) {
                 return Next::Alone;
             }
         }
@@ -112,8 +113,26 @@ impl<O: Outgoing> Exchange<O> {
             fields.insert(header::AGE, shared.freshness.age(now).as_secs().into());
         }
         fields.append(super::CACHE_STATUS, outcome.cache_status(self.cache.name()));
-        let response = hit::from_shared(shared, reader, &self.asking(method), fields);
+        let response = self.shaped(fill, shared, reader, method, fields);
         Next::Done(Ok(Answer { response, outcome }))
+    }
+
+    /// The answer to this request. One without a body is all that its client wanted: to have it is not to have gone.
+    fn shaped(
+        &self,
+        fill: &Fill,
+        shared: &Shared,
+        reader: Reader,
+        method: &Method,
+        fields: HeaderMap,
+    ) -> Response<Body> {
+        let cancels = self.route.policy.client_gone == ClientGone::Cancel;
+        let _still_read = if cancels { fill.reader() } else { None };
+        let response = hit::from_shared(shared, reader, &self.asking(method), fields);
+        if cancels && matches!(response.body(), Body::Empty) {
+            fill.growing.finish_anyway();
+        }
+        response
     }
 
     fn same_variant(&self, shared: &Shared) -> bool {
@@ -122,10 +141,10 @@ impl<O: Outgoing> Exchange<O> {
         shared.key == if shared.part { part_key(&own) } else { own }
     }
 
-    /// F3, now that the tags are known: a purge that was applied before this request came.
-    fn purged_before_arrival(&self, fill: &Fill, shared: &Shared) -> bool {
-        let latest = self.cache.purge_log().latest(&shared.scopes);
-        latest > fill.stamp && latest <= self.arrived
+    /// F3, now that the tags are known: of several purges some may have been applied before this request came. Where
+    /// none was, it gets a newer response than it could ask for.
+    fn purged_since(&self, fill: &Fill, shared: &Shared) -> bool {
+        self.cache.purge_log().latest(&shared.scopes) > fill.stamp
     }
 
     fn answer_stored(&self, stored: Stored, leads: bool, forward: Forward, method: &Method) -> Next {
@@ -149,7 +168,7 @@ impl<O: Outgoing> Exchange<O> {
     fn is_for_followers(&self, entry: &Entry, kind: Kind) -> bool {
         let allowed = match kind {
             Kind::StaleOnError(_) => self.may_stand_in(entry),
-            _ => !entry.freshness().flags.has(Flags::NO_CACHE),
+            _ => self.may_reuse(&entry.freshness(), self.cache.now()),
         };
         allowed && !self.was_purged(entry, kind)
     }

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 
 use super::{
+    Cache,
     call::Outgoing,
     fetch::Fetch,
     fill::{Settled, Stored},
@@ -16,7 +17,6 @@ use super::{
 use crate::{
     object::{
         entry::Entry,
-        key::Key,
         merge,
         range::{self, Combined, Part},
         time::Timestamp,
@@ -38,6 +38,15 @@ pub(super) fn ask_for_rest(part: &Entry, headers: &mut HeaderMap) {
 /// Whether a response of this status is for the Range of [`ask_for_rest`] alone: nobody else asked for a part.
 pub(super) fn is_answer(status: StatusCode) -> bool {
     matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE)
+}
+
+impl Cache {
+    /// Whether what a stored part lacks is no more than one body may take in memory. What is more, or nobody knows how
+    /// much, is better fetched whole: then its readers get it while it arrives.
+    pub(super) fn may_complete(&self, part: &Entry) -> bool {
+        let lacks = part.part().and_then(|range| Some(range.complete?.saturating_sub(range.length())));
+        lacks.is_some_and(|lacks| lacks <= self.memory_bytes_max() as u64)
+    }
 }
 
 impl<O: Outgoing> Fetch<O> {
@@ -63,11 +72,15 @@ impl<O: Outgoing> Fetch<O> {
         }
         // The older half is as old as it is (F6).
         entry.stamp = part.stamp;
-        (entry.body, entry.part, entry.key) = (combined.body, None, self.whole_key());
+        (entry.body, entry.part, entry.key) = (combined.body, None, self.start.key);
         let entry = Arc::new(entry.pack());
         exchange.cache.insert(Arc::clone(&entry), &self.fill, exchange.key_holds_more());
         exchange.cache.remove(&part);
-        let leader = if withheld.is_empty() { Arc::clone(&entry) } else { exchange.once(&entry, status, fields, now) };
+        let leader = if withheld.is_empty() {
+            Arc::clone(&entry)
+        } else {
+            exchange.once(&entry, status, fields, requested, now)
+        };
         self.permit = None;
         exchange.cache.metrics().fill_ended("completed");
         let stored = Stored { leader, others: Some(entry), kind: Kind::Forwarded, status: Some(206) };
@@ -89,17 +102,12 @@ impl<O: Outgoing> Fetch<O> {
         if !held.same_strong(&validators) {
             return None;
         }
-        let limit = usize::try_from(exchange.cache.object_bytes_max(&exchange.route)).unwrap_or(usize::MAX);
-        let body: Bytes = Limited::new(body, limit).collect().await.ok()?.to_bytes();
+        let limit = exchange.cache.object_bytes_max(&exchange.route);
+        let body: Bytes = Limited::new(body, exchange.cache.memory_bytes_max()).collect().await.ok()?.to_bytes();
         let part = range::part_of(fields, body.len() as u64)?;
         let new = Part { range: part, validators: &validators, body: &body };
         let stored = Part { range: stored.part()?, validators: &held, body: &stored.body() };
         let combined = range::combine(stored, new)?;
-        (combined.part.is_none() && combined.body.len() <= limit).then_some((combined, now))
-    }
-
-    /// The key of the whole representation: the one the fill runs under.
-    fn whole_key(&self) -> Key {
-        self.permit.as_ref().map_or(self.exchange.key, |permit| permit.key)
+        (combined.part.is_none() && combined.body.len() as u64 <= limit).then_some((combined, now))
     }
 }

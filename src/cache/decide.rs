@@ -96,7 +96,6 @@ impl Cache {
             key,
             body,
             outgoing: call.outgoing,
-            arrived: self.purge_log().position(),
         })
     }
 }

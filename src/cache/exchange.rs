@@ -21,7 +21,7 @@ use super::{
     failure::Failure,
     fetch::Fetch,
     fill::{Fill, Settled},
-    flight::{Join, Permit},
+    flight::{Fit, Join, Permit},
     hit::{self, Asking},
     lookup::Found,
     outcome::{Forward, Kind, Outcome, Tier},
@@ -33,11 +33,10 @@ use crate::{
     object::{
         directives::RequestDirectives,
         entry::Entry,
-        freshness::Flags,
+        freshness::{Flags, Freshness},
         key::{Key, KeyBuilder},
         range,
         reuse::{self, Reuse, Why},
-        scope::Position,
         time::Timestamp,
     },
     origin::{self, RequestBody},
@@ -63,8 +62,6 @@ pub(super) struct Exchange<O> {
     pub(super) key: Key,
     pub(super) body: Option<Bytes>,
     pub(super) outgoing: O,
-    /// Position of the purge log when the request arrived (rule F3).
-    pub(super) arrived: Position,
 }
 
 /// What a look-up led to.
@@ -86,6 +83,8 @@ struct Miss {
 
 /// What a fill starts from.
 pub(super) struct Start {
+    /// The key of what is asked for, as far as the look-up could tell: the variant's where one is known.
+    pub(super) key: Key,
     pub(super) candidate: Option<Arc<Entry>>,
     pub(super) completing: Option<Arc<Entry>>,
     /// A part is asked for: the client's Range goes along.
@@ -113,7 +112,7 @@ impl<O: Outgoing> Exchange<O> {
                 return Box::pin(self.head(miss.candidate, forward)).await;
             }
             alone |= forward == Forward::HitForMiss || rejoins >= REJOINS_MAX;
-            alone |= miss.candidate.as_ref().is_some_and(|entry| entry.freshness().flags.has(Flags::NO_CACHE));
+            alone |= miss.candidate.as_ref().is_some_and(|entry| is_for_one(&entry.freshness()));
             if self.cache.fills_full() {
                 return Box::pin(self.pass(method, forward)).await;
             }
@@ -141,7 +140,8 @@ impl<O: Outgoing> Exchange<O> {
 
     /// Whether an unsafe request to the same URL cannot tell its key.
     pub(super) fn key_holds_more(&self) -> bool {
-        self.body.is_some() || self.target.forwarded || self.route.keys_hold_more()
+        let spelt = self.target.path != self.target.normal_path;
+        self.body.is_some() || self.target.forwarded || spelt || self.route.keys_hold_more()
     }
 
     /// The content to send along.
@@ -183,7 +183,8 @@ impl<O: Outgoing> Exchange<O> {
         if self.asked.range && part.part().is_some_and(covers) {
             return Looked::Answer(self.stored(&part, Kind::Hit(Tier::L1), method, now));
         }
-        let completing = (!self.asked.range).then_some(part);
+        // The rest is gathered in memory before anybody gets any of it.
+        let completing = Some(part).filter(|part| !self.asked.range && self.cache.may_complete(part));
         Looked::Forward(Miss { forward: Forward::Partial, key, candidate: None, completing })
     }
 
@@ -225,27 +226,32 @@ impl<O: Outgoing> Exchange<O> {
         let Miss { forward, key, candidate, completing } = miss;
         let part = self.asked.range && candidate.is_none() && self.cache.flight().running(&key).is_none();
         let conditions = forward == Forward::HitForMiss;
-        let start = Start { candidate, completing, part, conditions };
+        let start = Start { key, candidate, completing, part, conditions };
         if alone {
-            let fill = self.new_fill();
-            let reader = fill.reader()?;
-            self.spawn(Arc::clone(&fill), None, start);
-            return Some(Place { fill, reader, leads: true });
+            return self.go_alone(start);
         }
         let key = if part { self.range_key(&key) } else { key };
         let mut reader = None;
-        let joined = self.cache.flight().join(
-            key,
-            |fill| {
-                reader = self.fits(fill, now).then(|| fill.reader()).flatten();
-                reader.is_some()
-            },
-            || self.new_fill(),
-        );
-        match joined {
+        let fit = |fill: &Fill| match self.fit(fill, now) {
+            Fit::Follow => {
+                reader = fill.reader();
+                if reader.is_some() { Fit::Follow } else { Fit::Lead }
+            }
+            other => other,
+        };
+        match self.cache.flight().join(key, fit, || self.new_fill()) {
             Join::Follow(fill) => reader.map(|reader| Place { fill, reader, leads: false }),
             Join::Lead(permit) => self.lead(permit, start, method, now),
+            Join::Alone => self.go_alone(start),
         }
+    }
+
+    /// A fill that nobody can join.
+    fn go_alone(self: &Arc<Self>, start: Start) -> Option<Place> {
+        let fill = self.new_fill();
+        let reader = fill.reader()?;
+        self.spawn(Arc::clone(&fill), None, start);
+        Some(Place { fill, reader, leads: true })
     }
 
     fn lead(self: &Arc<Self>, permit: Permit, start: Start, method: &Method, now: Timestamp) -> Option<Place> {
@@ -262,16 +268,41 @@ impl<O: Outgoing> Exchange<O> {
         Some(Place { fill, reader, leads: true })
     }
 
-    fn fits(&self, fill: &Fill, now: Timestamp) -> bool {
+    /// What a fill under way is to this request.
+    fn fit(&self, fill: &Fill, now: Timestamp) -> Fit {
+        if !self.is_current(fill, now) || fill.growing.readers() >= self.cache.followers_max() {
+            return Fit::Lead;
+        }
+        match fill.settled() {
+            // It would wait in vain: nothing that was asked for before it came is good enough for it.
+            None if self.wants_validation() => Fit::Lead,
+            Some(Settled::Shared(shared)) if is_for_one(&shared.freshness) => Fit::Alone,
+            Some(Settled::Shared(shared)) if !self.may_reuse(&shared.freshness, now) => Fit::Lead,
+            _ => Fit::Follow,
+        }
+    }
+
+    /// Whether a fill has not been overtaken by a purge or an unsafe request.
+    fn is_current(&self, fill: &Fill, now: Timestamp) -> bool {
         let log = self.cache.purge_log();
         let untouched = |scopes: &[_]| log.verdict(fill.stamp, scopes) == Standing::Untouched;
         fill.joinable(now)
-            && fill.growing.readers() < self.cache.followers_max()
             && untouched(&fill.scopes)
             && match fill.settled() {
                 Some(Settled::Shared(shared)) => untouched(&shared.scopes),
                 _ => true,
             }
+    }
+
+    /// Whether a response with these deadlines, asked for by another request, may answer this one: a collapsed request
+    /// is one answered from the cache (RFC 9111 section 4).
+    pub(super) fn may_reuse(&self, freshness: &Freshness, now: Timestamp) -> bool {
+        !matches!(reuse::reuse(freshness, now, &self.directives, false), Reuse::Revalidate(_))
+    }
+
+    /// Whether the request asks for validation of whatever there is. (All but `immutable`, which shows too late.)
+    fn wants_validation(&self) -> bool {
+        self.directives.no_cache || self.directives.max_age == Some(0)
     }
 
     pub(super) fn new_fill(&self) -> Arc<Fill> {
@@ -305,11 +336,13 @@ impl<O: Outgoing> Exchange<O> {
         if self.cache.fills_full() {
             return;
         }
-        let joined = self.cache.flight().join(entry.key, |fill| self.fits(fill, now), || self.new_fill());
+        let fit = |fill: &Fill| if self.is_current(fill, now) { Fit::Follow } else { Fit::Lead };
+        let joined = self.cache.flight().join(entry.key, fit, || self.new_fill());
         if let Join::Lead(permit) = joined {
             let fill = Arc::clone(permit.fill());
+            fill.growing.finish_anyway();
             let candidate = Some(Arc::clone(entry));
-            let start = Start { candidate, completing: None, part: false, conditions: false };
+            let start = Start { key: entry.key, candidate, completing: None, part: false, conditions: false };
             self.spawn(fill, Some(permit), start);
         }
     }
@@ -328,4 +361,10 @@ impl<O: Outgoing> Outgoing for Exchange<O> {
 /// Whether the request, not the stored response, asks for validation.
 fn by_request(why: Why) -> bool {
     matches!(why, Why::RequestNoCache | Why::RequestMaxAge | Why::RequestMinFresh)
+}
+
+/// Whether what is received with these deadlines can answer nobody but who asked for it, so that others had better not
+/// wait for it.
+fn is_for_one(freshness: &Freshness) -> bool {
+    freshness.flags.has(Flags::NO_CACHE) || freshness.fresh_until.max(freshness.swr_until) <= freshness.born
 }

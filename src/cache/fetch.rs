@@ -131,11 +131,11 @@ impl<O: Outgoing> Fetch<O> {
         exchange.tidy(&mut fields);
         let merged = merge::not_modified(&old.head, &fields);
         let facts = exchange.facts(self.start.part, requested, now);
-        let once = |merged| exchange.once(&old, old.head.status, merged, now);
+        let once = |merged| exchange.once(&old, old.head.status, merged, requested, now);
         let (leader, others) = match exchange.renewed(&old, old.head.status, &merged, facts, self.fill.stamp) {
             Ok(Renewed { entry, withheld }) => {
                 let entry = Arc::new(entry.pack());
-                exchange.cache.renew(&old, &entry, Some(&self.fill));
+                exchange.cache.renew(&old, &entry, Some(&self.fill), exchange.key_holds_more());
                 (if withheld.is_empty() { Arc::clone(&entry) } else { once(merged) }, Some(entry))
             }
             // Confirmed for this once, but no longer storable: it answers who asked, and leaves the cache.
@@ -187,7 +187,9 @@ impl<O: Outgoing> Fetch<O> {
     /// Not storable: the leader gets the response as it is, the others go by themselves.
     fn release(mut self, mut response: OriginResponse, refused: Refused) {
         let exchange = Arc::clone(&self.exchange);
-        self.refused(&exchange.key, refused, response.status);
+        // The key that was looked up: of a URL that varies, the variant's, where the response lies that this one
+        // withdraws.
+        self.refused(&self.start.key, refused, response.status);
         exchange.cache.hide_tags(&exchange.route, &mut response.headers);
         self.permit = None;
         exchange.cache.metrics().fill_ended("released");

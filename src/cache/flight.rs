@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!  join ──▶ vacant ──▶ Lead(permit)      the permit's drop takes the fill out of the table
-//!      └──▶ running ─▶ Follow(fill)      unless a purge came after the fill began (coherence rule F3)
+//!      └──▶ running ─▶ Follow(fill)      where the fill is for this request too, otherwise
+//!                    ├▶ Lead(permit)     in its place: a purge came after it began (coherence rule F3), say
+//!                    └▶ Alone            what it brings is for nobody but who asked for it
 //! ```
 
 use std::{collections::HashMap, hash::BuildHasherDefault, sync::Arc};
@@ -39,12 +41,25 @@ impl std::hash::Hasher for PrefixHasher {
     }
 }
 
+/// What a fill under way is to a request that comes upon it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fit {
+    /// It may be followed.
+    Follow,
+    /// Not by this request: a newer one takes its place.
+    Lead,
+    /// By nobody, and no newer one would be either.
+    Alone,
+}
+
 /// What joining led to.
 pub(super) enum Join {
     /// Nobody was there: this request starts the fill.
     Lead(Permit),
     /// There is a fill that can be followed.
     Follow(Arc<Fill>),
+    /// This request had better not wait for others.
+    Alone,
 }
 
 /// Keeps a fill in the table; dropping it takes the fill out.
@@ -59,18 +74,20 @@ impl Flight {
         Arc::new(Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() })
     }
 
-    /// Follows the fill of `key` if there is one that `fits`; otherwise leads with what `start` makes.
+    /// Does about the fill of `key` what `fit` says of it; leads with what `start` makes if there is none.
     pub(super) fn join(
         self: &Arc<Self>,
         key: Key,
-        fits: impl FnOnce(&Fill) -> bool,
+        fit: impl FnOnce(&Fill) -> Fit,
         start: impl FnOnce() -> Arc<Fill>,
     ) -> Join {
         let mut shard = self.shard(&key).lock();
-        if let Some(fill) = shard.get(&key)
-            && fits(fill)
-        {
-            return Join::Follow(Arc::clone(fill));
+        if let Some(fill) = shard.get(&key) {
+            match fit(fill) {
+                Fit::Follow => return Join::Follow(Arc::clone(fill)),
+                Fit::Alone => return Join::Alone,
+                Fit::Lead => {}
+            }
         }
         let fill = start();
         shard.insert(key, Arc::clone(&fill));

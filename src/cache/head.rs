@@ -62,7 +62,7 @@ impl<O: Outgoing> Exchange<O> {
         }
         let facts = self.facts(false, requested, self.cache.now());
         if let Ok(Renewed { entry, .. }) = self.renewed(old, old.head.status, &fields, facts, stamp) {
-            self.cache.renew(old, &Arc::new(entry.pack()), None);
+            self.cache.renew(old, &Arc::new(entry.pack()), None, self.key_holds_more());
         }
     }
 }

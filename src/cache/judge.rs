@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, StatusCode, header};
 use super::{Cache, exchange::Exchange, refused::Refused, route::Route, target::Target};
 use crate::{
     object::{
-        directives,
+        age, date, directives,
         entry::{Entry, Unpacked},
         freshness::Freshness,
         head::Head,
@@ -176,11 +176,14 @@ impl<O> Exchange<O> {
         old: &Arc<Entry>,
         status: StatusCode,
         mut fields: HeaderMap,
+        requested: Timestamp,
         now: Timestamp,
     ) -> Arc<Entry> {
+        let date = date::of(&fields, &header::DATE, now);
+        let born = now.minus(age::corrected_initial(&fields, date, requested, now));
         fields.remove(header::AGE);
         self.cache.hide_tags(&self.route, &mut fields);
-        let freshness = Freshness { born: now, ..old.freshness() };
+        let freshness = Freshness { born, ..old.freshness() };
         Arc::new(Unpacked { freshness, ..old.under(Head::new(status, &fields)) }.pack())
     }
 }

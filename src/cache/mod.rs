@@ -19,7 +19,7 @@ use crate::{
         entry::Entry,
         key::{Key, KeyBuilder},
         time::Timestamp,
-        vary::{Variant, Variants},
+        vary::{Variant, Variants, Vary},
     },
     origin::Origins,
     purge,
@@ -209,9 +209,13 @@ impl Cache {
         self.metrics().fills_running() >= self.inner.config.fills_max
     }
 
+    /// Bytes of one body in memory while it arrives.
+    fn memory_bytes_max(&self) -> usize {
+        usize::try_from(self.inner.config.memory_bytes_max.as_u64()).unwrap_or(usize::MAX)
+    }
+
     fn new_growing(&self) -> Arc<Growing> {
-        let memory_max = usize::try_from(self.inner.config.memory_bytes_max.as_u64()).unwrap_or(usize::MAX);
-        Growing::new(memory_max, self.inner.spill.clone())
+        Growing::new(self.memory_bytes_max(), self.inner.spill.clone())
     }
 
     /// Largest body that may be stored for `route`.
@@ -232,19 +236,27 @@ impl Cache {
 
     /// Stores what a fill brought; `scattered`: its key holds more than the URL.
     fn insert(&self, entry: Arc<Entry>, fill: &Fill, scattered: bool) {
+        if is_misplaced(&entry) {
+            tracing::error!(url = %entry.url(), "a variant was about to be stored for everybody");
+            return;
+        }
         let key = entry.key;
         if entry.part().is_some() {
             self.inner.parts.fetch_add(1, Relaxed);
         }
         if scattered {
-            self.invalidations().scatter(fill.scopes[0]);
+            self.invalidations().scatter(fill.scopes[0], entry.stamp);
         }
         self.l1().insert(key, Slot::Entry(entry));
         self.recall(&key, fill);
     }
 
-    /// Puts `new` in the place of `old`, which it confirms; not where something newer lies there by now.
-    fn renew(&self, old: &Arc<Entry>, new: &Arc<Entry>, fill: Option<&Fill>) {
+    /// Puts `new` in the place of `old`, which it confirms; not where something newer lies there by now. `scattered`: its
+    /// key holds more than the URL.
+    fn renew(&self, old: &Arc<Entry>, new: &Arc<Entry>, fill: Option<&Fill>, scattered: bool) {
+        if scattered {
+            self.invalidations().scatter(new.scopes()[0], new.stamp);
+        }
         self.l1().replace(&old.key, |slot| match slot {
             Some(Slot::Entry(entry)) if !Arc::ptr_eq(&entry, old) => Some(Slot::Entry(entry)),
             // Without a fill, nothing tells whether it was invalidated rather than evicted.
@@ -277,15 +289,30 @@ impl Cache {
     }
 
     /// Makes the variant findable under the primary key.
-    fn remember_variant(&self, primary: &Key, route: &Route, variant: Variant) {
+    ///
+    /// What lies under the key of a variant that the record does not hold was out of reach of unsafe requests: the
+    /// record was evicted, or the variant made room for others in it. It goes before it can be found again.
+    fn remember_variant(&self, primary: &Key, route: &Route, variant: &Variant) {
         let max = route.policy.variants_max;
+        if !self.record_variant(primary, variant, max, false) {
+            self.l1().remove(variant.key());
+            self.l1().remove(&part_key(variant.key()));
+            self.record_variant(primary, variant, max, true);
+        }
+    }
+
+    /// Writes the variant into the record; one that it does not hold only if it is `cleared`. Says whether it did.
+    fn record_variant(&self, primary: &Key, variant: &Variant, max: usize, cleared: bool) -> bool {
+        let mut written = true;
         self.l1().replace(primary, |slot| {
-            let known = match slot {
-                Some(Slot::Variants(variants)) => variants,
+            let known = match &slot {
+                Some(Slot::Variants(variants)) => Arc::clone(variants),
                 _ => Arc::new(Variants::default()),
             };
-            Some(Slot::Variants(Arc::new(known.with(variant, max))))
+            written = cleared || known.iter().any(|one| one.key() == variant.key());
+            if written { Some(Slot::Variants(Arc::new(known.with(variant.clone(), max)))) } else { slot }
         });
+        written
     }
 
     /// Remembers that `key` was not storable, with a response of `status`; unless a response that is still of use is
@@ -329,6 +356,13 @@ impl Cache {
             headers.remove(name);
         }
     }
+}
+
+/// Whether it varies and yet lies where no `Vary` is looked at: there it would answer everybody. Nothing should bring
+/// that about, and nothing would be worse.
+fn is_misplaced(entry: &Entry) -> bool {
+    let primary = entry.key == entry.primary() || (entry.part().is_some() && entry.key == part_key(&entry.primary()));
+    primary && entry.head.contains(&header::VARY) && Vary::of(&entry.head.to_map()) != Vary::None
 }
 
 /// The key under which a part of what `key` names is stored.

@@ -15,7 +15,6 @@ use super::{
     fill::InterimHead,
     hit,
     outcome::{Forward, Outcome},
-    route::Route,
     target::Target,
 };
 use crate::{
@@ -51,31 +50,44 @@ impl Cache {
         Ok(Upgrade::Declined(self.direct(response, Outcome::forwarded(Forward::Bypass))))
     }
 
-    /// Sends a request on and does what its answer asks for, whoever gets it.
+    /// Sends a request on and does what its answer asks for, whoever gets it. An unsafe one does so in a task of its own:
+    /// its client may leave, and what it does to the origin's state, and when, shows in the answer all the same.
     async fn sent_on<O: Outgoing>(&self, call: Call<O>, upgrade: bool) -> Result<Passed<O>, Arc<Failure>> {
+        if !is_unsafe(&call.method) {
+            return self.send_on(call, upgrade).await;
+        }
+        let cache = self.clone();
+        let sent = tokio::spawn(Box::pin(async move { cache.send_on(call, upgrade).await }));
+        sent.await.unwrap_or_else(|_| Err(Arc::new(Failure::GivenUp)))
+    }
+
+    async fn send_on<O: Outgoing>(&self, call: Call<O>, upgrade: bool) -> Result<Passed<O>, Arc<Failure>> {
         let Call { route, target, method, headers, body, outgoing } = call;
         let (stamp, requested) = (self.purge_log().position(), self.now());
+        let mut watch = self.invalidations().watch(target.url_scope(&route));
         let mut departure = outgoing.departure(&headers).map_err(|error| Arc::new(error.into()))?;
         if upgrade {
             let protocols = headers.get_all(header::UPGRADE).iter().cloned();
             departure.headers.extend(protocols.map(|protocol| (header::UPGRADE, protocol)));
         }
         let upstream = departure.upstream.clone();
-        let unsafe_method = !method.is_safe() && method.as_str() != "QUERY";
-        let mut asked = Lost { cache: self.clone(), about: Some((route, target, headers)), armed: unsafe_method };
         let sent = self.send_departure(&outgoing, &method, departure, body, upgrade).await;
-        asked.armed &= !sent.as_ref().is_err_and(|failure| failure.unseen());
+        if is_unsafe(&method) && sent.as_ref().is_err_and(|failure| !failure.unseen()) {
+            // The answer is lost: what the request did nobody knows.
+            self.forget(&route, &target, &headers).await;
+        }
         let mut response = sent?;
-        asked.armed = false;
-        let Some((route, target, headers)) = asked.about.take() else { return Err(Arc::new(Failure::GivenUp)) };
         if response.upgrade.is_none() {
             fields::strip_hop_by_hop(&mut response.headers);
         }
         self.rewrite_response(&route, &mut response.headers);
-        if unsafe_method && invalidates(response.status) {
-            self.invalidate(&route, &target, &headers, &response.headers, &upstream).await;
+        if is_unsafe(&method) && invalidates(response.status) {
+            for url in invalidated(&target, &response.headers, &upstream) {
+                self.forget(&route, &url, &headers).await;
+                watch.forgive(url.url_scope(&route));
+            }
         }
-        let posted = Posted { route, target, headers, outgoing, stamp, requested };
+        let posted = Posted { route, target, headers, outgoing, stamp, requested, watch };
         Ok(Passed { posted, method, response })
     }
 
@@ -125,26 +137,6 @@ impl Cache {
             }
         }
     }
-
-    /// What a successful unsafe request makes invalid: its URL, and those in `Location` and `Content-Location` where
-    /// they are of the same site (RFC 9111 section 4.4).
-    async fn invalidate(
-        &self,
-        route: &Route,
-        target: &Target,
-        request: &HeaderMap,
-        response: &HeaderMap,
-        upstream: &Upstream,
-    ) {
-        self.forget(route, target, request).await;
-        for name in [header::LOCATION, header::CONTENT_LOCATION] {
-            let location = response.get(name).and_then(|value| value.to_str().ok());
-            if let Some(other) = location.and_then(|url| target.relative(url, |authority| upstream.is_named(authority)))
-            {
-                self.forget(route, &other, request).await;
-            }
-        }
-    }
 }
 
 /// What a request for another protocol came to.
@@ -167,24 +159,19 @@ struct Passed<O> {
     response: OriginResponse,
 }
 
-/// An unsafe request whose answer may be lost, because the origin's connection breaks or the client goes away: what it
-/// did nobody knows, so what is stored of its URL is forgotten.
-struct Lost {
-    cache: Cache,
-    about: Option<(Arc<Route>, Target, HeaderMap)>,
-    armed: bool,
+/// Whether it may change the origin's state (RFC 9110 section 9.2.1; RFC 10008 for QUERY).
+fn is_unsafe(method: &Method) -> bool {
+    !method.is_safe() && method.as_str() != "QUERY"
 }
 
-impl Drop for Lost {
-    fn drop(&mut self) {
-        if let (true, Some((route, target, headers))) = (self.armed, self.about.take()) {
-            let cache = self.cache.clone();
-            // Without a runtime the process is about to end, and its memory with it.
-            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                runtime.spawn(async move { cache.forget(&route, &target, &headers).await });
-            }
-        }
-    }
+/// What a successful unsafe request makes invalid: its URL, and those in `Location` and `Content-Location` where they are
+/// of the same site (RFC 9111 section 4.4).
+fn invalidated(target: &Target, response: &HeaderMap, upstream: &Upstream) -> Vec<Target> {
+    let named = [header::LOCATION, header::CONTENT_LOCATION].into_iter().filter_map(|name| {
+        let url = response.get(name)?.to_str().ok()?;
+        target.relative(url, |authority| upstream.is_named(authority))
+    });
+    std::iter::once(target.clone()).chain(named).collect()
 }
 
 /// A success or a redirection (RFC 9111 section 4.4); 304 is neither to an unsafe request.

@@ -32,7 +32,7 @@ impl<O: Outgoing> Fetch<O> {
         if let Vary::Fields(names) = &plan.vary {
             let (comparing, now) = (exchange.cache.comparing(&exchange.route), exchange.cache.now());
             let variant = Variant::new(&exchange.key, names, &exchange.headers, &plan.head, comparing, now);
-            exchange.cache.remember_variant(&exchange.key, &exchange.route, variant);
+            exchange.cache.remember_variant(&exchange.key, &exchange.route, &variant);
         }
         if let Some(permit) = &mut self.permit {
             permit.move_to(if plan.part.is_some() { permit.key } else { plan.key });
@@ -62,7 +62,14 @@ impl<O: Outgoing> Fetch<O> {
             let keep = storable && exchange.route.policy.client_gone == ClientGone::Finish;
             let frame = tokio::select! {
                 frame = body.frame() => frame,
-                () = self.fill.growing.abandoned(), if !keep => return self.broken(Failure::GivenUp),
+                () = self.fill.growing.abandoned(), if !keep => {
+                    // Out of the table first: then nobody joins any more, and who has joined meanwhile still counts.
+                    self.permit = None;
+                    if self.fill.growing.readers() == 0 {
+                        return self.broken(Failure::GivenUp);
+                    }
+                    continue;
+                }
             };
             let Some(frame) = frame else { break };
             let frame = match frame {

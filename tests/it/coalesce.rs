@@ -10,7 +10,7 @@ use crate::support::{
     gate::Gate,
     gateway, origin,
     origin::{Reply, reply},
-    pattern, raw,
+    outlive, pattern, raw,
 };
 
 /// The first part of `body` at once, the rest once `gate` opens.
@@ -256,6 +256,49 @@ async fn an_abandoned_fill_can_be_cancelled() {
     only.read(5).await;
     drop(only);
     gone.arrived(1).await;
+}
+
+#[tokio::test]
+async fn a_refresh_that_nobody_reads_is_not_abandoned() {
+    let gate = Gate::new();
+    let old = reply("old").cache_control("max-age=1, stale-while-revalidate=60");
+    let origin = origin::new().route("/a", [old, in_two(b"new", 1, &gate).max_age(60)]).run().await;
+    let gateway = gateway::new().origin(&origin).config("[cache]\nclient_gone = 'cancel'").run().await;
+    let first = gateway.get("/a").await;
+    outlive(first.end_at, Duration::from_secs(1)).await;
+
+    gateway.get("/a").await.assert_ok("old").assert_hit();
+    gate.arrived(1).await;
+    // Twenty more, so that the gateway has seen the first piece of the body by then.
+    for _ in 0..20 {
+        gateway.get("/a").await.assert_ok("old").assert_hit();
+    }
+    gate.open();
+    eventually("the refreshed response", || async { (gateway.get("/a").await.text() == "new").then_some(()) }).await;
+    assert_eq!(origin.requests("/a"), 2);
+}
+
+#[tokio::test]
+async fn a_client_that_has_all_it_wants_has_not_gone() {
+    for (name, value, status) in
+        [("if-none-match", "\"1\"", 304), ("range", "bytes=50000-", 416), ("range", "bytes=0-9", 206)]
+    {
+        let (gate, body) = (Gate::new(), pattern(10_000));
+        let page = in_two(&body, 1000, &gate).max_age(60).header("etag", "\"1\"").header("content-length", "10000");
+        let origin = origin::new().route("/a", page).run().await;
+        let gateway = gateway::new().origin(&origin).config("[cache]\nclient_gone = 'cancel'").run().await;
+
+        // Another one starts it, so that it is asked for whole, and is gone when the first has its answer.
+        let mut other = client::get(gateway.url("/a")).open().await;
+        other.read(1000).await;
+        let first = client::get(gateway.url("/a")).header(name, value).send().await;
+        assert_eq!(first.status, status);
+        drop(other);
+        gateway.access_line(|line| line["status"] == 200).await;
+        gate.open();
+        eventually("the fill to be stored", || async { gateway.get("/a").await.cache().hit.then_some(()) }).await;
+        assert_eq!(origin.requests("/a"), 1, "{name}: {value}");
+    }
 }
 
 #[tokio::test]

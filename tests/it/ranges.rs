@@ -1,6 +1,6 @@
 //! Ranges and conditions answered from the cache: parts, multipart, If-Range, If-None-Match, If-Modified-Since.
 
-use crate::support::{client, gateway, origin, origin::reply, pattern};
+use crate::support::{client, gate::Gate, gateway, origin, origin::reply, pattern};
 
 #[tokio::test]
 async fn ranges_are_cut_from_a_stored_response() {
@@ -118,4 +118,61 @@ async fn if_none_match_wins_over_if_modified_since() {
     assert_eq!(get("\"2\"").header("if-modified-since", date).send().await.status, 200);
     let earlier = "Fri, 31 Oct 2025 10:00:00 GMT";
     assert_eq!(get("\"1\"").header("if-modified-since", earlier).send().await.status, 304);
+}
+
+#[tokio::test]
+async fn a_variant_that_is_completed_is_no_answer_to_others() {
+    for coalesce in [true, false] {
+        let origin = origin::new()
+            .handler("/a", |seen, _| {
+                let (body, etag) = if seen.header("accept-encoding") == Some("gzip") {
+                    ("zippedzipp", "\"g\"")
+                } else {
+                    ("plain", "\"p\"")
+                };
+                let page =
+                    |body: &'static str| reply(body).max_age(60).header("vary", "accept-encoding").header("etag", etag);
+                match seen.header("range") {
+                    Some("bytes=0-3") => page(&body[..4]).status(206).header("content-range", "bytes 0-3/10"),
+                    Some("bytes=4-") => page(&body[4..]).status(206).header("content-range", "bytes 4-9/10"),
+                    _ => page(body),
+                }
+            })
+            .run()
+            .await;
+        let gateway = gateway::new().origin(&origin).config(format!("[cache]\ncoalesce = {coalesce}")).run().await;
+        let zipped = || client::get(gateway.url("/a")).header("accept-encoding", "gzip");
+
+        assert_eq!(zipped().header("range", "bytes=0-3").send().await.status, 206);
+        zipped().send().await.assert_ok("zippedzipp");
+        assert_eq!(origin.last("/a").header("range"), Some("bytes=4-"));
+        gateway.get("/a").await.assert_ok("plain");
+        zipped().send().await.assert_ok("zippedzipp").assert_hit();
+    }
+}
+
+#[tokio::test]
+async fn a_large_rest_is_not_waited_for() {
+    let gate = Gate::new();
+    let (held, body) = (gate.clone(), pattern(100_000));
+    let whole = body.clone();
+    let origin = origin::new()
+        .handler("/a", move |seen, _| {
+            let page = |body: &[u8]| reply(body.to_vec()).max_age(60).header("etag", "\"1\"");
+            match seen.header("range") {
+                Some("bytes=0-9") => page(&body[..10]).status(206).header("content-range", "bytes 0-9/100000"),
+                Some(_) => reply("").status(500),
+                None => page(&body[..1000]).gate(&held).chunk(body[1000..].to_vec()),
+            }
+        })
+        .run()
+        .await;
+    let gateway = gateway::new().origin(&origin).config("[fill]\nmemory_bytes_max = '64KiB'").run().await;
+    assert_eq!(client::get(gateway.url("/a")).header("range", "bytes=0-9").send().await.status, 206);
+
+    let mut response = client::get(gateway.url("/a")).open().await;
+    assert_eq!(response.read(1000).await, &whole[..1000]);
+    gate.open();
+    assert_eq!(response.finish().await.body, whole);
+    assert_eq!(origin.requests("/a"), 2);
 }

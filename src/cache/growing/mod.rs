@@ -48,6 +48,8 @@ struct State {
     mode: Mode,
     /// Whether the first byte is still to be had, and will be.
     whole: bool,
+    /// Whether it is to come to its end although nobody reads it.
+    wanted: bool,
     end: Option<End>,
     readers: Slab<ReaderState>,
     writer: Option<Waker>,
@@ -76,6 +78,7 @@ impl Growing {
             chunks: Chunks::default(),
             mode: Mode::Memory,
             whole: true,
+            wanted: false,
             end: None,
             readers: Slab::new(),
             writer: None,
@@ -181,11 +184,16 @@ impl Growing {
         room
     }
 
-    /// Waits until nobody reads it any more.
+    /// From now on it is not abandoned because nobody reads it, unless it cannot be kept either.
+    pub(super) fn finish_anyway(&self) {
+        self.state.lock().wanted = true;
+    }
+
+    /// Waits until nobody reads it any more and nobody wants it otherwise.
     pub(super) async fn abandoned(&self) {
         std::future::poll_fn(|cx| {
             let mut state = self.state.lock();
-            if state.readers.is_empty() {
+            if state.readers.is_empty() && !(state.wanted && state.whole) {
                 return Poll::Ready(());
             }
             state.writer = Some(cx.waker().clone());

@@ -176,6 +176,8 @@ impl Drop for Reader {
         let writer = {
             let mut state = self.growing.state.lock();
             state.readers.remove(self.slot);
+            // It has read all it wanted, a range perhaps: that is not to have gone.
+            state.wanted |= self.offset >= self.stop;
             state.writer.take()
         };
         if let Some(writer) = writer {

@@ -287,6 +287,16 @@ impl Gateway {
         self.purge(serde_json::json!({ "urls": [self.url(path)] })).await
     }
 
+    /// Returns when so many requests wait for the head of another's fill.
+    pub(crate) async fn followers(&self, count: usize) {
+        let line = format!("larder_followers_waiting {count}");
+        eventually("followers", || async {
+            let metrics = self.admin("GET", "/metrics").send().await;
+            metrics.text().lines().any(|found| found == line).then_some(())
+        })
+        .await;
+    }
+
     /// The first access line that `wanted` likes.
     pub(crate) async fn access_line(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         let pick = |line: &str| serde_json::from_str(line).ok().filter(|line| wanted(line));
