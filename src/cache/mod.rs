@@ -382,3 +382,22 @@ fn ttl(entry: &Entry, now: Timestamp) -> i64 {
         -seconds(now.since(entry.freshness().fresh_until))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::{head::Head, scope::Position, testing};
+
+    #[test]
+    fn a_variant_has_no_place_under_the_primary_key() {
+        let primary = KeyBuilder::new("test").finish();
+        let variant = KeyBuilder::new("test").field(b"gzip").finish();
+        let lies = |key, vary: &'static str| {
+            let fields = HeaderMap::from_iter([(header::VARY, HeaderValue::from_static(vary))]);
+            let entry = testing::entry(primary, Position::START, &[]);
+            is_misplaced(&Entry { key, head: Head::new(StatusCode::OK, &fields), ..entry })
+        };
+        assert!(lies(primary, "accept-encoding") && lies(primary, "*"));
+        assert!(!lies(variant, "accept-encoding") && !lies(primary, ""));
+    }
+}
