@@ -1,6 +1,6 @@
 //! Between the data listener and the proxy: what a connection knows becomes what a request needs.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
@@ -8,6 +8,7 @@ use http_body::Body;
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 
 use crate::{
+    cache::NotPlain,
     listener::{BodyError, ClientBody, Handler, Interim, Peer},
     object::plain::Plain,
     origin::RequestBody,
@@ -25,12 +26,19 @@ impl Handler for ProxyHandler {
     type Body = Sent;
 
     fn express(&self, request: &Plain<'_>, peer: &Peer, head: &mut Vec<u8>) -> Option<Sent> {
-        self.0.express(request, peer.addr.ip(), SCHEME, head)
+        let answer = self.0.express(request, peer.addr.ip(), SCHEME, head);
+        if let Err(NotPlain::Nothing) = answer {
+            peer.looked_up.store(true, Relaxed);
+        }
+        answer.ok()
     }
 
     async fn handle(&self, request: Request<ClientBody>, peer: &Arc<Peer>) -> Response<Sent> {
         let address = peer.addr.ip();
-        if request.body().is_end_stream()
+        // What was looked for a moment ago is not looked for again.
+        let looked_up = peer.looked_up.load(Relaxed) && peer.looked_up.swap(false, Relaxed);
+        if !looked_up
+            && request.body().is_end_stream()
             && let Some(response) = self.0.at_once(&request, address, SCHEME)
         {
             return response;

@@ -9,7 +9,7 @@ use super::{asked::Asked, body::Body, fill::Shared, growing::Reader, outcome::Ou
 use crate::object::{
     conditional::{self, Precondition},
     entry::Entry,
-    head::Head,
+    head::{self, Head},
     range::{self, ContentRange, Wanted},
     time::Timestamp,
     validators::Validators,
@@ -42,30 +42,41 @@ pub(super) fn from_entry(
     shaped(&entry.head, &entry.validators(), fields, content, reader)
 }
 
-/// Writes the head of a plain answer from an entry, as HTTP/1.1 sends it and without its empty line; false, with nothing
-/// written, where the answer is not plain.
-pub(super) fn write_head(entry: &Entry, outcome: &Outcome, name: &str, now: Timestamp, out: &mut Vec<u8>) -> bool {
-    let head = &entry.head;
-    let without_content = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
+/// Whether the client holds the response already, by the conditions of its GET.
+pub(super) fn is_held(entry: &Entry, request: &HeaderMap) -> bool {
+    conditional::evaluate(request, &Method::GET, &entry.head, &entry.validators()) == Precondition::NotModified
+}
+
+/// Writes the head of a plain answer from an entry, with its own status or 304, as HTTP/1.1 sends it and without its
+/// empty line; false, with nothing written, where the answer is not plain.
+pub(super) fn write_head(
+    entry: &Entry,
+    status: StatusCode,
+    outcome: &Outcome,
+    name: &str,
+    now: Timestamp,
+    out: &mut Vec<u8>,
+) -> bool {
+    let without_content = matches!(entry.head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
     if entry.part().is_some() || without_content {
         return false;
     }
-    let Some(reason) = head.status.canonical_reason() else { return false };
-    let mut number = itoa::Buffer::new();
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(head.status.as_str().as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(reason.as_bytes());
-    out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(head.lines());
-    if !head.has_length() {
-        out.extend_from_slice(b"content-length: ");
-        out.extend_from_slice(number.format(entry.content().len()).as_bytes());
-        out.extend_from_slice(b"\r\n");
+    let Some(reason) = status.canonical_reason() else { return false };
+    for piece in [b"HTTP/1.1 ", status.as_str().as_bytes(), b" ", reason.as_bytes(), b"\r\n"] {
+        out.extend_from_slice(piece);
     }
-    out.extend_from_slice(b"age: ");
-    out.extend_from_slice(number.format(entry.freshness().age(now).as_secs()).as_bytes());
-    out.extend_from_slice(b"\r\ncache-status: ");
+    let mut number = itoa::Buffer::new();
+    if status == StatusCode::NOT_MODIFIED {
+        conditional::not_modified_lines(&entry.head).for_each(|line| head::put_line(out, line));
+    } else {
+        out.extend_from_slice(entry.head.lines());
+        if !entry.head.has_length() {
+            head::put_line(out, (b"content-length", number.format(entry.content().len()).as_bytes()));
+        }
+    }
+    let age = number.format(entry.freshness().age(now).as_secs());
+    head::put_line(out, (b"age", age.as_bytes()));
+    out.extend_from_slice(b"cache-status: ");
     // Writing to a vector cannot fail.
     let _ = outcome.write(name, out);
     out.extend_from_slice(b"\r\n");

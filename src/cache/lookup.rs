@@ -39,6 +39,15 @@ pub struct PlainHit {
     pub outcome: Outcome,
 }
 
+/// Why there is no [`PlainHit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotPlain {
+    /// The answer is not of the plain kind.
+    Request,
+    /// Nothing stored is the answer.
+    Nothing,
+}
+
 /// A stored response that is the answer.
 struct Fresh {
     entry: Arc<Entry>,
@@ -71,7 +80,7 @@ impl Cache {
             None => Found::Nothing,
             Some(Slot::HitForMiss(marker)) if now < marker.until => Found::HitForMiss(marker.reason),
             Some(Slot::HitForMiss(_)) => Found::Nothing,
-            Some(Slot::Entry(entry)) => self.standing(entry, Found::Nothing),
+            Some(Slot::Entry(entry)) => self.standing(entry, || Found::Nothing),
             Some(Slot::Variants(variants)) => self.find_variant(route, key, &variants, headers, now),
         }
     }
@@ -87,23 +96,26 @@ impl Cache {
         let other = || {
             let latest = variants.iter().next();
             let expected = latest.map(|known| vary::variant_key(key, known.fields(), headers, self.comparing(route)));
-            Found::OtherVariant(expected.unwrap_or(*key))
+            let expected = expected.unwrap_or(*key);
+            match self.l1().lookup(&expected) {
+                Some(Slot::HitForMiss(marker)) if now < marker.until => Found::HitForMiss(marker.reason),
+                _ => Found::OtherVariant(expected),
+            }
         };
         let Some(selected) = variants.select(key, headers, self.comparing(route)) else { return other() };
         match self.l1().lookup(&selected) {
-            Some(Slot::Entry(entry)) => self.standing(entry, other()),
-            Some(Slot::HitForMiss(marker)) if now < marker.until => Found::HitForMiss(marker.reason),
+            Some(Slot::Entry(entry)) => self.standing(entry, other),
             _ => other(),
         }
     }
 
-    fn standing(&self, entry: Arc<Entry>, otherwise: Found) -> Found {
+    fn standing(&self, entry: Arc<Entry>, otherwise: impl FnOnce() -> Found) -> Found {
         match self.purge_log().standing(&entry) {
             Standing::Untouched => Found::Entry { entry, soft: false },
             Standing::Soft => Found::Entry { entry, soft: true },
             Standing::Hard => {
                 self.remove(&entry);
-                otherwise
+                otherwise()
             }
         }
     }
@@ -123,8 +135,11 @@ impl Cache {
         Some(Answer { response, outcome })
     }
 
-    /// As [`Cache::hit`], for a GET whose answer is all of a stored response: its head is written to `head`, without
-    /// the empty line at the end, so that fields can follow. Where `None` is returned nothing was written.
+    /// As [`Cache::hit`], for a GET whose answer is all of a stored response, or that the client has it: the head is
+    /// written to `head`, without the empty line at the end, so that fields can follow.
+    ///
+    /// # Errors
+    /// Where there is no such answer; nothing was written then.
     pub fn plain_hit(
         &self,
         route: &Route,
@@ -132,18 +147,23 @@ impl Cache {
         request: &Plain<'_>,
         at: Instant,
         head: &mut Vec<u8>,
-    ) -> Option<PlainHit> {
+    ) -> Result<PlainHit, NotPlain> {
         let asked = Asked::of_plain(request);
-        if asked.conditions || asked.range {
-            return None;
+        if asked.range {
+            return Err(NotPlain::Request);
         }
         // Most requests are answered without a look at most of their fields.
         let fields = LazyCell::new(|| request.to_map());
-        let Fresh { entry, outcome, now } = self.fresh(route, target, route.class(&Method::GET), asked, &fields, at)?;
-        hit::write_head(&entry, &outcome, self.name(), now, head).then(|| {
-            entry.served();
-            PlainHit { status: entry.head.status, body: Body::Full(entry.body()), outcome }
-        })
+        let fresh = self.fresh(route, target, route.class(&Method::GET), asked, &fields, at);
+        let Fresh { entry, outcome, now } = fresh.ok_or(NotPlain::Nothing)?;
+        let not_modified = asked.conditions && hit::is_held(&entry, &fields);
+        let status = if not_modified { StatusCode::NOT_MODIFIED } else { entry.head.status };
+        if !hit::write_head(&entry, status, &outcome, self.name(), now, head) {
+            return Err(NotPlain::Request);
+        }
+        entry.served();
+        let body = if not_modified { Body::Empty } else { Body::Full(entry.body()) };
+        Ok(PlainHit { status, body, outcome })
     }
 
     /// A response in memory that a request may have as it is. `fields` are those of the request.

@@ -65,7 +65,7 @@ pub use self::{
     call::{Answer, Call, Departure, Outgoing},
     clock::Clock,
     failure::Failure,
-    lookup::PlainHit,
+    lookup::{NotPlain, PlainHit},
     outcome::{Forward, Kind, Outcome, Tier},
     pass::Upgrade,
     spill::Spill,
@@ -386,7 +386,7 @@ fn ttl(entry: &Entry, now: Timestamp) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::object::{head::Head, scope::Position, testing};
+    use crate::object::{entry::Unpacked, head::Head, scope::Position, testing};
 
     #[test]
     fn a_variant_has_no_place_under_the_primary_key() {
@@ -394,8 +394,8 @@ mod tests {
         let variant = KeyBuilder::new("test").field(b"gzip").finish();
         let lies = |key, vary: &'static str| {
             let fields = HeaderMap::from_iter([(header::VARY, HeaderValue::from_static(vary))]);
-            let entry = testing::entry(primary, Position::START, &[]);
-            is_misplaced(&Entry { key, head: Head::new(StatusCode::OK, &fields), ..entry })
+            let entry = testing::unpacked(primary, Position::START, &[]);
+            is_misplaced(&Unpacked { key, head: Head::new(StatusCode::OK, &fields), ..entry }.pack())
         };
         assert!(lies(primary, "accept-encoding") && lies(primary, "*"));
         assert!(!lies(variant, "accept-encoding") && !lies(primary, ""));

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::object::{
     forwarded,
+    scope::Scope,
     vary::{Comparing, Vary},
     verdict::{RuleMode, Rules},
 };
@@ -48,6 +49,8 @@ pub struct Route {
     pub name: Arc<str>,
     /// The identity its URLs share whatever authority a client names; `None` where the authority decides.
     pub site: Option<Arc<str>>,
+    /// The scope of that site.
+    pub(super) site_scope: Option<Scope>,
     /// As configured.
     pub policy: Policy,
     /// See [`ResponseRules`].
@@ -111,6 +114,7 @@ impl Route {
         Self {
             hidden: hidden(&policy, &names(&policy.tag_fields)),
             name: name.into(),
+            site_scope: site.as_deref().map(Scope::site),
             site,
             response,
             partition: partition(&policy.partition),

@@ -6,6 +6,7 @@ use http::{HeaderMap, Method, header};
 
 use super::route::{Class, Partition, Route};
 use crate::object::{
+    entry::Scopes,
     forwarded,
     key::{Key, KeyBuilder},
     path::normalise_path,
@@ -114,9 +115,9 @@ impl Target {
     /// Scopes known before the response is: the URL first, then everything, the site, the key, the path's prefixes.
     pub fn scopes(&self, route: &Route, key: &Key) -> Arc<[Scope]> {
         let url = self.url_scope(route);
-        let mut scopes = vec![url, Scope::everything(), Scope::site(&self.site), Scope::key(key)];
-        scopes.extend(Scope::prefixes(&self.site, &self.normal_path));
-        scopes.into()
+        let site = route.site_scope.unwrap_or_else(|| Scope::site(&self.site));
+        let first = [url, Scope::everything(), site, Scope::key(key)];
+        first.into_iter().chain(Scope::prefixes(&self.site, &self.normal_path)).collect::<Scopes>()[..].into()
     }
 
     /// The partition a request falls into, as tags are scoped by it; empty: shared.

@@ -23,7 +23,10 @@ mod sniff;
 #[cfg(test)]
 mod tests;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -52,6 +55,8 @@ pub struct Peer {
     pub local: SocketAddr,
     /// Sends interim responses to the request under way.
     pub interim: Interim,
+    /// Whether [`Handler::express`] was asked for the request that comes next and found nothing: the handler's own note.
+    pub looked_up: AtomicBool,
     /// The connection, where it has many requests at once.
     link: Option<Arc<Link>>,
 }
@@ -64,7 +69,7 @@ impl Peer {
 
     /// A client that cannot be sent interim responses.
     pub fn new(addr: SocketAddr, local: SocketAddr) -> Self {
-        Self { addr, local, interim: Interim::none(), link: None }
+        Self { addr, local, interim: Interim::none(), looked_up: AtomicBool::new(false), link: None }
     }
 }
 

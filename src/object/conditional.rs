@@ -1,7 +1,7 @@
 //! Conditional requests answered from a stored response (RFC 9111 section 4.3.2, RFC 9110 section 13).
 
 use http::{
-    HeaderMap, HeaderName, Method,
+    HeaderMap, HeaderName, HeaderValue, Method,
     header::{
         CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
         IF_UNMODIFIED_SINCE, LAST_MODIFIED, VARY,
@@ -10,7 +10,7 @@ use http::{
 
 use super::{
     date,
-    head::Head,
+    head::{Head, Line},
     validators::{Tag, Validators, single},
 };
 
@@ -64,14 +64,21 @@ fn unmodified(request: &HeaderMap, stored: &Validators) -> bool {
 
 /// Fields of a 304 made from a stored response (RFC 9110 section 15.4.5): what guides the caches downstream, and no
 /// other description of content that is not sent. `Age` is left to the caller, as in any answer.
-pub fn not_modified_fields(stored: &Head) -> HeaderMap {
+pub fn not_modified_lines(stored: &Head) -> impl Iterator<Item = Line<'_>> {
     const KEPT: [HeaderName; 7] =
         [CACHE_CONTROL, HeaderName::from_static("cdn-cache-control"), CONTENT_LOCATION, DATE, ETAG, EXPIRES, VARY];
     let tagged = stored.contains(&ETAG);
-    let kept = |name: &HeaderName| KEPT.contains(name) || (*name == LAST_MODIFIED && !tagged);
-    let mut fields = HeaderMap::with_capacity(KEPT.len() + 6);
-    for (name, value) in stored.to_map().iter().filter(|(name, _)| kept(name)) {
-        fields.append(name.clone(), value.clone());
+    let is = |line: &Line<'_>, name: &HeaderName| line.0 == name.as_str().as_bytes();
+    stored.iter().filter(move |line| KEPT.iter().any(|name| is(line, name)) || (!tagged && is(line, &LAST_MODIFIED)))
+}
+
+/// The same as a map.
+pub fn not_modified_fields(stored: &Head) -> HeaderMap {
+    let field =
+        |(name, value): Line<'_>| Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?));
+    let mut fields = HeaderMap::with_capacity(16);
+    for (name, value) in not_modified_lines(stored).filter_map(field) {
+        fields.append(name, value);
     }
     fields
 }

@@ -166,7 +166,7 @@ impl Entry {
         self.rare.as_ref().map_or(self.key, |rare| rare.primary)
     }
 
-    /// What purges can reach it by.
+    /// What purges can reach it by, in the order they were given; everything last.
     pub fn scopes(&self) -> Scopes {
         self.text().scopes()
     }
@@ -304,7 +304,7 @@ impl<'a> Text<'a> {
     fn scopes(self) -> Scopes {
         let (named, _) = self.text[Self::FIXED..self.url_start()].as_chunks();
         let named = named.iter().map(|bits| Scope::from_bits(u64::from_le_bytes(*bits)));
-        std::iter::once(Scope::everything()).chain(named).collect()
+        named.chain([Scope::everything()]).collect()
     }
 
     fn url(self) -> &'a str {
@@ -398,7 +398,7 @@ mod tests {
     #[test]
     fn everything_is_a_scope_of_all() {
         let entry = testing::entry(Key::from_bytes([7; 32]), Position::START, &[Scope::site(SITE)]);
-        assert_eq!(entry.scopes().as_slice(), [Scope::everything(), Scope::site(SITE)]);
+        assert_eq!(entry.scopes().as_slice(), [Scope::site(SITE), Scope::everything()]);
     }
 
     #[test]
@@ -409,5 +409,13 @@ mod tests {
         assert_eq!((new.body(), new.url(), new.tags()), (old.body(), old.url(), old.tags()));
         assert_eq!((new.scopes(), new.freshness()), (old.scopes(), old.freshness()));
         assert_eq!(new.validators(), Validators::of(&fields));
+    }
+
+    /// The first scope of an entry is that of its URL.
+    #[test]
+    fn scopes_stay_in_order() {
+        let given = [Scope::site("a"), Scope::everything(), Scope::site("b")];
+        let entry = Unpacked { scopes: given.into(), ..plain(1) }.pack();
+        assert_eq!(entry.scopes()[..], [Scope::site("a"), Scope::site("b"), Scope::everything()]);
     }
 }

@@ -12,8 +12,8 @@ use memchr::memchr;
 const COLON: &[u8] = b": ";
 const END: &[u8] = b"\r\n";
 
-/// Name and value.
-type Line<'a> = (&'a [u8], &'a [u8]);
+/// Name, in lower case, and value.
+pub type Line<'a> = (&'a [u8], &'a [u8]);
 
 /// Status and fields of a stored response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,9 +53,7 @@ impl Head {
         let mut has_length = false;
         for (name, value) in fields.iter().filter(|(name, _)| keep(name)) {
             has_length |= *name == CONTENT_LENGTH;
-            for piece in [name.as_str().as_bytes(), COLON, value.as_bytes(), END] {
-                lines.extend_from_slice(piece);
-            }
+            put_line(&mut lines, (name.as_str().as_bytes(), value.as_bytes()));
         }
         Self { status, has_length, lines: lines.into() }
     }
@@ -131,6 +129,13 @@ impl Head {
     /// Bytes of memory this takes beside itself.
     pub fn weight(&self) -> usize {
         self.lines.len()
+    }
+}
+
+/// Writes a line as HTTP/1.1 sends it.
+pub fn put_line(out: &mut Vec<u8>, (name, value): Line<'_>) {
+    for piece in [name, COLON, value, END] {
+        out.extend_from_slice(piece);
     }
 }
 

@@ -30,7 +30,10 @@ impl Scope {
     /// One path of a site and all below it, at a segment boundary: `/a/b` covers `/a/b`, `/a/b/` and `/a/b/c`, not
     /// `/a/bc`.
     pub fn prefix(site: &str, path: &str) -> Self {
-        Self::of("prefix", &[site.as_bytes(), truncated(path).as_bytes()])
+        match truncated(path) {
+            "" => Self::site(site),
+            path => Self::of("prefix", &[site.as_bytes(), path.as_bytes()]),
+        }
     }
 
     /// One URL, whatever else its keys hold: all its variants, partitions and request bodies.
@@ -45,7 +48,9 @@ impl Scope {
 
     /// One primary key, with all its variants.
     pub fn key(key: &Key) -> Self {
-        Self::of("key", &[key.as_bytes()])
+        // A hash already, of which the first half is what tables go by.
+        let (_, second) = key.as_bytes().split_at(8);
+        Self(second.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)))
     }
 
     /// From the 64 bits of [`Scope::bits`].
@@ -58,9 +63,9 @@ impl Scope {
         self.0
     }
 
-    /// The scopes of every path prefix of `path`, `/` first.
+    /// The scopes of every path prefix of `path` but `/`, which is the [`site`](Self::site).
     pub fn prefixes<'a>(site: &'a str, path: &'a str) -> impl Iterator<Item = Self> + 'a {
-        boundaries(path).map(move |end| Self::of("prefix", &[site.as_bytes(), &path.as_bytes()[..end]]))
+        boundaries(path).skip(1).map(move |end| Self::of("prefix", &[site.as_bytes(), &path.as_bytes()[..end]]))
     }
 
     fn of(kind: &str, fields: &[&[u8]]) -> Self {
@@ -114,7 +119,8 @@ mod tests {
     use super::*;
 
     fn covers(prefix: &str, path: &str) -> bool {
-        Scope::prefixes("shop", path).any(|scope| scope == Scope::prefix("shop", prefix))
+        let mut scopes = Scope::prefixes("shop", path).chain([Scope::site("shop")]);
+        scopes.any(|scope| scope == Scope::prefix("shop", prefix))
     }
 
     #[test]
@@ -134,6 +140,6 @@ mod tests {
         let deep = "/x".repeat(PREFIX_SEGMENTS_MAX + 5);
         assert!(covers(&deep, &deep));
         assert!(covers(&format!("{deep}/y"), &deep));
-        assert_eq!(Scope::prefixes("shop", &deep).count(), PREFIX_SEGMENTS_MAX + 1);
+        assert_eq!(Scope::prefixes("shop", &deep).count(), PREFIX_SEGMENTS_MAX);
     }
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     cache::{
-        Answer, PlainHit,
+        Answer, NotPlain, PlainHit,
         target::{Target, View},
     },
     object::{
@@ -55,22 +55,24 @@ impl Proxy {
     }
 
     /// As [`Proxy::at_once`], for a plain request: writes the head of its answer to `head` and returns the content.
-    /// Where there is none, nothing has been written.
+    ///
+    /// # Errors
+    /// Where there is no such answer; nothing has been written then.
     pub fn express(
         &self,
         request: &Plain<'_>,
         address: IpAddr,
         scheme: &'static str,
         head: &mut Vec<u8>,
-    ) -> Option<Sent> {
+    ) -> Result<Sent, NotPlain> {
         let noted = Noted::of_plain(request);
-        if noted.cdn_loop || self.is_forged(noted, address) {
-            return None;
+        if noted.cdn_loop || self.is_forged(noted, address) || request.host.is_empty() {
+            return Err(NotPlain::Request);
         }
         let begun = Instant::now();
-        let authority = normalise_authority(scheme, request.host).ok().filter(|authority| !authority.is_empty())?;
+        let authority = normalise_authority(scheme, request.host).map_err(|_| NotPlain::Request)?;
         let (path, query) = (request.path(), request.query());
-        let route = self.route(&authority, path)?;
+        let route = self.route(&authority, path).ok_or(NotPlain::Request)?;
         let site = site(route, scheme, &authority);
         let view = View { scheme, path, query, site: &site, forwarded: self.believes(noted, address) };
         let PlainHit { status, body, outcome } =
@@ -86,7 +88,7 @@ impl Proxy {
             self.told_plain(request, status, &authority, route, request_id.map(|range| &head[range]), address, begun)
         });
         record.answered(outcome, status);
-        Some(Sent::new(body, record))
+        Ok(Sent::new(body, record))
     }
 
     fn route(&self, authority: &str, path: &str) -> Option<&Arc<ProxyRoute>> {

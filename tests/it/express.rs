@@ -77,6 +77,18 @@ async fn both_ways_give_the_same_answer() {
         assert_eq!(taken(&gateway).await - before, took_it, "{path}: the last answer is not for the lane");
         assert_eq!(lines(&express), lines(&usual), "{path}");
         assert_eq!(content, same_content, "{path}");
+        if path == "/plain" {
+            for (fields, status) in [("If-None-Match: \"1\"\r\n", 304), ("If-None-Match: \"2\"\r\n", 200)] {
+                let mut connection = gateway.raw().await;
+                connection.write(get(path, fields)).await;
+                let express = connection.head().await;
+                connection.exact(if status == 200 { 5 } else { 0 }).await;
+                connection.write(get(path, &format!("{fields}Connection: close\r\n"))).await;
+                let usual = connection.head().await;
+                assert_eq!((raw::status(&express), lines(&express)), (status, lines(&usual)));
+            }
+            assert_eq!(taken(&gateway).await - before, took_it + 2);
+        }
         assert!(express.contains("cache-status: larder; hit; ttl="), "{express}");
         assert_eq!(express.matches("x-request-id: ").count(), 1, "{express}");
     }

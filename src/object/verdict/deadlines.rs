@@ -81,13 +81,9 @@ impl Deadlines<'_> {
         Freshness { born: self.now.minus(self.age), fresh_until, swr_until, sie_until, keep_until, flags }
     }
 
-    /// Whether it is of any use from now on. The route's windows keep what was once fresh, not what the origin never
-    /// wanted reused: that would store every dynamic page.
+    /// Whether it is of any use from now on.
     pub(super) fn useful(&self) -> bool {
-        let given = self.windows.while_revalidate.max(self.windows.if_error).unwrap_or_default();
-        let default =
-            if self.lifetime().is_zero() { Duration::ZERO } else { self.if_error().max(self.while_revalidate()) };
-        self.validator || self.now < self.expiry().plus(given.max(default))
+        self.validator || self.now < self.expiry().plus(self.if_error().max(self.while_revalidate()))
     }
 
     fn lifetime(&self) -> Duration {
@@ -107,18 +103,17 @@ impl Deadlines<'_> {
         left.saturating_sub(Duration::try_from_secs_f64(left.as_secs_f64() * jitter).unwrap_or_default())
     }
 
-    /// The route's window is for what was fresh once; a lifetime of zero asks for validation every time.
     fn while_revalidate(&self) -> Duration {
-        let default = if self.windows.guarded || self.lifetime().is_zero() {
-            Duration::ZERO
-        } else {
-            self.rules.stale_while_revalidate
-        };
-        self.windows.while_revalidate.unwrap_or(default)
+        self.windows.while_revalidate.unwrap_or(self.default(self.rules.stale_while_revalidate))
     }
 
     fn if_error(&self) -> Duration {
-        let default = if self.windows.guarded { Duration::ZERO } else { self.rules.stale_if_error };
-        self.windows.if_error.unwrap_or(default)
+        self.windows.if_error.unwrap_or(self.default(self.rules.stale_if_error))
+    }
+
+    /// The route's windows are for what was fresh once. A lifetime of zero asks for validation every time: what has none
+    /// may be one client's own page, and windows would have every dynamic page stored.
+    fn default(&self, window: Duration) -> Duration {
+        if self.windows.guarded || self.lifetime().is_zero() { Duration::ZERO } else { window }
     }
 }

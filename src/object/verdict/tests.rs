@@ -446,7 +446,7 @@ fn stale_windows() {
         ("s-maxage=10", [10, 10]),
         ("s-maxage=10, stale-while-revalidate=20", [30, 10]),
         ("s-maxage=10, stale-if-error=20", [10, 30]),
-        ("max-age=0, stale-while-revalidate=20", [20, 1_000]),
+        ("max-age=0, stale-while-revalidate=20", [20, 0]),
         ("max-age=0, stale-if-error=20", [0, 20]),
     ] {
         let [swr, sie, keep] = windows(&[&format!("cache-control: {value}")], &rules).expect(value);
@@ -467,7 +467,7 @@ fn what_arrives_stale() {
     let never = ["cache-control: max-age=0"];
     assert_eq!(windows(&never, &with_windows), Err(Reason::Expired), "and not what never was");
     let validator = ["cache-control: max-age=0", "etag: \"a\""];
-    assert_eq!(windows(&validator, &with_windows), Ok([0, 1_000, 1_009]));
+    assert_eq!(windows(&validator, &with_windows), Ok([0, 0, 9]), "nor stand in for an error");
     assert_eq!(windows(&["etag: \"a\""], &Rules { keep: secs(9), ..rules() }), Ok([0, 0, 9]));
     let very_old = ["cache-control: max-age=60", "age: 7200", "etag: \"a\""];
     assert_eq!(windows(&very_old, &Rules { keep: secs(9), ..rules() }), Ok([0, 0, 9]));
