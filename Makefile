@@ -12,21 +12,24 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 LARDER_DATA ?= $(abspath $(wildcard ../shared/data))
 export LARDER_DATA
 
-.PHONY: build test tools fmt clippy doc cargo-test conformance load-test fuzz
+.PHONY: build test tools fmt clippy doc cargo-test conformance instructions load-test fuzz
 
 build:
 	$(CARGO) build
 
 # Every stage leaves its output in target/logs; the end of this one is the sum of them.
-test: tools fmt clippy doc cargo-test conformance
+test: tools fmt clippy doc cargo-test conformance instructions
 	@echo
 	@grep -h '^test result:' $(LOGS)/cargo-test.log
 	@grep -h '^conformance:' $(LOGS)/conformance.log
+	@grep -h '^instructions:' $(LOGS)/instructions.log
 
 # Whatever is there already is left as it is.
 tools:
 	@command -v node >/dev/null && command -v npm >/dev/null \
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends nodejs npm; }
+	@command -v valgrind >/dev/null \
+		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends valgrind; }
 	@cd tests/conformance && { node -e 'require.resolve("http-cache-tests/package.json")' 2>/dev/null \
 		|| npm install --no-package-lock; }
 
@@ -49,6 +52,12 @@ conformance: tools
 	@mkdir -p $(LOGS)
 	$(CARGO) build
 	node tests/conformance/run.mjs 2>&1 | tee $(LOGS)/conformance.log
+
+# What a request costs in instructions, against what it did; UPDATE=1 writes the figures anew.
+instructions: tools
+	@mkdir -p $(LOGS)
+	$(CARGO) build --bin larder --example bare
+	tests/instructions/run.py $(if $(UPDATE),--update) 2>&1 | tee $(LOGS)/instructions.log
 
 # Measures beside nginx, Varnish, HAProxy, Traffic Server and Squid; installs what is missing, builds, needs two cores.
 # SET=short takes some minutes, SET=full an hour and more; PROFILE overrides what is built. See load-tests/README.md.

@@ -163,7 +163,7 @@ impl<O> Exchange<O> {
             return Err(Refused::VaryChanged);
         }
         let stored = facts.response_time;
-        let (scopes, tags) = (&old.scopes().as_slice().into(), old.tags());
+        let (scopes, tags) = (&old.scopes().into(), old.tags());
         let judging = Judging { route: &self.route, client: &self.headers, facts, scopes, tags, stamp };
         let Judged { head, withheld, freshness, scopes, tags, .. } = self.cache.judge(&judging, status, fields)?;
         let entry = Unpacked { freshness, stamp, scopes, tags, stored, ..old.under(head) };

@@ -8,7 +8,6 @@ use tokio::time::Instant;
 use super::{
     Cache,
     asked::Asked,
-    body::Body,
     call::Answer,
     hit::{self, Asking},
     outcome::{Outcome, Tier},
@@ -33,8 +32,8 @@ use crate::{
 pub struct PlainHit {
     /// Status of the answer.
     pub status: StatusCode,
-    /// Its content, whole.
-    pub body: Body,
+    /// Whose content is the answer's; none: it has no content.
+    pub content: Option<Arc<Entry>>,
     /// The decision.
     pub outcome: Outcome,
 }
@@ -162,8 +161,7 @@ impl Cache {
             return Err(NotPlain::Request);
         }
         entry.served();
-        let body = if not_modified { Body::Empty } else { Body::Full(entry.body()) };
-        Ok(PlainHit { status, body, outcome })
+        Ok(PlainHit { status, outcome, content: (!not_modified).then_some(entry) })
     }
 
     /// A response in memory that a request may have as it is. `fields` are those of the request.

@@ -6,7 +6,6 @@ use http::{HeaderMap, Method, header};
 
 use super::route::{Class, Partition, Route};
 use crate::object::{
-    entry::Scopes,
     forwarded,
     key::{Key, KeyBuilder},
     path::normalise_path,
@@ -117,7 +116,7 @@ impl Target {
         let url = self.url_scope(route);
         let site = route.site_scope.unwrap_or_else(|| Scope::site(&self.site));
         let first = [url, Scope::everything(), site, Scope::key(key)];
-        first.into_iter().chain(Scope::prefixes(&self.site, &self.normal_path)).collect::<Scopes>()[..].into()
+        first.into_iter().chain(Scope::prefixes(&self.site, &self.normal_path)).collect()
     }
 
     /// The partition a request falls into, as tags are scoped by it; empty: shared.

@@ -82,7 +82,7 @@ pub trait Handler: Send + Sync + Unpin + 'static {
     type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static;
 
     /// Answers a plain request at once, where that can be done: writes the head of the response to `head`, the empty
-    /// line at its end included, and returns the content. `None`: with nothing written, and [`Handler::handle`] is asked
+    /// line at its end included, and returns the content; or what of that it has not written there, too. `None`: with nothing written, and [`Handler::handle`] is asked
     /// as if this had not been.
     fn express(&self, _request: &Plain<'_>, _peer: &Peer, _head: &mut Vec<u8>) -> Option<Self::Body> {
         None

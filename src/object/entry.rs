@@ -13,7 +13,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use super::{
     allocation::{allocated, shared},
@@ -71,9 +70,6 @@ struct Rare {
 
 /// Content of an entry, as what keeps it alive.
 struct Content(Arc<Entry>);
-
-/// The scopes of an entry, read from its text.
-pub type Scopes = SmallVec<[Scope; 16]>;
 
 /// An entry as it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,7 +163,7 @@ impl Entry {
     }
 
     /// What purges can reach it by, in the order they were given; everything last.
-    pub fn scopes(&self) -> Scopes {
+    pub fn scopes(&self) -> Vec<Scope> {
         self.text().scopes()
     }
 
@@ -234,7 +230,7 @@ impl Entry {
             key: self.key,
             primary: self.primary(),
             stamp: self.stamp,
-            scopes: self.scopes().as_slice().into(),
+            scopes: self.scopes().into(),
             url: self.url().into(),
             tags: self.tags().into(),
             head,
@@ -301,7 +297,7 @@ impl<'a> Text<'a> {
         self.text.first_chunk().map_or(Timestamp::EPOCH, |bytes| Compact::from_bytes(*bytes).into())
     }
 
-    fn scopes(self) -> Scopes {
+    fn scopes(self) -> Vec<Scope> {
         let (named, _) = self.text[Self::FIXED..self.url_start()].as_chunks();
         let named = named.iter().map(|bits| Scope::from_bits(u64::from_le_bytes(*bits)));
         named.chain([Scope::everything()]).collect()

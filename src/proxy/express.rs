@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     cache::{
-        Answer, NotPlain, PlainHit,
+        Answer, Body, NotPlain, PlainHit,
         target::{Target, View},
     },
     object::{
@@ -23,6 +23,9 @@ use crate::{
         plain::Plain,
     },
 };
+
+/// Longest content that is written behind the head of an answer.
+const COPIED_MAX: usize = 4096;
 
 impl Proxy {
     /// Answers at once what can be: a fresh response in memory, to a request without content. Nothing of the request is
@@ -54,7 +57,8 @@ impl Proxy {
         Some(response.map(|body| Sent::new(body, record)))
     }
 
-    /// As [`Proxy::at_once`], for a plain request: writes the head of its answer to `head` and returns the content.
+    /// As [`Proxy::at_once`], for a plain request: writes the head of its answer to `head`, with it the content where that
+    /// is short, and returns the rest.
     ///
     /// # Errors
     /// Where there is no such answer; nothing has been written then.
@@ -75,7 +79,7 @@ impl Proxy {
         let route = self.route(&authority, path).ok_or(NotPlain::Request)?;
         let site = site(route, scheme, &authority);
         let view = View { scheme, path, query, site: &site, forwarded: self.believes(noted, address) };
-        let PlainHit { status, body, outcome } =
+        let PlainHit { status, content, outcome } =
             self.inner.cache.plain_hit(&route.cache, view, request, begun, head)?;
         let request_id = self.write_request_id(request, head);
         if self.inner.headers.x_cache {
@@ -88,6 +92,16 @@ impl Proxy {
             self.told_plain(request, status, &authority, route, request_id.map(|range| &head[range]), address, begun)
         });
         record.answered(outcome, status);
+        let body = match content {
+            // To copy a little costs less than to share it and to have the socket gather two pieces.
+            Some(entry) if entry.content().len() <= COPIED_MAX => {
+                head.extend_from_slice(entry.content());
+                record.sent = entry.content().len() as u64;
+                Body::Empty
+            }
+            Some(entry) => Body::Full(entry.body()),
+            None => Body::Empty,
+        };
         Ok(Sent::new(body, record))
     }
 
