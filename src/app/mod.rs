@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 mod build;
 mod handler;
 mod secret;
+mod workers;
 
-use self::handler::ProxyHandler;
+use self::{handler::ProxyHandler, workers::Workers};
 use crate::{
     admin::{self, Admin},
     config::Config,
@@ -43,6 +44,9 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A thread cannot be started.
+    #[error("cannot start the threads that serve clients (listen.workers): {0}")]
+    Workers(std::io::Error),
     /// An address cannot be listened on.
     #[error("cannot listen on {address} ({key}): {source}")]
     Listen {
@@ -64,7 +68,7 @@ pub struct Running {
     proxy: Proxy,
     stop: CancellationToken,
     stop_admin: CancellationToken,
-    serving: JoinHandle<()>,
+    serving: Workers,
     administering: JoinHandle<()>,
 }
 
@@ -83,7 +87,7 @@ pub async fn start(config: &Config, access: Option<AccessLog>) -> Result<Running
     let (data_listener, data) = listening("listen.data", config.listen.data).await?;
     let (admin_listener, admin) = listening("listen.admin", config.listen.admin).await?;
     let proxy = build::proxy(config, access, &mut registry)?;
-    let server = Server::new(config.client.clone(), &mut registry);
+    let server = Arc::new(Server::new(config.client.clone(), &mut registry));
     let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
     let admin_plane = Admin::new(admin::Parts {
         config: config.admin.clone(),
@@ -96,7 +100,8 @@ pub async fn start(config: &Config, access: Option<AccessLog>) -> Result<Running
     let answer_purge = admin_plane.purge_answerer();
     proxy.answer_purges(Box::new(move |head| Box::pin(answer_purge(head).then(handler::collected))));
     let (handler, stopped) = (ProxyHandler(proxy.clone()), stop.clone());
-    let serving = tokio::spawn(async move { server.serve(data_listener, handler, stopped).await });
+    let serving = Workers::start(config.listen.workers, data_listener, &server, &handler, &stopped);
+    let serving = serving.map_err(Error::Workers)?;
     let stopped = stop_admin.clone();
     let administering = tokio::spawn(async move {
         admin_plane.serve(admin_listener, stopped).await;
@@ -114,9 +119,9 @@ impl Running {
     /// until then, so that it can be watched.
     pub async fn stop(self) {
         self.stop.cancel();
-        // A task that panicked has stopped as well.
-        let _ = self.serving.await;
+        self.serving.ended().await;
         self.stop_admin.cancel();
+        // A task that panicked has stopped as well.
         let _ = self.administering.await;
     }
 }

@@ -46,6 +46,8 @@ pub struct Listen {
     pub data: SocketAddr,
     /// Where operators come in.
     pub admin: SocketAddr,
+    /// Threads that serve clients; 0: one a core.
+    pub workers: usize,
 }
 
 /// Everything that can be set.

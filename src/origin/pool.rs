@@ -17,6 +17,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -319,20 +320,24 @@ impl Drop for Pool {
 impl State {
     /// The live connection put back last; one that is not ready yet only if no other is. Dead ones on the way go.
     fn take_idle(&mut self, now: Instant) -> Option<H1> {
-        let mut settling = None;
+        let here = thread::current().id();
+        let (mut elsewhere, mut settling) = (None, None);
         for index in (0..self.idle.len()).rev() {
             let Idle { h1, until } = &self.idle[index];
             if *until <= now || h1.sender.is_closed() {
                 self.idle.remove(index);
                 // What was found before stood behind this one.
-                settling = settling.map(|index: usize| index - 1);
-            } else if h1.sender.is_ready() {
+                let moved = |index: usize| index - 1;
+                (elsewhere, settling) = (elsewhere.map(moved), settling.map(moved));
+            } else if !h1.sender.is_ready() {
+                settling = settling.or(Some(index));
+            } else if h1.home == here {
                 return Some(self.idle.remove(index).h1);
             } else {
-                settling = settling.or(Some(index));
+                elsewhere = elsewhere.or(Some(index));
             }
         }
-        settling.map(|index| self.idle.remove(index).h1)
+        elsewhere.or(settling).map(|index| self.idle.remove(index).h1)
     }
 
     /// A stream of the first connection with room.

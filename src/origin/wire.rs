@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
+    thread::{self, ThreadId},
     time::Duration,
 };
 
@@ -42,6 +43,8 @@ pub(super) struct H1 {
     pub(super) ear: Arc<Ear>,
     /// How long it may be kept unused; zero if it must not be used again.
     pub(super) keep: Duration,
+    /// The thread on which it is driven: a request from there needs no other thread to wake up.
+    pub(super) home: ThreadId,
     _open: Open,
 }
 
@@ -125,7 +128,7 @@ impl H1 {
                 tracing::debug!(%error, "connection to an origin ended");
             }
         });
-        Ok(Self { sender, ear, keep: Duration::ZERO, _open: open })
+        Ok(Self { sender, ear, keep: Duration::ZERO, home: thread::current().id(), _open: open })
     }
 
     /// Learns from a response head how long the connection may be kept: `keep_max`, less if the origin says so.

@@ -45,6 +45,7 @@ fn listen(config: &Config) -> Vec<Finding> {
     if !is_loopback(admin.ip()) && config.admin.token.is_empty() && config.admin.tokens.is_empty() {
         table.add("admin", format!("{admin} is not on loopback, so admin.token or admin.tokens is needed"));
     }
+    table.within("workers", config.listen.workers as u64, 0..=1024);
     table.findings
 }
 
