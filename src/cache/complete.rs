@@ -44,9 +44,13 @@ impl Cache {
     /// Whether what a stored part lacks is no more than one body may take in memory. What is more, or nobody knows how
     /// much, is better fetched whole: then its readers get it while it arrives.
     pub(super) fn may_complete(&self, part: &Entry) -> bool {
-        let lacks = part.part().and_then(|range| Some(range.complete?.saturating_sub(range.length())));
-        lacks.is_some_and(|lacks| lacks <= self.memory_bytes_max() as u64)
+        lack(part).is_some_and(|lacks| lacks <= self.memory_bytes_max() as u64)
     }
+}
+
+/// Bytes of the representation that a stored part of it lacks, where it says how large that is.
+fn lack(part: &Entry) -> Option<u64> {
+    part.part().and_then(|range| Some(range.complete?.saturating_sub(range.length())))
 }
 
 impl<O: Outgoing> Fetch<O> {
@@ -103,7 +107,9 @@ impl<O: Outgoing> Fetch<O> {
             return None;
         }
         let limit = exchange.cache.object_bytes_max(&exchange.route);
-        let body: Bytes = Limited::new(body, exchange.cache.memory_bytes_max()).collect().await.ok()?.to_bytes();
+        let lacks = usize::try_from(lack(stored)?).ok()?;
+        let _held = exchange.cache.memory().reserve(lacks)?;
+        let body: Bytes = Limited::new(body, lacks).collect().await.ok()?.to_bytes();
         let part = range::part_of(fields, body.len() as u64)?;
         let new = Part { range: part, validators: &validators, body: &body };
         let stored = Part { range: stored.part()?, validators: &held, body: &stored.body() };

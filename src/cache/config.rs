@@ -125,6 +125,8 @@ pub struct Policy {
 pub struct FillConfig {
     /// Bytes of one body held in memory while it arrives; beyond that it spills to a file.
     pub memory_bytes_max: ByteSize,
+    /// Bytes of all bodies held in memory while they arrive or are read on; beyond that they spill at once.
+    pub memory_total_bytes_max: ByteSize,
     /// Bytes of all spilled bodies together; beyond that a fill runs at the pace of its slowest reader.
     pub spill_bytes_max: ByteSize,
     /// Readers of one fill; one more goes to the origin by itself.

@@ -11,7 +11,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::spill::Spill;
+use super::{memory::Memory, spill::Spill};
 
 /// Handles of the families.
 pub(super) struct Metrics {
@@ -29,7 +29,7 @@ struct Ended {
 }
 
 impl Metrics {
-    pub(super) fn register(registry: &mut Registry, spill: Spill) -> Self {
+    pub(super) fn register(registry: &mut Registry, memory: Memory, spill: Spill) -> Self {
         let waits = Histogram::new(exponential_buckets(0.000_25, 4.0, 10));
         let metrics = Self {
             running: Gauge::default(),
@@ -50,7 +50,7 @@ impl Metrics {
             metrics.waits.clone(),
         );
         registry.register("invalidated", "URLs invalidated by unsafe requests", metrics.invalidated.clone());
-        registry.register_collector(Box::new(SpillCollector(spill)));
+        registry.register_collector(Box::new(BodiesCollector { memory, spill }));
         metrics
     }
 
@@ -113,23 +113,29 @@ impl Drop for Waiting {
     }
 }
 
-struct SpillCollector(Spill);
+/// What bodies on their way take: read where it is counted.
+struct BodiesCollector {
+    memory: Memory,
+    spill: Spill,
+}
 
-impl std::fmt::Debug for SpillCollector {
+impl std::fmt::Debug for BodiesCollector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SpillCollector")
+        f.write_str("BodiesCollector")
     }
 }
 
-impl prometheus_client::collector::Collector for SpillCollector {
+impl prometheus_client::collector::Collector for BodiesCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let bytes = ConstGauge::new(i64::try_from(self.0.bytes()).unwrap_or(i64::MAX));
-        let descriptor = encoder.encode_descriptor(
-            "spill",
-            "bytes of bodies spilled to files",
-            Some(&Unit::Bytes),
-            bytes.metric_type(),
-        )?;
-        bytes.encode(descriptor)
+        let held = u64::try_from(self.memory.held()).unwrap_or(u64::MAX);
+        for (name, help, bytes) in [
+            ("fill_memory", "bytes of bodies in memory on their way into the cache", held),
+            ("spill", "bytes of bodies spilled to files", self.spill.bytes()),
+        ] {
+            let bytes = ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
+            let descriptor = encoder.encode_descriptor(name, help, Some(&Unit::Bytes), bytes.metric_type())?;
+            bytes.encode(descriptor)?;
+        }
+        Ok(())
     }
 }

@@ -49,6 +49,7 @@ mod invalidations;
 mod judge;
 mod key_body;
 mod lookup;
+mod memory;
 mod metrics;
 mod outcome;
 mod pass;
@@ -76,6 +77,7 @@ use self::{
     flight::{Flight, Permit},
     growing::Growing,
     invalidations::Invalidations,
+    memory::Memory,
     metrics::Metrics,
     refused::Refused,
     route::Route,
@@ -100,6 +102,7 @@ struct Inner {
     origins: Origins,
     flight: Arc<Flight>,
     invalidations: Arc<Invalidations>,
+    memory: Memory,
     spill: Spill,
     metrics: Metrics,
     /// Parts ever stored: while there are none, no miss looks for one.
@@ -131,7 +134,8 @@ impl Cache {
     pub fn new(parts: Parts, registry: &mut Registry) -> Self {
         let Parts { config, name, secret, clock, l1, log, origins, spill } = parts;
         let via = HeaderValue::from_str(&format!("1.1 {name}")).unwrap_or(HeaderValue::from_static("1.1 larder"));
-        let metrics = Metrics::register(registry, spill.clone());
+        let memory = Memory::new(usize::try_from(config.memory_total_bytes_max.as_u64()).unwrap_or(usize::MAX));
+        let metrics = Metrics::register(registry, memory.clone(), spill.clone());
         let inner = Inner {
             config,
             name,
@@ -143,6 +147,7 @@ impl Cache {
             origins,
             flight: Flight::new(),
             invalidations: Invalidations::new(),
+            memory,
             spill,
             metrics,
             parts: AtomicU64::new(0),
@@ -214,8 +219,13 @@ impl Cache {
         usize::try_from(self.inner.config.memory_bytes_max.as_u64()).unwrap_or(usize::MAX)
     }
 
+    /// What all bodies on their way take of it together.
+    fn memory(&self) -> &Memory {
+        &self.inner.memory
+    }
+
     fn new_growing(&self) -> Arc<Growing> {
-        Growing::new(self.memory_bytes_max(), self.inner.spill.clone())
+        Growing::new(self.memory_bytes_max(), self.memory().clone(), self.inner.spill.clone())
     }
 
     /// Largest body that may be stored for `route`.

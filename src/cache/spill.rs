@@ -15,6 +15,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Bodies read back into memory at once, to be stored: whatever number of them is complete at the same moment.
+const READ_BACK_MAX: usize = 2;
 
 /// Where spilled bodies go, and how much of them there may be. Copies share the budget.
 #[derive(Clone)]
@@ -26,12 +30,19 @@ struct Inner {
     directory: PathBuf,
     bytes_max: u64,
     bytes: AtomicU64,
+    turns: Semaphore,
 }
 
 impl Spill {
     /// Files in `directory`, which is created when first needed; `bytes_max` together.
     pub fn new(directory: &Path, bytes_max: u64) -> Self {
-        Self { inner: Arc::new(Inner { directory: directory.to_owned(), bytes_max, bytes: AtomicU64::new(0) }) }
+        let (directory, bytes, turns) = (directory.to_owned(), AtomicU64::new(0), Semaphore::new(READ_BACK_MAX));
+        Self { inner: Arc::new(Inner { directory, bytes_max, bytes, turns }) }
+    }
+
+    /// Waits for the turn to read a whole body back.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.inner.turns.acquire().await.ok()
     }
 
     /// Bytes in spill files now.

@@ -34,6 +34,8 @@ pub struct FillStats {
     pub running: u64,
     /// Requests that joined a fill of another, ever.
     pub followers: u64,
+    /// Bytes of bodies in memory on their way.
+    pub memory_bytes: u64,
     /// Bytes of bodies spilled to files.
     pub spilled_bytes: u64,
 }
@@ -58,6 +60,7 @@ impl Cache {
             fills: FillStats {
                 running: count(self.metrics().fills_running()),
                 followers: self.metrics().followers(),
+                memory_bytes: count(self.memory().held()),
                 spilled_bytes: self.inner.spill.bytes(),
             },
             purge: PurgeStats { position: self.purge_log().position().number() },

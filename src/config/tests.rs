@@ -271,6 +271,10 @@ fn contradictions_blame_what_was_set() {
         &["test.toml:2:19: warm.concurrency: 8 is above concurrency_max, which is 4"],
     );
     refuses(
+        "[fill]\nmemory_total_bytes_max = \"4MiB\"\n",
+        &["test.toml:2:26: fill.memory_bytes_max: 8.0 MiB is above memory_total_bytes_max, which is 4.0 MiB"],
+    );
+    refuses(
         "[cache]\nquery = \"sorted\"\nquery_without = [\"a\"]\n[[route]]\nname = \"a\"\nupstream = \"http://h\"\n\
          cache = { query = \"ignore\" }\n",
         &["test.toml:7:19: route[\"a\"].cache.query_without: needs query = \"sorted\""],

@@ -393,6 +393,51 @@ async fn what_proves_too_large_fills_no_disk() {
     assert!(!whole.broken && whole.body == [&body[..], b"end"].concat());
 }
 
+/// Many bodies at once, none of them large, and nobody reads: together they take no more memory than they may.
+#[tokio::test]
+async fn all_bodies_together_stay_below_their_bound() {
+    const CLIENTS: usize = 20;
+    let body = pattern(4 << 20);
+    let mut origin = origin::new();
+    for number in 0..CLIENTS {
+        origin = origin.route(&format!("/{number}"), reply(body.clone()).max_age(60));
+    }
+    let origin = origin.run().await;
+    let config = "[fill]\nmemory_bytes_max = '512KiB'\nmemory_total_bytes_max = '512KiB'";
+    let gateway = gateway::new().origin(&origin).config(config).run().await;
+    let figure = async |name: &str| -> u64 {
+        let metrics = gateway.admin("GET", "/metrics").send().await;
+        let line =
+            metrics.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(str::to_owned);
+        line.expect("the metric").parse().expect("a number")
+    };
+
+    let mut slow = Vec::new();
+    for number in 0..CLIENTS {
+        let mut client = gateway.raw().await;
+        client.write(&format!("GET /{number} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await;
+        assert_eq!(raw::status(&client.head().await), 200);
+        slow.push(client);
+    }
+    let all_stored = async {
+        while figure("larder_fills_total{result=\"complete\"}").await < CLIENTS as u64 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), all_stored).await.expect("no fill waits for its reader");
+    let held = figure("larder_fill_memory_bytes").await;
+    assert!(held <= (512 << 10) + 20 * (16 << 10), "{held} bytes of {CLIENTS} bodies in memory");
+    for mut client in slow {
+        assert!(client.rest().await == (body.clone(), raw::Ending::Closed), "every reader gets all of it");
+    }
+    assert_eq!(figure("larder_fill_memory_bytes").await, 0);
+    assert_eq!(figure("larder_spill_bytes").await, 0);
+    for number in 0..CLIENTS {
+        assert!(gateway.get(&format!("/{number}")).await.body == body);
+        assert_eq!(origin.requests(&format!("/{number}")), 1, "all are stored");
+    }
+}
+
 #[tokio::test]
 async fn without_coalescing_everyone_goes_alone() {
     let crowd = Gate::new();

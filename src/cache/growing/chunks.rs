@@ -4,11 +4,18 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
+use super::super::memory::{Memory, Share};
+
+/// A piece smaller than this is copied, for it may keep a whole read buffer of the origin's connection, which is no
+/// smaller.
+const COPIED_BELOW: usize = 8 << 10;
+
 /// Chunks in the order of their offsets, without gaps.
-#[derive(Default)]
 pub(super) struct Chunks {
     queue: VecDeque<Chunk>,
     end: u64,
+    /// Of the memory of all bodies: always [`Chunks::weight`].
+    share: Share,
 }
 
 struct Chunk {
@@ -24,6 +31,11 @@ impl Chunk {
 }
 
 impl Chunks {
+    /// None yet; what they take is counted in `memory`.
+    pub(super) fn new(memory: &Memory) -> Self {
+        Self { queue: VecDeque::new(), end: 0, share: memory.share() }
+    }
+
     /// Offset of the first byte in memory; the end, where there is none.
     pub(super) fn start(&self) -> u64 {
         self.queue.front().map_or(self.end, |first| first.start)
@@ -43,22 +55,32 @@ impl Chunks {
     /// Appends `data`; nothing is kept of an empty piece.
     pub(super) fn push(&mut self, data: Bytes) {
         if !data.is_empty() {
-            let chunk = Chunk { start: self.end, data };
-            self.end = chunk.end();
-            self.queue.push_back(chunk);
+            let data = if data.len() < COPIED_BELOW { Bytes::copy_from_slice(&data) } else { data };
+            self.push_as_it_is(data);
         }
+    }
+
+    fn push_as_it_is(&mut self, data: Bytes) {
+        let chunk = Chunk { start: self.end, data };
+        self.end = chunk.end();
+        self.queue.push_back(chunk);
+        self.share.set(self.weight());
     }
 
     /// Drops the chunks that lie wholly before `offset`.
     pub(super) fn forget_until(&mut self, offset: u64) {
         while self.queue.pop_front_if(|first| first.end() <= offset).is_some() {}
+        self.share.set(self.weight());
     }
 
     /// Takes all of it in one piece in the place of the chunks.
     pub(super) fn replace(&mut self, whole: Bytes) {
         debug_assert_eq!(whole.len() as u64, self.end, "a body replaces exactly what was written");
-        *self = Self::default();
-        self.push(whole);
+        self.queue.clear();
+        self.end = 0;
+        if !whole.is_empty() {
+            self.push_as_it_is(whole);
+        }
     }
 
     /// What the chunk that holds `offset` has from there on.
@@ -76,6 +98,11 @@ impl Chunks {
             (0, 1) => self.queue.front().map(|only| only.data.clone()),
             _ => None,
         }
+    }
+
+    /// All of it, where it takes no joining: in one piece that keeps nothing else alive.
+    pub(super) fn as_it_is(&self) -> Option<Bytes> {
+        self.in_one_piece().filter(|whole| whole.len() < COPIED_BELOW)
     }
 
     /// The chunks, in order.
@@ -97,7 +124,7 @@ mod tests {
 
     /// `count` chunks of one to seven bytes; the byte at an offset is that offset, modulo 251.
     fn many(count: usize) -> Chunks {
-        let mut chunks = Chunks::default();
+        let mut chunks = Chunks::new(&Memory::new(0));
         for number in 0..count {
             let (start, len) = (chunks.end(), 1 + number as u64 % 7);
             chunks.push((start..start + len).map(byte_at).collect());
@@ -140,7 +167,7 @@ mod tests {
 
     #[test]
     fn one_piece_is_all_of_it_or_none() {
-        let mut chunks = Chunks::default();
+        let mut chunks = Chunks::new(&Memory::new(0));
         assert_eq!(chunks.in_one_piece(), Some(Bytes::new()));
         chunks.push(Bytes::from_static(b"ab"));
         assert_eq!(chunks.in_one_piece(), Some(Bytes::from_static(b"ab")));
@@ -155,7 +182,7 @@ mod tests {
 
     #[test]
     fn tiny_pieces_cost_more_than_their_bytes() {
-        let mut chunks = Chunks::default();
+        let mut chunks = Chunks::new(&Memory::new(0));
         chunks.push(Bytes::from_static(b"a"));
         let one = chunks.weight();
         assert!(one > 1);
@@ -163,5 +190,33 @@ mod tests {
         assert_eq!(chunks.weight(), one, "an empty piece costs nothing");
         chunks.push(Bytes::from_static(b"b"));
         assert_eq!(chunks.weight(), 2 * one);
+    }
+
+    #[test]
+    fn what_they_take_is_counted_until_it_is_gone() {
+        let memory = Memory::new(0);
+        let mut chunks = Chunks::new(&memory);
+        assert_eq!(memory.held(), 0);
+        for _ in 0..3 {
+            chunks.push(vec![b'x'; 10_000].into());
+            assert_eq!(memory.held(), chunks.weight());
+        }
+        assert!(memory.held() > 30_000);
+        chunks.forget_until(10_000);
+        assert_eq!(memory.held(), chunks.weight());
+        assert!((20_000..30_000).contains(&memory.held()));
+        chunks.replace(vec![b'x'; 30_000].into());
+        assert_eq!(memory.held(), chunks.weight());
+        drop(chunks);
+        assert_eq!(memory.held(), 0);
+    }
+
+    #[test]
+    fn a_small_piece_keeps_no_large_buffer() {
+        let mut chunks = Chunks::new(&Memory::new(0));
+        let mut buffer = BytesMut::zeroed(64 << 10);
+        chunks.push(buffer.split_to(100).freeze());
+        buffer.clear();
+        assert!(buffer.try_reclaim(64 << 10), "the buffer is its reader's alone");
     }
 }

@@ -3,14 +3,16 @@
 //! ```text
 //!            push            push …            complete(body) ── readers end cleanly
 //!  Memory ─────────▶ Memory ─────────▶ …  ───▶
-//!     │ more than `memory_max` at once         fail(error) ───── readers break
+//!     │ more than `memory_max` at once,        fail(error) ───── readers break
+//!     │ or all bodies together hold too much
 //!     ├──────────▶ Spilled   the older part lies in a file, every reader still finds all of it
 //!     └──────────▶ !whole    no room in a file, or never to be stored: what comes now is dropped once every reader
 //!                            has passed it, the writer waits for the slowest, and nobody can join any more
 //! ```
 //!
 //! Readers are woken by event. They hold a byte offset, not a chunk number, so that chunks can be replaced by one
-//! contiguous body when it is complete.
+//! contiguous body when it is complete. That is done with small ones: who reads a large one slowly would keep all of it
+//! in memory, long after the tier it was stored in has dropped it. Its chunks go when they have been read.
 
 use std::{
     io,
@@ -27,6 +29,7 @@ use self::chunks::{Chunks, joined};
 pub(super) use self::reader::Reader;
 use super::{
     failure::Failure,
+    memory::Memory,
     spill::{Spill, SpillFile},
 };
 
@@ -35,10 +38,19 @@ mod reader;
 #[cfg(test)]
 mod testing;
 
+/// A body may have so much in memory even while all together hold too much: the piece that has just come is there in any
+/// case, and a file costs more than that is worth.
+const MEMORY_MIN: usize = 16 << 10;
+/// Largest body whose readers share it with the tier it is stored in.
+const SHARED_MAX: usize = 64 << 10;
+/// Most readers of a complete body for which it is looked up what none of them needs any more.
+const FEW_READERS: usize = 8;
+
 /// The shared state; writer and readers hold it by `Arc`.
 pub(super) struct Growing {
     state: Mutex<State>,
     memory_max: usize,
+    memory: Memory,
     spill: Spill,
 }
 
@@ -73,9 +85,10 @@ struct ReaderState {
 }
 
 impl Growing {
-    pub(super) fn new(memory_max: usize, spill: Spill) -> Arc<Self> {
+    /// Nothing yet; at most `memory_max` of it is to be in memory, as long as `memory` suffices for all.
+    pub(super) fn new(memory_max: usize, memory: Memory, spill: Spill) -> Arc<Self> {
         let state = State {
-            chunks: Chunks::default(),
+            chunks: Chunks::new(&memory),
             mode: Mode::Memory,
             whole: true,
             wanted: false,
@@ -83,7 +96,7 @@ impl Growing {
             readers: Slab::new(),
             writer: None,
         };
-        Arc::new(Self { state: Mutex::new(state), memory_max, spill })
+        Arc::new(Self { state: Mutex::new(state), memory_max, memory, spill })
     }
 
     /// A reader from the first byte; `None` once the first byte is gone.
@@ -114,10 +127,16 @@ impl Growing {
         let crowded = {
             let mut state = self.state.lock();
             state.chunks.push(chunk);
-            state.chunks.weight() > self.memory_max
+            self.is_crowded(&state)
         };
         self.wake_readers();
         if crowded { self.make_room().await } else { Ok(()) }
+    }
+
+    /// Whether less of it has to be in memory.
+    fn is_crowded(&self, state: &State) -> bool {
+        let weight = state.chunks.weight();
+        weight > self.memory_max || (weight > MEMORY_MIN && self.memory.is_short())
     }
 
     /// It will not be stored: from now on nobody can join, nothing more goes to the file, and the writer waits for the
@@ -167,18 +186,13 @@ impl Growing {
     /// Ready once the window has room again; an error once nobody reads any more.
     fn poll_window(&self, cx: &mut Context<'_>) -> Poll<Result<(), WriterStopped>> {
         let mut state = self.state.lock();
-        let Some(slowest) = state.readers.iter().map(|(_, reader)| reader.offset).min() else {
-            return Poll::Ready(Err(WriterStopped));
-        };
-        // Nobody wants what is in the file any more: its share of the budget is of use to others.
-        let passed = slowest >= state.chunks.start();
-        let _closed_unlocked = passed.then(|| std::mem::replace(&mut state.mode, Mode::Memory));
-        state.chunks.forget_until(slowest);
-        let room = if state.chunks.weight() <= self.memory_max {
-            Poll::Ready(Ok(()))
-        } else {
+        let Some(slowest) = state.slowest() else { return Poll::Ready(Err(WriterStopped)) };
+        let _closed_unlocked = state.let_go(slowest);
+        let room = if self.is_crowded(&state) {
             state.writer = Some(cx.waker().clone());
             Poll::Pending
+        } else {
+            Poll::Ready(Ok(()))
         };
         drop(state);
         room
@@ -206,12 +220,18 @@ impl Growing {
     pub(super) async fn contiguous(self: &Arc<Self>) -> Option<Bytes> {
         let (file, start, chunks) = {
             let state = self.state.lock();
-            match &state.mode {
+            let file = match &state.mode {
                 _ if !state.whole => return None,
-                Mode::Memory => return Some(joined(state.chunks.to_vec().iter())),
-                Mode::Spilled(file) => (Arc::clone(file), state.chunks.start(), state.chunks.to_vec()),
+                Mode::Memory => None,
+                Mode::Spilled(file) => Some(Arc::clone(file)),
+            };
+            if let Some(whole) = state.chunks.as_it_is() {
+                return Some(whole);
             }
+            (file, state.chunks.start(), state.chunks.to_vec())
         };
+        let Some(file) = file else { return Some(joined(chunks.iter())) };
+        let _turn = self.spill.turn().await;
         let read = move || -> io::Result<Bytes> {
             let spilled = file.read_at(0, usize::try_from(start).map_err(io::Error::other)?)?;
             Ok(joined(std::iter::once(&spilled).chain(&chunks)))
@@ -219,11 +239,11 @@ impl Growing {
         tokio::task::spawn_blocking(read).await.ok()?.ok()
     }
 
-    /// The body has come to its end. `body`, where given, is all of it and replaces the chunks.
+    /// The body has come to its end. `body`, where given, is all of it, and replaces the chunks if it is small.
     pub(super) fn complete(&self, body: Option<Bytes>, trailers: Option<HeaderMap>) {
         {
             let mut state = self.state.lock();
-            if let Some(body) = body {
+            if let Some(body) = body.filter(|body| body.len() <= SHARED_MAX) {
                 state.chunks.replace(body);
                 state.mode = Mode::Memory;
             }
@@ -254,6 +274,32 @@ impl Growing {
             state.readers.iter_mut().filter_map(|(_, reader)| reader.waker.take()).collect()
         };
         wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl State {
+    /// How far the slowest reader is.
+    fn slowest(&self) -> Option<u64> {
+        self.readers.iter().map(|(_, reader)| reader.offset).min()
+    }
+
+    /// Drops what lies before `slowest`. What is given back is to be dropped without the lock.
+    fn let_go(&mut self, slowest: u64) -> Option<Mode> {
+        // Nobody wants what is in the file any more: its share of the budget is of use to others.
+        let passed = slowest >= self.chunks.start();
+        let closed = passed.then(|| std::mem::replace(&mut self.mode, Mode::Memory));
+        self.chunks.forget_until(slowest);
+        closed
+    }
+
+    /// Drops what none of its few readers wants of a complete body. Of many, one is always at its beginning.
+    fn let_go_of_read(&mut self) -> Option<Mode> {
+        if self.end.is_none() || self.readers.len() > FEW_READERS {
+            return None;
+        }
+        let slowest = self.slowest()?;
+        self.whole &= slowest == 0;
+        self.let_go(slowest)
     }
 }
 
@@ -330,6 +376,82 @@ mod tests {
         assert_eq!(fast.await.expect("no panic").expect("complete"), expected());
         writing.await.expect("no panic");
         assert_eq!(growing.spill.bytes(), 0, "a file that all have passed is given back");
+    }
+
+    /// Pieces of 10 kB, too large to be copied.
+    fn large_chunks() -> impl Iterator<Item = Bytes> + Send + 'static {
+        (0..64_u8).map(|number| Bytes::from(vec![number; 10_000]))
+    }
+
+    #[tokio::test]
+    async fn where_all_hold_too_much_a_body_spills_at_once() {
+        let memory = Memory::new(100_000);
+        let (growing, _directory) = growing_in(&memory, 1 << 20, 1 << 20);
+        let reader = growing.reader().expect("whole");
+        let others = memory.reserve(90_000).expect("room");
+        for chunk in large_chunks() {
+            growing.push(chunk).await.expect("room");
+            assert!(memory.held() <= 90_000 + MEMORY_MIN, "{} bytes in memory", memory.held());
+        }
+        assert!(growing.spill.bytes() > 600_000);
+        drop(others);
+        let whole = growing.contiguous().await.expect("readable");
+        growing.complete(Some(whole.clone()), None);
+        assert!(memory.held() <= MEMORY_MIN, "a large body is not kept in memory for its readers");
+        assert_eq!(all(reader).await.expect("complete"), whole);
+        assert_eq!(growing.spill.bytes(), 0, "what all have read is given back");
+        drop(growing);
+        assert_eq!(memory.held(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_window_holds_one_piece_where_all_hold_too_much() {
+        let memory = Memory::new(0);
+        let (growing, _directory) = growing_in(&memory, 1 << 20, 0);
+        let mut reader = growing.reader().expect("whole");
+        let writing = write_out(&growing, large_chunks());
+        let mut read = Vec::new();
+        while let Some(data) = frame(&mut reader).await {
+            read.extend(data.expect("complete"));
+            assert!(memory.held() <= 2 * MEMORY_MIN, "{} bytes in memory", memory.held());
+        }
+        writing.await.expect("no panic");
+        assert!(read == large_chunks().flatten().collect::<Vec<u8>>());
+    }
+
+    #[tokio::test]
+    async fn a_small_body_spills_to_no_file() {
+        let memory = Memory::new(0);
+        let (growing, _directory) = growing_in(&memory, 1 << 20, 1 << 20);
+        let reader = growing.reader().expect("whole");
+        for chunk in chunks().take(10) {
+            growing.push(chunk).await.expect("room");
+        }
+        assert_eq!(growing.spill.bytes(), 0);
+        let whole = growing.contiguous().await.expect("in memory");
+        growing.complete(Some(whole.clone()), None);
+        assert_eq!(reader.at_once(), Some(whole), "shared with where it is stored");
+    }
+
+    #[tokio::test]
+    async fn what_the_slowest_has_read_of_a_complete_body_goes() {
+        let memory = Memory::new(1 << 20);
+        let (growing, _directory) = growing_in(&memory, 1 << 20, 0);
+        let (mut slow, fast) = (growing.reader().expect("whole"), growing.reader().expect("whole"));
+        for chunk in large_chunks() {
+            growing.push(chunk).await.expect("room");
+        }
+        growing.complete(growing.contiguous().await, None);
+        assert_eq!(all(fast).await.expect("complete").len(), 640_000);
+        let mut left = memory.held();
+        assert!(left > 640_000);
+        while let Some(data) = frame(&mut slow).await {
+            data.expect("complete");
+            assert!(memory.held() < left, "piece by piece");
+            left = memory.held();
+        }
+        assert!(growing.reader().is_none(), "the first byte is gone");
+        assert_eq!(left, 0);
     }
 
     #[tokio::test]

@@ -16,8 +16,8 @@ use super::{
     End, Growing, Mode,
 };
 
-/// Bytes a reader takes from the spill file at once.
-const SPILL_READ: usize = 256 << 10;
+/// Bytes a reader takes from the spill file at once. Each slow reader has so many in memory, until its socket takes them.
+const SPILL_READ: usize = 64 << 10;
 
 /// One reader: a body of its own.
 pub struct Reader {
@@ -152,10 +152,10 @@ impl Reader {
         let wanted = usize::try_from(self.stop - self.offset).unwrap_or(usize::MAX);
         data.truncate(wanted);
         self.offset += data.len() as u64;
-        let writer = {
+        let (writer, _closed_unlocked) = {
             let mut state = self.growing.state.lock();
             state.readers[self.slot].offset = self.offset;
-            state.writer.take()
+            (state.writer.take(), state.let_go_of_read())
         };
         if let Some(writer) = writer {
             writer.wake();
@@ -219,10 +219,10 @@ mod tests {
         for (reader, range) in readers {
             assert_eq!(all(reader).await.expect("complete"), content[range]);
         }
-        let whole = reader();
+        let (whole, behind) = (reader(), reader().only(9000, u64::MAX));
         growing.complete(None, None);
         assert_eq!(all(whole).await.expect("complete"), content);
-        assert_eq!(all(reader().only(9000, u64::MAX)).await.expect("complete"), b"", "behind the end is nothing");
+        assert_eq!(all(behind).await.expect("complete"), b"", "behind the end is nothing");
     }
 
     #[tokio::test]

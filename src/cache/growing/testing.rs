@@ -6,13 +6,17 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::{
-    super::{failure::Failure, spill::Spill},
+    super::{failure::Failure, memory::Memory, spill::Spill},
     Growing, Reader,
 };
 
 pub(super) fn growing(memory_max: usize, spill_max: u64) -> (Arc<Growing>, tempfile::TempDir) {
+    growing_in(&Memory::new(usize::MAX), memory_max, spill_max)
+}
+
+pub(super) fn growing_in(memory: &Memory, memory_max: usize, spill_max: u64) -> (Arc<Growing>, tempfile::TempDir) {
     let directory = tempfile::tempdir().expect("a directory");
-    (Growing::new(memory_max, Spill::new(directory.path(), spill_max)), directory)
+    (Growing::new(memory_max, memory.clone(), Spill::new(directory.path(), spill_max)), directory)
 }
 
 pub(super) async fn frame(reader: &mut Reader) -> Option<Result<Bytes, Arc<Failure>>> {

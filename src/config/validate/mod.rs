@@ -82,6 +82,11 @@ pub(super) fn origin(origin: &origins::config::Config) -> Vec<Finding> {
 fn fill(fill: &cache::config::FillConfig) -> Vec<Finding> {
     let mut table = Table::new("fill");
     table.some_bytes("memory_bytes_max", fill.memory_bytes_max);
+    let (one, all) = (fill.memory_bytes_max, fill.memory_total_bytes_max);
+    if one > all {
+        let message = format!("{one} is above memory_total_bytes_max, which is {all}");
+        table.add_either("memory_bytes_max", "memory_total_bytes_max", message);
+    }
     table.at_least_one("fills_max", fill.fills_max as u64);
     table.some_time("follow_timeout", fill.follow_timeout);
     table.findings
