@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http_body::Body as _;
 use http_body_util::BodyExt;
 
 use super::{
@@ -58,6 +59,8 @@ impl<O: Outgoing> Fetch<O> {
         let limit = exchange.cache.object_bytes_max(&exchange.route);
         let mut storable = true;
         let mut trailers = None;
+        // What ends the body, held back until the rest is stored: who has the last byte may ask again at once.
+        let mut last = Bytes::new();
         loop {
             let keep = storable && exchange.route.policy.client_gone == ClientGone::Finish;
             let frame = tokio::select! {
@@ -77,6 +80,7 @@ impl<O: Outgoing> Fetch<O> {
                 Err(error) => return self.broken(error.into()),
             };
             match frame.into_data() {
+                Ok(data) if body.is_end_stream() => last = data,
                 Ok(data) => {
                     if self.fill.growing.push(data).await.is_err() {
                         return self.broken(Failure::GivenUp);
@@ -84,20 +88,24 @@ impl<O: Outgoing> Fetch<O> {
                 }
                 Err(frame) => trailers = frame.into_trailers().ok(),
             }
-            if storable && self.fill.growing.len() > limit {
+            if storable && self.fill.growing.len() + last.len() as u64 > limit {
                 storable = false;
                 self.fill.growing.stop_keeping();
                 self.refused(&plan.key, Refused::TooLarge, plan.head.status);
                 self.permit = None;
             }
         }
-        let whole = if storable { self.fill.growing.contiguous().await } else { None };
-        if let Some(body) = &whole {
-            self.commit(body.clone(), plan);
+        let whole = if storable { self.fill.growing.contiguous(&last).await } else { None };
+        match &whole {
+            Some(body) => self.commit(body.clone(), plan),
+            None if self.fill.growing.push(std::mem::take(&mut last)).await.is_err() => {
+                return self.broken(Failure::GivenUp);
+            }
+            None => {}
         }
         // Stored first: who sees the end and asks again finds it.
         self.permit = None;
-        self.fill.growing.complete(whole, trailers);
+        self.fill.growing.complete(last, whole, trailers);
         exchange.cache.metrics().fill_ended("complete");
     }
 

@@ -75,7 +75,7 @@ impl Chunks {
 
     /// Takes all of it in one piece in the place of the chunks.
     pub(super) fn replace(&mut self, whole: Bytes) {
-        debug_assert_eq!(whole.len() as u64, self.end, "a body replaces exactly what was written");
+        debug_assert!(whole.len() as u64 >= self.end, "a body replaces what was written");
         self.queue.clear();
         self.end = 0;
         if !whole.is_empty() {
@@ -103,6 +103,11 @@ impl Chunks {
     /// All of it, where it takes no joining: in one piece that keeps nothing else alive.
     pub(super) fn as_it_is(&self) -> Option<Bytes> {
         self.in_one_piece().filter(|whole| whole.len() < COPIED_BELOW)
+    }
+
+    /// Whether nothing is in memory.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
     /// The chunks, in order.

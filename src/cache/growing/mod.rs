@@ -216,20 +216,27 @@ impl Growing {
         .await;
     }
 
-    /// All of it in one piece, to be stored; `None` in a window, or where the file cannot be read back.
-    pub(super) async fn contiguous(self: &Arc<Self>) -> Option<Bytes> {
-        let (file, start, chunks) = {
+    /// All of it and `last`, which no reader sees yet, in one piece, to be stored; `None` in a window, or where the file
+    /// cannot be read back.
+    pub(super) async fn contiguous(self: &Arc<Self>, last: &Bytes) -> Option<Bytes> {
+        let (file, start, mut chunks) = {
             let state = self.state.lock();
             let file = match &state.mode {
                 _ if !state.whole => return None,
                 Mode::Memory => None,
                 Mode::Spilled(file) => Some(Arc::clone(file)),
             };
-            if let Some(whole) = state.chunks.as_it_is() {
+            if file.is_none() && state.chunks.is_empty() {
+                return Some(Bytes::copy_from_slice(last));
+            }
+            if last.is_empty()
+                && let Some(whole) = state.chunks.as_it_is()
+            {
                 return Some(whole);
             }
             (file, state.chunks.start(), state.chunks.to_vec())
         };
+        chunks.push(last.clone());
         let Some(file) = file else { return Some(joined(chunks.iter())) };
         let _turn = self.spill.turn().await;
         let read = move || -> io::Result<Bytes> {
@@ -239,13 +246,16 @@ impl Growing {
         tokio::task::spawn_blocking(read).await.ok()?.ok()
     }
 
-    /// The body has come to its end. `body`, where given, is all of it, and replaces the chunks if it is small.
-    pub(super) fn complete(&self, body: Option<Bytes>, trailers: Option<HeaderMap>) {
+    /// The body has come to its end, with `last`. `body`, where given, is all of it, and replaces the chunks if it is
+    /// small.
+    pub(super) fn complete(&self, last: Bytes, body: Option<Bytes>, trailers: Option<HeaderMap>) {
         {
             let mut state = self.state.lock();
             if let Some(body) = body.filter(|body| body.len() <= SHARED_MAX) {
                 state.chunks.replace(body);
                 state.mode = Mode::Memory;
+            } else {
+                state.chunks.push(last);
             }
             state.end.get_or_insert(End::Complete(trailers));
         }
@@ -319,9 +329,9 @@ mod tests {
             growing.push(chunk).await.expect("room");
             assert!(growing.state.lock().chunks.weight() <= 5000, "memory stays bounded");
         }
-        assert_eq!(growing.contiguous().await.expect("readable").to_vec(), expected());
+        assert_eq!(growing.contiguous(&Bytes::new()).await.expect("readable").to_vec(), expected());
         let newcomer = growing.reader().expect("the first byte is in the file");
-        growing.complete(None, None);
+        growing.complete(Bytes::new(), None, None);
         assert_eq!(all(late).await.expect("complete"), expected());
         assert_eq!(all(newcomer.only(1500, 2499)).await.expect("complete"), expected()[1500..2500]);
         assert!(growing.spill.bytes() > 0);
@@ -337,7 +347,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(growing.reader().is_none(), "the first byte may be gone");
-        assert!(growing.contiguous().await.is_none(), "not to be stored");
+        assert!(growing.contiguous(&Bytes::new()).await.is_none(), "not to be stored");
         assert!(!writing.is_finished(), "the writer waits for the slow one");
         assert_eq!(all(slow).await.expect("complete"), expected());
         assert_eq!(fast.await.expect("no panic").expect("complete"), expected());
@@ -358,7 +368,7 @@ mod tests {
 
         growing.stop_keeping();
         assert!(growing.reader().is_none(), "nobody can join what is about to be dropped");
-        assert!(growing.contiguous().await.is_none(), "not to be stored");
+        assert!(growing.contiguous(&Bytes::new()).await.is_none(), "not to be stored");
         let writing = write_out(&growing, chunks);
         let fast = tokio::spawn(all(fast));
         let mut read = Vec::new();
@@ -395,8 +405,8 @@ mod tests {
         }
         assert!(growing.spill.bytes() > 600_000);
         drop(others);
-        let whole = growing.contiguous().await.expect("readable");
-        growing.complete(Some(whole.clone()), None);
+        let whole = growing.contiguous(&Bytes::new()).await.expect("readable");
+        growing.complete(Bytes::new(), Some(whole.clone()), None);
         assert!(memory.held() <= MEMORY_MIN, "a large body is not kept in memory for its readers");
         assert_eq!(all(reader).await.expect("complete"), whole);
         assert_eq!(growing.spill.bytes(), 0, "what all have read is given back");
@@ -428,8 +438,8 @@ mod tests {
             growing.push(chunk).await.expect("room");
         }
         assert_eq!(growing.spill.bytes(), 0);
-        let whole = growing.contiguous().await.expect("in memory");
-        growing.complete(Some(whole.clone()), None);
+        let whole = growing.contiguous(&Bytes::new()).await.expect("in memory");
+        growing.complete(Bytes::new(), Some(whole.clone()), None);
         assert_eq!(reader.at_once(), Some(whole), "shared with where it is stored");
     }
 
@@ -441,7 +451,7 @@ mod tests {
         for chunk in large_chunks() {
             growing.push(chunk).await.expect("room");
         }
-        growing.complete(growing.contiguous().await, None);
+        growing.complete(Bytes::new(), growing.contiguous(&Bytes::new()).await, None);
         assert_eq!(all(fast).await.expect("complete").len(), 640_000);
         let mut left = memory.held();
         assert!(left > 640_000);
@@ -454,6 +464,29 @@ mod tests {
         assert_eq!(left, 0);
     }
 
+    /// With the last piece held back, what is stored has it before any reader does.
+    #[tokio::test]
+    async fn the_last_piece_is_stored_before_it_is_seen() {
+        for (memory_max, file_max, pieces) in
+            [(1 << 20, 0, 0), (1 << 20, 0, 1), (1 << 20, 0, 64), (20_000, 1 << 20, 64)]
+        {
+            let (growing, _directory) = growing(memory_max, file_max);
+            let reader = growing.reader().expect("whole");
+            let mut expected = Vec::new();
+            for chunk in large_chunks().take(pieces) {
+                expected.extend_from_slice(&chunk);
+                growing.push(chunk).await.expect("room");
+            }
+            let last = Bytes::from_static(b"last");
+            let whole = growing.contiguous(&last).await.expect("readable");
+            assert_eq!(growing.len(), expected.len() as u64, "nobody sees it yet");
+            expected.extend_from_slice(&last);
+            assert!(whole == expected, "{pieces} pieces");
+            growing.complete(last, Some(whole), None);
+            assert!(all(reader).await.expect("complete") == expected, "{pieces} pieces");
+        }
+    }
+
     #[tokio::test]
     async fn pieces_without_content_leave_nothing() {
         let (growing, _directory) = growing(100, 0);
@@ -462,7 +495,7 @@ mod tests {
             growing.push(Bytes::new()).await.expect("room");
         }
         growing.push(Bytes::from_static(b"a")).await.expect("room");
-        growing.complete(None, None);
+        growing.complete(Bytes::new(), None, None);
         assert_eq!(all(reader).await.expect("complete"), b"a");
     }
 

@@ -199,8 +199,8 @@ mod tests {
             growing.push(chunk).await.expect("room");
             tokio::task::yield_now().await;
         }
-        let whole = growing.contiguous().await.expect("in memory");
-        growing.complete(Some(whole.clone()), None);
+        let whole = growing.contiguous(&Bytes::new()).await.expect("in memory");
+        growing.complete(Bytes::new(), Some(whole.clone()), None);
         assert_eq!(early.await.expect("no panic").expect("complete"), expected());
         assert_eq!(late.at_once(), Some(whole));
         assert_eq!(all(late).await.expect("complete"), expected());
@@ -220,7 +220,7 @@ mod tests {
             assert_eq!(all(reader).await.expect("complete"), content[range]);
         }
         let (whole, behind) = (reader(), reader().only(9000, u64::MAX));
-        growing.complete(None, None);
+        growing.complete(Bytes::new(), None, None);
         assert_eq!(all(whole).await.expect("complete"), content);
         assert_eq!(all(behind).await.expect("complete"), b"", "behind the end is nothing");
     }
@@ -232,7 +232,7 @@ mod tests {
         growing.push(Bytes::from_static(b"half")).await.expect("room");
         growing.fail(Arc::new(Failure::GivenUp));
         // Whatever comes after: the first word on the end counts.
-        growing.complete(None, None);
+        growing.complete(Bytes::new(), None, None);
         assert!(matches!(*all(reader).await.expect_err("broken"), Failure::GivenUp));
     }
 }
