@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
+    direct::Direct,
     error::{Error, Kind},
     metrics::Metrics,
     pool::{Lease, Wire},
@@ -23,7 +24,7 @@ use super::{
 
 /// A response body. Dropped before its end it closes an HTTP/1 connection, or resets an HTTP/2 stream.
 pub struct OriginBody {
-    incoming: Incoming,
+    source: Source,
     /// Until the end, or the error.
     lease: Option<Lease>,
     request: Option<Arc<Progress>>,
@@ -31,6 +32,15 @@ pub struct OriginBody {
     metrics: Arc<Metrics>,
     h2: bool,
     failed: bool,
+}
+
+/// Where the pieces come from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// The task that drives the connection.
+    Task(Incoming),
+    /// The connection itself, which is the lease's.
+    Direct,
 }
 
 /// Bounds the silence between two pieces. One timer a body at most, made when the body first keeps us waiting; a
@@ -42,9 +52,9 @@ struct Patience {
 }
 
 impl OriginBody {
-    pub(super) fn new(incoming: Incoming, lease: Lease, request: Option<Arc<Progress>>, idle: Duration) -> Self {
+    pub(super) fn new(source: Source, lease: Lease, request: Option<Arc<Progress>>, idle: Duration) -> Self {
         let mut body = Self {
-            incoming,
+            source,
             request,
             patience: Patience { limit: idle, since: None, timer: None },
             metrics: Arc::clone(lease.metrics()),
@@ -52,10 +62,33 @@ impl OriginBody {
             lease: Some(lease),
             failed: false,
         };
-        if body.incoming.is_end_stream() {
+        if body.has_ended() {
             body.finish();
         }
         body
+    }
+
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match &mut self.source {
+            Source::Task(incoming) => {
+                Pin::new(incoming).poll_frame(cx).map(|polled| Some(polled?.map_err(Error::reading_body)))
+            }
+            Source::Direct => match self.lease.as_mut().and_then(Lease::direct_mut) {
+                Some((direct, limits)) => direct.poll_frame(cx, limits),
+                None => Poll::Ready(None),
+            },
+        }
+    }
+
+    fn direct(&self) -> Option<&Direct> {
+        self.lease.as_ref().and_then(Lease::direct)
+    }
+
+    fn has_ended(&self) -> bool {
+        match &self.source {
+            Source::Task(incoming) => incoming.is_end_stream(),
+            Source::Direct => self.direct().is_none_or(Direct::is_ended),
+        }
     }
 
     /// The response is complete. The connection can be used again if its request is, too.
@@ -77,7 +110,7 @@ impl OriginBody {
 
     /// Whether the origin really ended the body. HTTP/2 streams that are reset without an error look as if.
     fn is_complete(&self) -> bool {
-        !self.h2 || self.incoming.is_end_stream()
+        !self.h2 || self.has_ended()
     }
 }
 
@@ -90,19 +123,19 @@ impl Body for OriginBody {
         if this.failed {
             return Poll::Ready(None);
         }
-        let Poll::Ready(polled) = Pin::new(&mut this.incoming).poll_frame(cx) else {
+        let Poll::Ready(polled) = this.poll_source(cx) else {
             ready!(this.patience.poll(cx));
             return Poll::Ready(Some(Err(this.fail(Error::new(Kind::BodyTimeout)))));
         };
         this.patience.since = None;
         match polled {
             Some(Ok(frame)) => {
-                if this.incoming.is_end_stream() {
+                if this.has_ended() {
                     this.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(cause)) => Poll::Ready(Some(Err(this.fail(Error::reading_body(cause))))),
+            Some(Err(error)) => Poll::Ready(Some(Err(this.fail(error)))),
             None if this.is_complete() => {
                 this.finish();
                 Poll::Ready(None)
@@ -112,11 +145,14 @@ impl Body for OriginBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.failed || self.incoming.is_end_stream()
+        self.failed || self.has_ended()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.source {
+            Source::Task(incoming) => incoming.size_hint(),
+            Source::Direct => self.direct().map_or(SizeHint::with_exact(0), Direct::size_hint),
+        }
     }
 }
 

@@ -286,6 +286,12 @@ impl Error {
         if refused { error.into_unseen() } else { error }
     }
 
+    /// A connection that cannot be read on; `gone` where it has merely ended.
+    pub(super) fn reading(cause: io::Error, gone: Kind) -> Self {
+        let kind = wire_kind(&cause, gone).unwrap_or(gone);
+        Self::with(kind, cause)
+    }
+
     /// A failure in the middle of the response body.
     pub(super) fn reading_body(cause: hyper::Error) -> Self {
         let kind = match find::<io::Error>(&cause).map(io::Error::kind) {

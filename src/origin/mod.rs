@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!  send ─▶ upstream ─▶ breaker ─▶ pools ─▶ pool ─▶ connect ─▶ target policy, tls
-//!                                           │         wire (HTTP/1, HTTP/2) ─▶ io
+//!                                           │         h1 (direct, tasked), h2 ─▶ io
 //!                                        exchange ─▶ response ─▶ body
 //! ```
 
@@ -15,8 +15,11 @@ mod body;
 mod breaker;
 pub mod config;
 mod connect;
+mod direct;
 mod error;
 mod exchange;
+mod h1;
+mod h2;
 mod io;
 mod metrics;
 mod pool;
@@ -24,6 +27,7 @@ mod pools;
 mod request;
 mod response;
 mod target;
+mod tasked;
 mod tls;
 mod upstream;
 mod wire;
@@ -50,6 +54,7 @@ use self::{
     breaker::Admission,
     exchange::{Again, Failure, exchange},
     metrics::{BreakerState, Metrics},
+    pool::Need,
     pools::Pools,
     request::{Load, Template},
     upstream::Base,
@@ -131,7 +136,9 @@ impl Origins {
         fresh: bool,
     ) -> Result<OriginResponse, Failure> {
         let endpoint = if template.upgrade { &base.h1_endpoint } else { &base.endpoint };
-        let lease = match self.pools.get(endpoint).lease(config, fresh).await {
+        let tasked = template.upgrade || matches!(load.body, RequestBody::Stream(_));
+        let need = Need { fresh, sure: !load.method.is_idempotent(), tasked };
+        let lease = match self.pools.get(endpoint).lease(config, need).await {
             Ok(lease) => lease,
             Err(error) => return Err(Failure::unconnected(error, load)),
         };

@@ -30,10 +30,14 @@ use tokio::{
 use super::{
     config::Config,
     connect::{Spoken, connect},
+    direct::Direct,
     error::{Error, Kind},
+    h1::H1,
+    h2::H2,
     metrics::Metrics,
+    tasked::Tasked,
     upstream::{Endpoint, Limits},
-    wire::{Clock, H1, H2, Open},
+    wire::{Clock, Open},
 };
 
 /// A connection that has just delivered the end of a body becomes ready within microseconds.
@@ -87,7 +91,18 @@ pub(super) struct Lease {
     slot: Slot,
 }
 
-/// The connection of a lease. HTTP/1 is the common case and the large one.
+/// What a request asks of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Need {
+    /// A new one: those that are idle cannot be trusted.
+    pub(super) fresh: bool,
+    /// One whose origin has not hung up, as far as can be found out: the request cannot be sent twice.
+    pub(super) sure: bool,
+    /// One that drives itself while the request is still being made.
+    pub(super) tasked: bool,
+}
+
+/// The connection of a lease.
 #[derive(Debug)]
 pub(super) enum Wire {
     H1(H1),
@@ -132,17 +147,24 @@ impl Pool {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// A connection for one request; a `fresh` one if those that are idle cannot be trusted.
-    pub(super) async fn lease(self: &Arc<Self>, config: &Config, fresh: bool) -> Result<Lease, Error> {
+    /// A connection for one request.
+    pub(super) async fn lease(self: &Arc<Self>, config: &Config, need: Need) -> Result<Lease, Error> {
         let slot = self.slot(config).await?;
         let began = Instant::now();
-        if !fresh && let Some(wire) = self.take(began).await {
+        if !need.fresh
+            && let Some(wire) = self.take(began, need).await
+        {
+            let wire = match wire {
+                Wire::H1(h1) if need.tasked => Wire::H1(h1.into_tasked(self.limits()).await?),
+                wire => wire,
+            };
             return Ok(Lease { wire, reused: true, connect: None, slot });
         }
         let deadline = began + config.connect_timeout;
         let alone = !self.endpoint.may_speak_h2() || self.declined_h2.load(Ordering::Relaxed);
         // Boxed: what a request on an open connection does not do should not make its future large.
-        let dialing = async { if alone { self.dial(deadline).await } else { self.dial_in_turn(deadline).await } };
+        let dialing =
+            async { if alone { self.dial(deadline, need).await } else { self.dial_in_turn(deadline, need).await } };
         let wire = Box::pin(dialing).await?;
         Ok(Lease { wire, reused: false, connect: Some(began.elapsed()), slot })
     }
@@ -166,31 +188,36 @@ impl Pool {
     }
 
     /// A connection that is open already.
-    async fn take(&self, now: Instant) -> Option<Wire> {
-        let mut h1 = {
-            let mut state = self.state.lock();
-            if let Some(stream) = state.take_stream(self.limits()) {
-                return Some(Wire::H2(stream));
+    async fn take(&self, now: Instant, need: Need) -> Option<Wire> {
+        loop {
+            let mut h1 = {
+                let mut state = self.state.lock();
+                if let Some(stream) = state.take_stream(self.limits()) {
+                    return Some(Wire::H2(stream));
+                }
+                let before = state.idle.len();
+                let taken = state.take_idle(now);
+                self.count_idle(before, state.idle.len());
+                taken?
+            };
+            if need.sure && !h1.is_alive_now() {
+                continue;
             }
-            let before = state.idle.len();
-            let taken = state.take_idle(now);
-            self.count_idle(before, state.idle.len());
-            taken?
-        };
-        if !h1.sender.is_ready() {
-            timeout(SETTLE, h1.sender.ready()).await.ok()?.ok()?;
+            if !h1.is_ready() && !timeout(SETTLE, h1.ready()).await.ok()? {
+                return None;
+            }
+            return Some(Wire::H1(h1));
         }
-        Some(Wire::H1(h1))
     }
 
     /// A new connection, or a stream of one that another request has opened meanwhile.
-    async fn dial_in_turn(&self, deadline: Instant) -> Result<Wire, Error> {
+    async fn dial_in_turn(&self, deadline: Instant, need: Need) -> Result<Wire, Error> {
         let seen = self.state.lock().dials;
         let turn = timeout_at(deadline, self.dialing.acquire());
         let turn = turn.await.map_err(|_elapsed| Error::new(Kind::ConnectTimeout).echo())?;
         if self.declined_h2.load(Ordering::Relaxed) {
             drop(turn);
-            return self.dial(deadline).await;
+            return self.dial(deadline, need).await;
         }
         {
             let mut state = self.state.lock();
@@ -208,7 +235,7 @@ impl Pool {
                 return Ok(Wire::H2(stream));
             }
         }
-        let dialled = self.dial(deadline).await;
+        let dialled = self.dial(deadline, need).await;
         let mut state = self.state.lock();
         state.dials += 1;
         state.failure = dialled.as_ref().err().cloned();
@@ -216,7 +243,7 @@ impl Pool {
     }
 
     /// A new connection.
-    async fn dial(&self, deadline: Instant) -> Result<Wire, Error> {
+    async fn dial(&self, deadline: Instant, need: Need) -> Result<Wire, Error> {
         self.make_room()?;
         let open = Open::new(&self.open, &self.metrics.open);
         let began = Instant::now();
@@ -224,7 +251,10 @@ impl Pool {
         let wire = match spoken {
             Spoken::H1 => {
                 self.declined_h2.store(true, Ordering::Relaxed);
-                Wire::H1(H1::start(stream, self.limits(), open).await?)
+                Wire::H1(match need.tasked {
+                    true => H1::Tasked(Tasked::start(stream, self.limits(), open).await?),
+                    false => H1::Direct(Box::new(Direct::new(stream, open))),
+                })
             }
             Spoken::H2 => {
                 self.declined_h2.store(false, Ordering::Relaxed);
@@ -265,12 +295,12 @@ impl Pool {
     }
 
     /// Keeps an HTTP/1 connection for the next request.
-    fn put_back(&self, h1: H1) {
-        let idle_max = self.limits().idle_max;
-        if h1.keep.is_zero() || h1.sender.is_closed() || idle_max == 0 {
+    fn put_back(&self, mut h1: H1) {
+        let (idle_max, keep) = (self.limits().idle_max, h1.keep());
+        if keep.is_zero() || !h1.is_alive() || idle_max == 0 {
             return;
         }
-        let until = Instant::now() + h1.keep;
+        let until = Instant::now() + keep;
         let mut state = self.state.lock();
         let before = state.idle.len();
         if before >= idle_max {
@@ -285,7 +315,7 @@ impl Pool {
         let keep_max = self.limits().keep_max;
         let mut state = self.state.lock();
         let before = state.idle.len();
-        state.idle.retain(|idle| idle.until > now && !idle.h1.sender.is_closed());
+        state.idle.retain_mut(|idle| idle.until > now && idle.h1.is_alive());
         state.h2.retain(|h2| h2.is_usable() && !h2.is_unused(keep_max));
         self.count_idle(before, state.idle.len());
         state.idle.is_empty() && state.h2.is_empty() && self.open.load(Ordering::Relaxed) == 0
@@ -323,15 +353,15 @@ impl State {
         let here = thread::current().id();
         let (mut elsewhere, mut settling) = (None, None);
         for index in (0..self.idle.len()).rev() {
-            let Idle { h1, until } = &self.idle[index];
-            if *until <= now || h1.sender.is_closed() {
+            let Idle { h1, until } = &mut self.idle[index];
+            if *until <= now || !h1.is_alive() {
                 self.idle.remove(index);
                 // What was found before stood behind this one.
                 let moved = |index: usize| index - 1;
                 (elsewhere, settling) = (elsewhere.map(moved), settling.map(moved));
-            } else if !h1.sender.is_ready() {
+            } else if !h1.is_ready() {
                 settling = settling.or(Some(index));
-            } else if h1.home == here {
+            } else if h1.home() == here {
                 return Some(self.idle.remove(index).h1);
             } else {
                 elsewhere = elsewhere.or(Some(index));
@@ -368,6 +398,17 @@ impl Lease {
 
     pub(super) fn metrics(&self) -> &Arc<Metrics> {
         &self.slot.pool.metrics
+    }
+
+    /// Its connection, where the request drives that itself.
+    pub(super) fn direct(&self) -> Option<&Direct> {
+        if let Wire::H1(H1::Direct(direct)) = &self.wire { Some(direct) } else { None }
+    }
+
+    /// The same, to drive it, and what it may be sent.
+    pub(super) fn direct_mut(&mut self) -> Option<(&mut Direct, &Limits)> {
+        let limits = self.slot.pool.limits();
+        if let Wire::H1(H1::Direct(direct)) = &mut self.wire { Some((direct, limits)) } else { None }
     }
 
     /// How long an unused connection is kept at most.
@@ -416,5 +457,52 @@ impl<'a> Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::{super::io::Stream, *};
+
+    /// One idle connection for each of `homes`, and the other ends.
+    async fn idle(homes: &[thread::ThreadId]) -> (State, Vec<TcpStream>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let (mut state, mut peers) = (State::default(), Vec::new());
+        for &home in homes {
+            let tcp = TcpStream::connect(address).await.expect("listening");
+            peers.push(listener.accept().await.expect("connected").0);
+            let mut direct = Direct::new(Stream::Plain(tcp), Open::new(&Arc::default(), &Default::default()));
+            direct.home = home;
+            let until = Instant::now() + Duration::from_secs(60);
+            state.idle.push(Idle { h1: H1::Direct(Box::new(direct)), until });
+        }
+        (state, peers)
+    }
+
+    #[tokio::test]
+    async fn connections_driven_here_are_taken_first_and_the_last_of_them_before_the_others() {
+        let here = thread::current().id();
+        let there = thread::spawn(|| thread::current().id()).join().expect("no panic");
+        let (mut state, peers) = idle(&[here, there, here, there]).await;
+        let ports: Vec<u16> = peers.iter().map(|peer| peer.peer_addr().expect("connected").port()).collect();
+        let mut taken = Vec::new();
+        while let Some(H1::Direct(direct)) = state.take_idle(Instant::now()) {
+            taken.push(direct.into_stream().0.tcp().local_addr().expect("connected").port());
+        }
+        assert_eq!(taken, [ports[2], ports[0], ports[3], ports[1]]);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_the_origin_has_closed_is_found_out_by_asking() {
+        let (mut state, mut peers) = idle(&[thread::current().id(); 2]).await;
+        drop(peers.remove(0));
+        let mut alive = Vec::new();
+        for Idle { h1, .. } in &mut state.idle {
+            alive.push(h1.is_alive_now());
+        }
+        assert_eq!(alive, [false, true]);
     }
 }

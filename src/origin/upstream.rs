@@ -196,7 +196,15 @@ impl Base {
         })
     }
 
-    /// The target of a request for `path`.
+    /// Gives `put` the target of a request for `path`, piece by piece.
+    pub(super) fn with_target(&self, path: &PathAndQuery, put: &mut impl FnMut(&[u8])) {
+        if path != "*" {
+            put(self.prefix.as_bytes());
+        }
+        put(path.as_str().as_bytes());
+    }
+
+    /// The same in one piece.
     pub(super) fn target(&self, path: &PathAndQuery) -> PathAndQuery {
         if self.prefix.is_empty() || path == "*" {
             return path.clone();
