@@ -92,10 +92,10 @@ impl Cache {
     ) -> Result<(Box<str>, Arc<[Scope]>), Refused> {
         let max = route.policy.tags_max;
         // One pass over the names is less than a look-up of each field that may carry tags.
-        if !fields.keys().any(|name| route.tag_fields.contains(name)) {
+        if !route.tag_fields.are_in(fields) {
             return Ok((judging.tags.into(), Arc::clone(judging.scopes)));
         }
-        let mut new = tags::of(fields, &route.tag_fields, max).map_err(|_| Refused::TooManyTags)?;
+        let mut new = tags::of(fields, route.tag_fields.as_slice(), max).map_err(|_| Refused::TooManyTags)?;
         if new.is_empty() {
             return Ok((judging.tags.into(), Arc::clone(judging.scopes)));
         }

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::object::{
     forwarded,
+    names::Names,
     scope::Scope,
     vary::{Comparing, Vary},
     verdict::{RuleMode, Rules},
@@ -59,10 +60,12 @@ pub struct Route {
     pub partition: Partition,
     /// What decides on storing.
     pub rules: Rules,
-    pub(super) tag_fields: Box<[HeaderName]>,
+    pub(super) tag_fields: Names,
     pub(super) key_headers: Box<[HeaderName]>,
     /// Fields that carry tags and are kept from clients.
-    hidden: Box<[HeaderName]>,
+    hidden: Names,
+    /// Fields that the gateway writes into every answer.
+    written: Names,
     own: OwnFields,
     methods: Methods,
 }
@@ -110,18 +113,20 @@ impl Cache {
 impl Route {
     /// From a policy that the configuration has validated.
     pub fn new(name: &str, site: Option<Arc<str>>, policy: Policy, response: ResponseRules, own: OwnFields) -> Self {
-        let names = |list: &[String]| list.iter().filter_map(|name| name.parse().ok()).collect::<Box<[HeaderName]>>();
+        let names = |list: &[String]| list.iter().filter_map(|name| name.parse().ok()).collect::<Vec<HeaderName>>();
+        let tag_fields = names(&policy.tag_fields);
         Self {
-            hidden: hidden(&policy, &names(&policy.tag_fields)),
+            hidden: hidden(&policy, &tag_fields),
             name: name.into(),
             site_scope: site.as_deref().map(Scope::site),
             site,
             response,
             partition: partition(&policy.partition),
             rules: rules(&policy),
-            tag_fields: names(&policy.tag_fields),
-            key_headers: names(&policy.key_headers),
+            tag_fields: tag_fields.into_iter().collect(),
+            key_headers: names(&policy.key_headers).into(),
             methods: methods(&policy.methods),
+            written: own.answers.iter().cloned().collect(),
             own,
             policy,
         }
@@ -145,10 +150,10 @@ impl Route {
 
     /// Whether a tier keeps a response field of that name.
     pub(super) fn keeps(&self, name: &HeaderName) -> bool {
-        *name != header::AGE && !self.own.answers.contains(name) && !self.hides(name)
+        *name != header::AGE && !self.written.contains(name) && !self.hides(name)
     }
 
-    pub(super) fn hidden(&self) -> &[HeaderName] {
+    pub(super) fn hidden(&self) -> &Names {
         &self.hidden
     }
 
@@ -203,7 +208,7 @@ impl Route {
     }
 }
 
-fn hidden(policy: &Policy, tag_fields: &[HeaderName]) -> Box<[HeaderName]> {
+fn hidden(policy: &Policy, tag_fields: &[HeaderName]) -> Names {
     // `Cache-Groups` is meant for every cache on the way (RFC 9875).
     let hidden = |name: &&HeaderName| policy.tag_fields_hidden && **name != "cache-groups";
     tag_fields.iter().filter(hidden).cloned().collect()

@@ -4,13 +4,15 @@
 //! `Expires` means "already expired", so leniency would keep what must go. The name of the day is not checked against
 //! the date; the number decides. Dates before 1970 become the epoch.
 
-use std::time::SystemTime;
+use std::{cell::Cell, time::SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use httpdate::HttpDate;
 
 use super::time::Timestamp;
 
+/// Length of an `IMF-fixdate`.
+const FIXDATE: usize = 29;
 /// Last second that four digits of a year can express.
 const LAST_SECOND: u64 = 253_402_300_799;
 /// The two-digit years of RFC 850 dates end here where no present is known, so that all fall in 1970 to 2069.
@@ -48,7 +50,28 @@ pub fn format(time: Timestamp) -> HeaderValue {
 
 fn parse_until(value: &[u8], century_end: i64) -> Option<Timestamp> {
     let value = value.trim_ascii();
-    imf_fixdate(value).or_else(|| rfc850_date(value, century_end)).or_else(|| asctime_date(value))
+    fixdate(value).or_else(|| rfc850_date(value, century_end)).or_else(|| asctime_date(value))
+}
+
+thread_local! {
+    /// The dates read last: origins write the same one for a second, and every response's is read more than once.
+    static READ_LAST: [Cell<([u8; FIXDATE], Timestamp)>; 8] = const { [const { Cell::new(([0; FIXDATE], Timestamp::EPOCH)) }; 8] };
+}
+
+/// As [`imf_fixdate`].
+fn fixdate(value: &[u8]) -> Option<Timestamp> {
+    let text = <[u8; FIXDATE]>::try_from(value).ok()?;
+    // By the last digits of day and second.
+    let place = usize::from(text[6] ^ text[24]) % 8;
+    READ_LAST.with(|dates| {
+        let (known, time) = dates[place].get();
+        if known == text {
+            return Some(time);
+        }
+        let time = imf_fixdate(value)?;
+        dates[place].set((text, time));
+        Some(time)
+    })
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_LENGTH};
-use memchr::memchr;
+use memchr::{memchr, memmem};
 
 /// Between a name and its value, as this block has it.
 const COLON: &[u8] = b": ";
@@ -48,14 +48,17 @@ impl Head {
 
     /// Copies those of `fields` whose name is to be kept.
     pub fn of(status: StatusCode, fields: &HeaderMap, keep: impl Fn(&HeaderName) -> bool) -> Self {
-        let kept = || fields.iter().filter(|(name, _)| keep(name));
-        let bytes = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
-        // Exactly: allocators do not move what shrinks a little.
-        let mut lines = Vec::with_capacity(kept().map(bytes).sum());
+        let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+        let bytes = fields.iter().map(line).sum();
+        let mut lines = Vec::with_capacity(bytes);
         let mut has_length = false;
-        for (name, value) in kept() {
+        for (name, value) in fields.iter().filter(|(name, _)| keep(name)) {
             has_length |= *name == CONTENT_LENGTH;
             put_line(&mut lines, (name.as_str().as_bytes(), value.as_bytes()));
+        }
+        if lines.len() < bytes {
+            // Copied: allocators do not move what shrinks a little.
+            lines = lines.as_slice().to_vec();
         }
         Self { status, has_length, lines: lines.into() }
     }
@@ -107,7 +110,8 @@ impl Head {
 
     /// Whether there is a line of that name.
     pub fn contains(&self, name: &HeaderName) -> bool {
-        self.get(name).is_some()
+        // Most fields that are asked for are not there: then nor is their name anywhere.
+        memmem::find(&self.lines, name.as_str().as_bytes()).is_some() && self.get(name).is_some()
     }
 
     /// Whether it tells the length of the content.

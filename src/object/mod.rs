@@ -16,6 +16,7 @@ pub mod key;
 mod members;
 pub mod merge;
 mod multipart;
+pub mod names;
 mod normalise;
 mod parts;
 pub mod path;

@@ -41,17 +41,31 @@ pub(super) fn apply(headers: &mut HeaderMap, mode: Forwarded, told: &Told<'_>) {
 }
 
 fn x_forwarded(headers: &mut HeaderMap, told: &Told<'_>) {
-    append(headers, FOR, told.address.to_string());
+    append(headers, FOR, text(told.address));
     headers.entry(PROTO).or_insert_with(|| HeaderValue::from_static(told.scheme));
     if let Some(Ok(host)) = told.host.map(HeaderValue::from_str) {
         headers.entry(HOST).or_insert(host);
     }
 }
 
+/// As `to_string` has it. That is one of the dearer steps of a miss, because it can pad; most addresses are of four
+/// numbers.
+fn text(address: IpAddr) -> String {
+    let IpAddr::V4(address) = address else { return address.to_string() };
+    let (mut text, mut number) = (String::with_capacity(15), itoa::Buffer::new());
+    for (index, octet) in address.octets().into_iter().enumerate() {
+        if index > 0 {
+            text.push('.');
+        }
+        text.push_str(number.format(octet));
+    }
+    text
+}
+
 /// One `forwarded-element` (RFC 7239 section 4).
 fn element(told: &Told<'_>) -> String {
     let node = match told.address {
-        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V4(_) => text(told.address),
         IpAddr::V6(address) => format!("\"[{address}]\""),
     };
     match told.host {
@@ -67,7 +81,7 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: String) {
         list.extend_from_slice(line.as_bytes());
         list.extend_from_slice(b", ");
     }
-    let list = if list.is_empty() { value.into_bytes() } else { [list, value.into_bytes()].concat() };
+    list.extend_from_slice(value.as_bytes());
     if let Ok(list) = HeaderValue::from_maybe_shared(Bytes::from(list)) {
         headers.insert(name, list);
     }
@@ -85,6 +99,13 @@ mod tests {
         let address = "192.0.2.7".parse().expect("an address");
         apply(&mut headers, mode, &Told { address, scheme: "http", host });
         headers
+    }
+
+    #[test]
+    fn addresses_are_written_as_ever() {
+        for address in ["0.0.0.0", "255.255.255.255", "192.0.2.10", "::1", "2001:db8::7"] {
+            assert_eq!(text(address.parse().expect("an address")), address);
+        }
     }
 
     #[test]
