@@ -128,7 +128,7 @@ impl<O: Outgoing> Fetch<O> {
             url: exchange.target.url().into(),
             tags: plan.tags,
             head: plan.head,
-            body,
+            body: body.into(),
             part: plan.part,
             freshness: plan.freshness,
             stored: now,

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::registry::Registry;
 
 use super::{
-    EvictionPolicy, L1Config, Slot,
+    EvictionPolicy, Files, L1Config, Slot,
     metrics::{Metrics, Sizes},
     moka::Moka,
     quick::Quick,
@@ -30,6 +30,7 @@ struct Inner {
     engine: Arc<Engine>,
     writers: [Mutex<()>; STRIPES],
     object_bytes_max: u64,
+    files: Files,
     metrics: Metrics,
 }
 
@@ -51,9 +52,10 @@ impl L1 {
             EvictionPolicy::Lru => Engine::Moka(Moka::lru(max_bytes, &metrics)),
             EvictionPolicy::Lfu => Engine::Moka(Moka::lfu(max_bytes, &metrics)),
         });
-        Sizes::register(registry, engine.clone(), max_bytes);
+        let files = Files::new(config.files_max);
+        Sizes::register(registry, engine.clone(), max_bytes, files.clone());
         let writers = std::array::from_fn(|_| Mutex::new(()));
-        Self { inner: Arc::new(Inner { engine, writers, object_bytes_max, metrics }) }
+        Self { inner: Arc::new(Inner { engine, writers, object_bytes_max, files, metrics }) }
     }
 
     /// What is stored under `key`; counts as a use of it.
@@ -97,6 +99,11 @@ impl L1 {
     /// hold in one piece.
     pub fn object_bytes_max(&self) -> u64 {
         self.inner.object_bytes_max
+    }
+
+    /// Where long contents go that are sent often.
+    pub fn files(&self) -> &Files {
+        &self.inner.files
     }
 
     /// Number of slots.
@@ -340,7 +347,7 @@ mod tests {
     fn reasons_are_counted() {
         for policy in POLICIES {
             let mut registry = Registry::default();
-            let config = L1Config { max_bytes: bytesize::ByteSize(MIB), policy, object_share_max: 0.9 };
+            let config = L1Config { max_bytes: bytesize::ByteSize(MIB), policy, object_share_max: 0.9, files_max: 0 };
             let l1 = L1::new(&config, &mut registry);
             l1.insert(key(1), slot(1, 10));
             l1.insert(key(1), slot(1, 20));
