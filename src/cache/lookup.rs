@@ -160,7 +160,10 @@ impl Cache {
         if !hit::write_head(&entry, status, &outcome, self.name(), now, head) {
             return Err(NotPlain::Request);
         }
-        entry.served();
+        let hits = entry.served();
+        if !not_modified {
+            self.consider_file(&entry, hits);
+        }
         Ok(PlainHit { status, outcome, content: (!not_modified).then_some(entry) })
     }
 
