@@ -96,6 +96,7 @@ impl<O: Outgoing> Fetch<O> {
             }
         }
         let whole = if storable { self.fill.growing.contiguous(&last).await } else { None };
+        let stored = whole.is_some();
         match &whole {
             Some(body) => self.commit(body.clone(), plan),
             None if self.fill.growing.push(std::mem::take(&mut last)).await.is_err() => {
@@ -106,6 +107,9 @@ impl<O: Outgoing> Fetch<O> {
         // Stored first: who sees the end and asks again finds it.
         self.permit = None;
         self.fill.growing.complete(last, whole, trailers);
+        if stored {
+            self.fill.growing.spill_rest().await;
+        }
         exchange.cache.metrics().fill_ended("complete");
     }
 

@@ -153,20 +153,20 @@ impl Growing {
         std::future::poll_fn(|cx| self.poll_window(cx)).await
     }
 
-    /// Whether there is a spill file, now at the latest.
+    /// Whether there is a spill file for what is to be kept, now at the latest.
     fn start_spilling(&self) -> bool {
         let mut state = self.state.lock();
-        match state.mode {
-            _ if !state.whole => false,
-            Mode::Spilled(_) => true,
-            Mode::Memory => match self.spill.create() {
-                Ok(file) => {
-                    state.mode = Mode::Spilled(Arc::new(file));
-                    true
-                }
-                Err(_) => false,
-            },
+        state.whole && self.has_file(&mut state)
+    }
+
+    /// Whether there is a spill file, now at the latest.
+    fn has_file(&self, state: &mut State) -> bool {
+        if let Mode::Spilled(_) = state.mode {
+            return true;
         }
+        let Ok(file) = self.spill.create() else { return false };
+        state.mode = Mode::Spilled(Arc::new(file));
+        true
     }
 
     /// Moves what is in memory to the file.
@@ -177,10 +177,39 @@ impl Growing {
             (Arc::clone(file), state.chunks.start(), state.chunks.to_vec())
         };
         let written: u64 = batch.iter().map(|chunk| chunk.len() as u64).sum();
-        let writing = tokio::task::spawn_blocking(move || file.write_at(at, &batch));
+        let writing = tokio::task::spawn_blocking({
+            let file = Arc::clone(&file);
+            move || file.write_at(at, &batch)
+        });
         writing.await.map_err(io::Error::other)??;
-        self.state.lock().chunks.forget_until(at + written);
+        self.forget_spilled(&file, at + written);
         Ok(())
+    }
+
+    /// What lies before `offset` is in `file`.
+    fn forget_spilled(&self, file: &Arc<SpillFile>, offset: u64) {
+        let mut state = self.state.lock();
+        // The readers of a complete body may meanwhile have come so far that the file was given back.
+        if matches!(&state.mode, Mode::Spilled(current) if Arc::ptr_eq(current, file)) {
+            state.chunks.forget_until(offset);
+        }
+    }
+
+    /// Moves what a complete body still has in memory to a file, where all bodies hold too much: its readers may take
+    /// their time. Without room in a file it stays.
+    pub(super) async fn spill_rest(self: &Arc<Self>) {
+        if !self.memory.is_short() {
+            return;
+        }
+        let spills = {
+            let mut state = self.state.lock();
+            let shared = state.chunks.end() <= SHARED_MAX as u64;
+            !shared && !state.readers.is_empty() && self.is_crowded(&state) && self.has_file(&mut state)
+        };
+        if spills {
+            // Its readers find it in memory then.
+            let _ = self.spill_now().await;
+        }
     }
 
     /// Ready once the window has room again; an error once nobody reads any more.
@@ -386,6 +415,57 @@ mod tests {
         assert_eq!(fast.await.expect("no panic").expect("complete"), expected());
         writing.await.expect("no panic");
         assert_eq!(growing.spill.bytes(), 0, "a file that all have passed is given back");
+    }
+
+    /// The last piece is there for the readers at once; it does not stay in memory for the slowest of them.
+    #[tokio::test]
+    async fn where_all_hold_too_much_the_last_piece_spills_too() {
+        for (before, read) in [(0, false), (10, false), (10, true)] {
+            let memory = Memory::new(100_000);
+            let (growing, _directory) = growing_in(&memory, 1 << 20, 1 << 20);
+            let mut reader = growing.reader().expect("whole");
+            for chunk in large_chunks().take(before) {
+                growing.push(chunk).await.expect("room");
+            }
+            growing.complete(vec![b'x'; 200_000].into(), None, None);
+            assert!(memory.is_short());
+            let mut got = Vec::new();
+            if read {
+                got.extend(frame(&mut reader).await.expect("more").expect("complete"));
+            }
+            growing.spill_rest().await;
+            assert_eq!(memory.held(), 0, "after {before} pieces");
+            got.extend(all(reader).await.expect("complete"));
+            let expected: Vec<u8> = large_chunks().take(before).flatten().chain(vec![b'x'; 200_000]).collect();
+            assert!(got == expected, "after {before} pieces");
+            assert_eq!(growing.spill.bytes(), 0, "what all have read is given back");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_given_back_while_the_rest_spills_takes_nothing_along() {
+        let memory = Memory::new(0);
+        let (growing, _directory) = growing_in(&memory, 1 << 20, 1 << 20);
+        let mut reader = growing.reader().expect("whole");
+        for chunk in large_chunks().take(10) {
+            growing.push(chunk).await.expect("room");
+        }
+        let (first, second) = (Bytes::from(vec![b'x'; 50_000]), Bytes::from(vec![b'y'; 50_000]));
+        growing.state.lock().chunks.push(first.clone());
+        growing.complete(second.clone(), None, None);
+        let file = match &growing.state.lock().mode {
+            Mode::Spilled(file) => Arc::clone(file),
+            Mode::Memory => panic!("it spilled"),
+        };
+        let mut got = Vec::new();
+        while got.len() <= 100_000 {
+            got.extend(frame(&mut reader).await.expect("more").expect("complete"));
+        }
+        growing.forget_spilled(&file, 200_000);
+        got.extend(all(reader).await.expect("complete"));
+        assert!(got == large_chunks().take(10).flatten().chain(first).chain(second).collect::<Vec<u8>>());
+        drop(file);
+        assert_eq!(growing.spill.bytes(), 0, "what all have read is given back");
     }
 
     /// Pieces of 10 kB, too large to be copied.
