@@ -108,7 +108,7 @@ fn entry(key: Key) -> Entry {
         url: format!("{SITE}{PATH}").into(),
         tags: "".into(),
         head: Head::new(StatusCode::OK, &response()),
-        body: Bytes::from(vec![b'x'; 1024]).into(),
+        body: Bytes::from(vec![b'x'; 1024]),
         part: None,
         freshness: freshness(),
         stored: NOW,
@@ -288,8 +288,7 @@ fn decode(bencher: Bencher<'_, '_>) {
 
 #[divan::bench(args = [1, 10_000])]
 fn l1_lookup(bencher: Bencher<'_, '_>, entries: u64) {
-    let config =
-        L1Config { max_bytes: ByteSize::mib(256), policy: EvictionPolicy::S3Fifo, object_share_max: 0.1, files_max: 0 };
+    let config = L1Config { max_bytes: ByteSize::mib(256), policy: EvictionPolicy::S3Fifo, object_share_max: 0.1 };
     let l1 = L1::new(&config, &mut Registry::default());
     let keys: Vec<Key> = (0..entries).map(key).collect();
     keys.iter().for_each(|&key| l1.insert(key, Slot::Entry(Arc::new(entry(key)))));

@@ -61,7 +61,7 @@ pub(crate) fn measure(
     inserts: u64,
     body_bytes: usize,
 ) -> Result<Value, Box<dyn Error>> {
-    let config = L1Config { max_bytes: ByteSize(max_bytes), policy, object_share_max: 0.01, files_max: 0 };
+    let config = L1Config { max_bytes: ByteSize(max_bytes), policy, object_share_max: 0.01 };
     let l1 = L1::new(&config, &mut Registry::default());
     let before = resident_bytes()?;
     fill(&l1, inserts, body_bytes);
@@ -111,7 +111,7 @@ fn entry(n: u64, key: Key, fields: &HeaderMap, body_bytes: usize) -> Entry {
         url: format!("{site}{path}").into(),
         tags: "".into(),
         head: Head::new(StatusCode::OK, fields),
-        body: Bytes::from(vec![b'x'; body_bytes]).into(),
+        body: Bytes::from(vec![b'x'; body_bytes]),
         part: None,
         freshness: Freshness {
             born: now,

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use crate::{
     cache::NotPlain,
     listener::{BodyError, ClientBody, Handler, Interim, Peer},
-    object::{content::Filed, plain::Plain},
+    object::plain::Plain,
     origin::RequestBody,
     proxy::{Client, ClientFault, InterimSink, Proxy, Sent},
 };
@@ -31,10 +31,6 @@ impl Handler for ProxyHandler {
             peer.looked_up.store(true, Relaxed);
         }
         answer.ok()
-    }
-
-    fn take_file(body: &mut Sent) -> Option<Filed> {
-        body.take_file()
     }
 
     async fn handle(&self, request: Request<ClientBody>, peer: &Arc<Peer>) -> Response<Sent> {

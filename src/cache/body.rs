@@ -11,10 +11,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use super::{failure::Failure, growing::Reader};
-use crate::{
-    object::{content::Filed, entry::Entry},
-    origin::OriginBody,
-};
+use crate::origin::OriginBody;
 
 /// Content of an answer.
 pub enum Body {
@@ -22,8 +19,6 @@ pub enum Body {
     Empty,
     /// Stored content.
     Full(Bytes),
-    /// All of a stored response, which lies in a file.
-    Filed(Arc<Entry>),
     /// Pieces of stored content, one after the other.
     Segments(VecDeque<Bytes>),
     /// Content that is still arriving.
@@ -36,16 +31,6 @@ pub enum Body {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the response broke off: {0}")]
 pub struct Broken(pub Arc<Failure>);
-
-impl Body {
-    /// Takes the content as a file, where all of it lies in one.
-    pub fn take_file(&mut self) -> Option<Filed> {
-        let Self::Filed(entry) = self else { return None };
-        let file = entry.file()?;
-        *self = Self::Empty;
-        Some(file)
-    }
-}
 
 impl http_body::Body for Body {
     type Data = Bytes;
@@ -60,11 +45,6 @@ impl http_body::Body for Body {
                 *body = Self::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Self::Filed(entry) => {
-                let bytes = entry.body();
-                *body = Self::Empty;
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
-            }
             Self::Segments(segments) => Poll::Ready(segments.pop_front().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Growing(reader) => reader.poll_frame(cx).map_err(Broken),
             Self::Origin(origin) => {
@@ -78,7 +58,7 @@ impl http_body::Body for Body {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_empty(),
             Self::Segments(segments) => segments.is_empty(),
-            Self::Filed(_) | Self::Growing(_) => false,
+            Self::Growing(_) => false,
             Self::Origin(origin) => origin.is_end_stream(),
         }
     }
@@ -87,7 +67,6 @@ impl http_body::Body for Body {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Filed(entry) => SizeHint::with_exact(entry.content().len() as u64),
             Self::Segments(segments) => SizeHint::with_exact(segments.iter().map(|bytes| bytes.len() as u64).sum()),
             Self::Growing(reader) => reader.remaining().map_or_else(SizeHint::new, SizeHint::with_exact),
             Self::Origin(origin) => origin.size_hint(),

@@ -76,7 +76,7 @@ impl<O: Outgoing> Fetch<O> {
         }
         // The older half is as old as it is (F6).
         entry.stamp = part.stamp;
-        (entry.body, entry.part, entry.key) = (combined.body.into(), None, self.start.key);
+        (entry.body, entry.part, entry.key) = (combined.body, None, self.start.key);
         let entry = Arc::new(entry.pack());
         exchange.cache.insert(Arc::clone(&entry), &self.fill, exchange.key_holds_more());
         exchange.cache.remove(&part);

@@ -160,10 +160,7 @@ impl Cache {
         if !hit::write_head(&entry, status, &outcome, self.name(), now, head) {
             return Err(NotPlain::Request);
         }
-        let hits = entry.served();
-        if !not_modified {
-            self.consider_file(&entry, hits);
-        }
+        entry.served();
         Ok(PlainHit { status, outcome, content: (!not_modified).then_some(entry) })
     }
 

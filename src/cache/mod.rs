@@ -39,7 +39,6 @@ mod exchange;
 pub mod explain;
 mod failure;
 mod fetch;
-mod filing;
 mod fill;
 mod flight;
 mod growing;
@@ -269,7 +268,7 @@ impl Cache {
             self.invalidations().scatter(new.scopes()[0], new.stamp);
         }
         self.l1().replace(&old.key, |slot| match slot {
-            Some(Slot::Entry(entry)) if !entry.is_same_response(old) => Some(Slot::Entry(entry)),
+            Some(Slot::Entry(entry)) if !Arc::ptr_eq(&entry, old) => Some(Slot::Entry(entry)),
             // Without a fill, nothing tells whether it was invalidated rather than evicted.
             None if fill.is_none() => None,
             _ => Some(Slot::Entry(Arc::clone(new))),
@@ -290,7 +289,7 @@ impl Cache {
     /// Removes an entry; not what has taken its place.
     fn remove(&self, entry: &Arc<Entry>) {
         self.l1().replace(&entry.key, |slot| match slot {
-            Some(Slot::Entry(stored)) if stored.is_same_response(entry) => None,
+            Some(Slot::Entry(stored)) if Arc::ptr_eq(&stored, entry) => None,
             other => other,
         });
     }

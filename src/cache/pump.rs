@@ -132,7 +132,7 @@ impl<O: Outgoing> Fetch<O> {
             url: exchange.target.url().into(),
             tags: plan.tags,
             head: plan.head,
-            body: body.into(),
+            body,
             part: plan.part,
             freshness: plan.freshness,
             stored: now,

@@ -19,7 +19,6 @@ pub(super) struct Metrics {
     pub(super) accept_errors: Counter,
     pub(super) panics: Counter,
     pub(super) express: Counter,
-    pub(super) files_sent: Counter,
     timed_out: [Counter; 4],
     refused: [Counter; Refusal::ALL.len()],
 }
@@ -41,8 +40,6 @@ impl Metrics {
         registry.register("panics", "Client connections ended by a panic: a defect", panics.clone());
         let express = Counter::default();
         registry.register("express", "Requests answered before the HTTP library saw them", express.clone());
-        let files_sent = Counter::default();
-        registry.register("files_sent", "Of those, requests answered from a file of memory", files_sent.clone());
         let timed_out = Family::<Reason, Counter>::default();
         registry.register("timeouts", "Client connections ended because the client was silent", timed_out.clone());
         let refused = Family::<Reason, Counter>::default();
@@ -55,7 +52,6 @@ impl Metrics {
             accept_errors,
             panics,
             express,
-            files_sent,
             timed_out: [wait(Wait::Head), wait(Wait::Idle), wait(Wait::Write), wait(Wait::Linger)],
             refused: Refusal::ALL.map(|refusal| refused.get_or_create_owned(&[("reason", refusal.as_str())])),
         })

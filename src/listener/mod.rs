@@ -16,7 +16,6 @@ mod interim;
 mod io;
 mod link;
 mod metrics;
-mod send;
 mod server;
 mod service;
 mod sniff;
@@ -34,7 +33,7 @@ use http::{Request, Response};
 use http_body::Body;
 
 use self::link::Link;
-use crate::object::{content::Filed, plain::Plain};
+use crate::object::plain::Plain;
 
 pub use self::{
     body::{BodyError, ClientBody},
@@ -86,12 +85,6 @@ pub trait Handler: Send + Sync + Unpin + 'static {
     /// line at its end included, and returns the content; or what of that it has not written there, too. `None`: with nothing written, and [`Handler::handle`] is asked
     /// as if this had not been.
     fn express(&self, _request: &Plain<'_>, _peer: &Peer, _head: &mut Vec<u8>) -> Option<Self::Body> {
-        None
-    }
-
-    /// Takes the content of an answer that [`Handler::express`] gave, where it is to be sent from a file: nothing of it
-    /// is left in `body`.
-    fn take_file(_body: &mut Self::Body) -> Option<Filed> {
         None
     }
 

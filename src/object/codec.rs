@@ -108,7 +108,7 @@ pub fn decode_head(record: &[u8], body: Bytes) -> Result<Entry, DecodeError> {
         url: text(&mut reader, "url")?,
         tags: text(&mut reader, "tags")?,
         head: head(&mut reader)?,
-        body: body.into(),
+        body,
         part: part(&mut reader)?,
         freshness: freshness(&mut reader)?,
         stored: time(&mut reader)?,
@@ -261,7 +261,7 @@ mod tests {
                 url: url.into(),
                 tags: tags.into(),
                 head: Head::new(StatusCode::from_u16(status).expect("in range"), &map),
-                body: Bytes::from(body).into(),
+                body: body.into(),
                 part,
                 freshness: Freshness {
                     born: time(born),

@@ -16,7 +16,6 @@ use bytes::Bytes;
 
 use super::{
     allocation::{allocated, shared},
-    content::{Content, Filed},
     freshness::{Flags, Freshness},
     head::Head,
     key::Key,
@@ -31,9 +30,6 @@ const COPIED_MAX: usize = 4096;
 
 /// What `Bytes` keeps apart from the bytes: where they are, how many, who shares them.
 const COUNTED: usize = allocated(3 * size_of::<usize>());
-
-/// What an open file takes from the kernel beside its pages: inode, name, descriptor, mapping.
-const FILE: usize = 2048;
 
 /// A stored response: complete, or one part of a representation.
 pub struct Entry {
@@ -69,11 +65,11 @@ struct Rare {
     primary: Key,
     part: Option<ContentRange>,
     /// Content too long to be copied.
-    body: Option<Content>,
+    body: Option<Bytes>,
 }
 
-/// The content in an entry's block, as what keeps it alive.
-struct Inside(Arc<Entry>);
+/// Content of an entry, as what keeps it alive.
+struct Content(Arc<Entry>);
 
 /// An entry as it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +89,7 @@ pub struct Unpacked {
     /// See [`Entry::head`].
     pub head: Head,
     /// Content, complete.
-    pub body: Content,
+    pub body: Bytes,
     /// Which part of the representation `body` is; `None`: all of it.
     pub part: Option<ContentRange>,
     /// Deadlines.
@@ -192,22 +188,12 @@ impl Entry {
     /// Content, to be sent: shared, not copied.
     pub fn body(self: &Arc<Self>) -> Bytes {
         match self.long_body() {
-            Some(body) => body.bytes().clone(),
-            None => Bytes::from_owner(Inside(Arc::clone(self))),
+            Some(body) => body.clone(),
+            None => Bytes::from_owner(Content(Arc::clone(self))),
         }
     }
 
-    /// Content as a file, where it lies in one.
-    pub fn file(&self) -> Option<Filed> {
-        self.long_body()?.file()
-    }
-
-    /// Whether its content lies in a file.
-    pub fn is_filed(&self) -> bool {
-        self.long_body().is_some_and(Content::is_filed)
-    }
-
-    fn long_body(&self) -> Option<&Content> {
+    fn long_body(&self) -> Option<&Bytes> {
         self.rare.as_ref().and_then(|rare| rare.body.as_ref())
     }
 
@@ -248,7 +234,7 @@ impl Entry {
             url: self.url().into(),
             tags: self.tags().into(),
             head,
-            body: self.long_body().cloned().unwrap_or_else(|| self.body().into()),
+            body: self.body(),
             part: self.part(),
             freshness: self.freshness(),
             stored: self.stored(),
@@ -259,7 +245,7 @@ impl Entry {
 
     /// Bytes of memory it takes in L1, without what the tier itself keeps of it.
     pub fn weight(&self) -> usize {
-        let long = |body: &Content| allocated(body.len()) + COUNTED + if body.is_filed() { FILE } else { 0 };
+        let long = |body: &Bytes| allocated(body.len()) + COUNTED;
         let rare = |rare: &Rare| allocated(size_of::<Rare>()) + rare.body.as_ref().map_or(0, long);
         shared(size_of::<Self>())
             + allocated(self.head.weight())
@@ -267,21 +253,9 @@ impl Entry {
             + self.rare.as_deref().map_or(0, rare)
     }
 
-    /// Notes that it was served; how often that was so far.
-    pub fn served(&self) -> u32 {
-        self.hits.fetch_add(1, Relaxed).wrapping_add(1)
-    }
-
-    /// The same response with its content in a file, which holds the same bytes.
-    pub fn in_file(self: &Arc<Self>, content: Content) -> Self {
-        debug_assert!(content.is_filed() && *content == *self.content(), "the same bytes");
-        Unpacked { body: content, ..self.under(self.head.clone()) }.pack()
-    }
-
-    /// Whether both are the same response: one and the same, or the one was made of the other by [`Entry::in_file`].
-    pub fn is_same_response(&self, other: &Self) -> bool {
-        let facts = |entry: &Self| (entry.stamp, entry.fill_millis, entry.stored(), entry.freshness());
-        std::ptr::eq(self, other) || (self.is_filed() != other.is_filed() && facts(self) == facts(other))
+    /// Notes that it was served.
+    pub fn served(&self) {
+        self.hits.fetch_add(1, Relaxed);
     }
 
     fn text(&self) -> Text<'_> {
@@ -289,7 +263,7 @@ impl Entry {
     }
 }
 
-impl AsRef<[u8]> for Inside {
+impl AsRef<[u8]> for Content {
     fn as_ref(&self) -> &[u8] {
         self.0.content()
     }
@@ -372,7 +346,7 @@ mod tests {
         let path = "/items/12345";
         let mut scopes = vec![Scope::url(SITE, path, None), Scope::everything(), Scope::site(SITE), Scope::key(&key)];
         scopes.extend(Scope::prefixes(SITE, path));
-        let body = Bytes::from(vec![b'x'; body_bytes]).into();
+        let body = Bytes::from(vec![b'x'; body_bytes]);
         Unpacked { url: format!("{SITE}{path}").into(), body, ..testing::unpacked(key, Position::START, &scopes) }
     }
 
@@ -397,7 +371,7 @@ mod tests {
                 let tags = "blue red".into();
                 let made = Unpacked { part, primary, tags, stored, hits: 3, ..plain(body_bytes) };
                 let entry = Arc::new(made.clone().pack());
-                assert_eq!(entry.body(), made.body.bytes());
+                assert_eq!(entry.body(), made.body);
                 let mut read = entry.under(made.head.clone());
                 // All are there, in another order.
                 let mut scopes = [read.scopes.to_vec(), made.scopes.to_vec()];
@@ -407,23 +381,6 @@ mod tests {
                 assert_eq!(read, made);
             }
         }
-    }
-
-    #[test]
-    fn in_a_file_it_is_the_same_response() {
-        let made = Unpacked { hits: 3, tags: "blue".into(), ..plain(2 * COPIED_MAX) };
-        let entry = Arc::new(made.clone().pack());
-        let filed = entry.in_file(Content::filed(made.body.bytes().clone(), Arc::new(std::io::stdin())));
-        assert!(filed.is_filed() && !entry.is_filed());
-        assert_eq!((filed.content(), filed.tags()), (entry.content(), entry.tags()));
-        assert_eq!(filed.weight(), entry.weight() + FILE);
-        assert!(filed.is_same_response(&entry) && entry.is_same_response(&filed) && entry.is_same_response(&entry));
-        assert_eq!(filed.served(), 4);
-
-        let twin = made.clone().pack();
-        assert!(!twin.is_same_response(&entry), "no file tells them apart");
-        let stored = Timestamp::from_millis(1_764_583_200_123);
-        assert!(!Unpacked { stored, ..made }.pack().is_same_response(&filed), "a renewed one is newer");
     }
 
     #[test]

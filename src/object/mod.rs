@@ -4,7 +4,6 @@ pub mod age;
 pub mod allocation;
 pub mod codec;
 pub mod conditional;
-pub mod content;
 mod content_range;
 pub mod date;
 pub mod directives;

@@ -28,7 +28,7 @@ pub(crate) fn unpacked(key: Key, stamp: Position, scopes: &[Scope]) -> Unpacked 
         url: "http://shop.example/".into(),
         tags: "".into(),
         head: Head::new(StatusCode::OK, &HeaderMap::new()),
-        body: Bytes::new().into(),
+        body: Bytes::new(),
         part: None,
         freshness: Freshness {
             born: Timestamp::EPOCH,

@@ -99,7 +99,6 @@ impl Proxy {
                 record.sent = entry.content().len() as u64;
                 Body::Empty
             }
-            Some(entry) if entry.is_filed() => Body::Filed(entry),
             Some(entry) => Body::Full(entry.body()),
             None => Body::Empty,
         };

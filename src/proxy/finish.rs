@@ -17,7 +17,6 @@ use tokio::time::Instant;
 use super::metrics::RouteMetrics;
 use crate::{
     cache::{Body, Broken, Outcome},
-    object::content::Filed,
     telemetry::{AccessLog, Line},
 };
 
@@ -102,13 +101,6 @@ pub struct Sent {
 impl Sent {
     pub(super) fn new(body: Body, record: Record) -> Self {
         Self { body, record }
-    }
-
-    /// Takes the content as a file, where all of it lies in one; that counts as sending it.
-    pub fn take_file(&mut self) -> Option<Filed> {
-        let file = self.body.take_file()?;
-        self.record.sent += file.length;
-        Some(file)
     }
 }
 

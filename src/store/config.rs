@@ -25,6 +25,4 @@ pub struct L1Config {
     pub policy: EvictionPolicy,
     /// Largest object, as a share of `max_bytes` (0.0 to 1.0).
     pub object_share_max: f64,
-    /// Contents that lie in files of memory at once.
-    pub files_max: usize,
 }

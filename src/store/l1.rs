@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::registry::Registry;
 
 use super::{
-    EvictionPolicy, Files, L1Config, Slot,
+    EvictionPolicy, L1Config, Slot,
     metrics::{Metrics, Sizes},
     moka::Moka,
     quick::Quick,
@@ -30,7 +30,6 @@ struct Inner {
     engine: Arc<Engine>,
     writers: [Mutex<()>; STRIPES],
     object_bytes_max: u64,
-    files: Files,
     metrics: Metrics,
 }
 
@@ -52,10 +51,9 @@ impl L1 {
             EvictionPolicy::Lru => Engine::Moka(Moka::lru(max_bytes, &metrics)),
             EvictionPolicy::Lfu => Engine::Moka(Moka::lfu(max_bytes, &metrics)),
         });
-        let files = Files::new(config.files_max);
-        Sizes::register(registry, engine.clone(), max_bytes, files.clone());
+        Sizes::register(registry, engine.clone(), max_bytes);
         let writers = std::array::from_fn(|_| Mutex::new(()));
-        Self { inner: Arc::new(Inner { engine, writers, object_bytes_max, files, metrics }) }
+        Self { inner: Arc::new(Inner { engine, writers, object_bytes_max, metrics }) }
     }
 
     /// What is stored under `key`; counts as a use of it.
@@ -99,11 +97,6 @@ impl L1 {
     /// hold in one piece.
     pub fn object_bytes_max(&self) -> u64 {
         self.inner.object_bytes_max
-    }
-
-    /// Where long contents go that are sent often.
-    pub fn files(&self) -> &Files {
-        &self.inner.files
     }
 
     /// Number of slots.
@@ -347,7 +340,7 @@ mod tests {
     fn reasons_are_counted() {
         for policy in POLICIES {
             let mut registry = Registry::default();
-            let config = L1Config { max_bytes: bytesize::ByteSize(MIB), policy, object_share_max: 0.9, files_max: 0 };
+            let config = L1Config { max_bytes: bytesize::ByteSize(MIB), policy, object_share_max: 0.9 };
             let l1 = L1::new(&config, &mut registry);
             l1.insert(key(1), slot(1, 10));
             l1.insert(key(1), slot(1, 20));

@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{files::Files, l1::Engine};
+use super::l1::Engine;
 
 /// Counters of what is written and what leaves, by reason.
 #[derive(Debug, Clone)]
@@ -56,12 +56,11 @@ impl Metrics {
 pub(super) struct Sizes {
     engine: Arc<Engine>,
     bytes_max: u64,
-    files: Files,
 }
 
 impl Sizes {
-    pub(super) fn register(registry: &mut Registry, engine: Arc<Engine>, bytes_max: u64, files: Files) {
-        registry.register_collector(Box::new(Self { engine, bytes_max, files }));
+    pub(super) fn register(registry: &mut Registry, engine: Arc<Engine>, bytes_max: u64) {
+        registry.register_collector(Box::new(Self { engine, bytes_max }));
     }
 }
 
@@ -79,7 +78,6 @@ impl Collector for Sizes {
         };
         gauge("bytes", "Weight of all slots in L1, bookkeeping included", self.engine.bytes())?;
         gauge("entries", "Slots in L1", self.engine.len())?;
-        gauge("files", "Files of memory that hold long contents", self.files.open() as u64)?;
         gauge("bytes_max", "Weight L1 may reach", self.bytes_max)
     }
 }

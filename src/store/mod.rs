@@ -8,7 +8,6 @@ use std::sync::Arc;
 use crate::object::{allocation::shared, entry::Entry, time::Timestamp, vary::Variants};
 
 pub mod config;
-mod files;
 mod hasher;
 mod l1;
 mod metrics;
@@ -18,7 +17,6 @@ mod quick;
 mod testing;
 
 pub use config::{EvictionPolicy, L1Config};
-pub use files::Files;
 pub use l1::L1;
 
 /// What is stored under a key. Cloning copies a pointer.

@@ -20,14 +20,13 @@ pub(super) fn key(n: u64) -> Key {
 }
 
 pub(super) fn l1(policy: EvictionPolicy, max_bytes: u64, object_share_max: f64) -> L1 {
-    let config = L1Config { max_bytes: bytesize::ByteSize(max_bytes), policy, object_share_max, files_max: 0 };
-    L1::new(&config, &mut Registry::default())
+    L1::new(&L1Config { max_bytes: bytesize::ByteSize(max_bytes), policy, object_share_max }, &mut Registry::default())
 }
 
 pub(super) fn slot(n: u64, body_bytes: usize) -> Slot {
     let key = key(n);
     let empty = testing::unpacked(key, Position::START, &[Scope::everything(), Scope::key(&key)]);
-    Slot::Entry(Arc::new(Unpacked { body: Bytes::from(vec![0; body_bytes]).into(), ..empty }.pack()))
+    Slot::Entry(Arc::new(Unpacked { body: Bytes::from(vec![0; body_bytes]), ..empty }.pack()))
 }
 
 pub(super) fn body_bytes(slot: &Slot) -> Option<usize> {

@@ -6,8 +6,6 @@ mod coalesce;
 mod config;
 mod conformance_current;
 mod express;
-#[cfg(target_os = "linux")]
-mod files;
 mod following;
 mod forward;
 mod headers;
