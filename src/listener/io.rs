@@ -252,6 +252,10 @@ impl<S: Handler> AsyncWrite for Io<S> {
         }
         ready!(self.poll_interim(cx))?;
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        if self.link.written() {
+            // hyper does not come back by itself if the socket has taken everything.
+            cx.waker().wake_by_ref();
+        }
         if phase == Phase::Finished {
             self.link.enter(Phase::Idle);
         }
@@ -286,7 +290,13 @@ impl<S: Handler> Drop for Io<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, net::SocketAddr, time::Duration};
+    use std::{
+        future::poll_fn,
+        net::SocketAddr,
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+        task::Wake,
+        time::Duration,
+    };
 
     use bytes::Bytes;
     use bytesize::ByteSize;
@@ -439,6 +449,39 @@ mod tests {
         let () = sent;
         assert_eq!(got.len(), "[head]".len() + 50_000_000 + "[later]".len());
         assert!(got.ends_with(b"x[later]"));
+    }
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// hyper gets no second piece before the first is written, and is then told to ask again.
+    #[tokio::test]
+    async fn hyper_gets_a_large_piece_alone() {
+        let link = Arc::new(Link::new(false));
+        let (mut io, _client) = io(&link).await;
+        let woken = Arc::<Woken>::default();
+        let mut wakes_after_flush = || {
+            let waker = Arc::clone(&woken).into();
+            assert!(Pin::new(&mut io).poll_flush(&mut Context::from_waker(&waker)).is_ready());
+            woken.0.load(Relaxed)
+        };
+        link.begin(true, Some(0));
+        link.respond();
+        link.give(100);
+        assert!(!link.withholds(), "small ones may go together");
+        assert_eq!(wakes_after_flush(), 0, "nobody waits");
+        link.give(100_000);
+        assert!(link.withholds());
+        assert_eq!(wakes_after_flush(), 1);
+        assert!(!link.withholds());
+        assert_eq!(wakes_after_flush(), 1);
     }
 
     /// hyper may still have all of a response in its buffer when it gives out the next request.

@@ -26,6 +26,10 @@ use parking_lot::Mutex;
 /// Bytes of interim responses that may wait for the socket; what does not fit is dropped.
 const INTERIM_BYTES_MAX: usize = 16 * 1024;
 
+/// Bytes of a response that hyper is given before it has written them: small pieces together, a large one alone. It would
+/// take as much as its buffer may hold, and keep it for as long as a slow client lets it.
+const UNWRITTEN_MAX: usize = 8 * 1024;
+
 /// Where an HTTP/1.1 connection is with its current request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -98,6 +102,10 @@ pub(super) struct Link {
     blocked: AtomicBool,
     /// Counts what the client lets through after having blocked; a change means progress.
     progress: AtomicU64,
+    /// Bytes of the current response that hyper has been given since it last had written all.
+    unwritten: AtomicUsize,
+    /// Whether the response was asked for more than that.
+    withheld: AtomicBool,
     /// Whether the connection must end with a reset, because a clean end would look like a complete response.
     reset: AtomicBool,
     /// HTTP/2: requests under way.
@@ -132,6 +140,8 @@ impl Link {
             body_cut: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             progress: AtomicU64::new(0),
+            unwritten: AtomicUsize::new(0),
+            withheld: AtomicBool::new(false),
             reset: AtomicBool::new(false),
             active: AtomicUsize::new(0),
             handed: AtomicUsize::new(0),
@@ -234,6 +244,7 @@ impl Link {
     /// The handler answered.
     pub(super) fn respond(&self) {
         if !self.multiplexed {
+            self.unwritten.store(0, Relaxed);
             self.enter(Phase::Responding);
         }
     }
@@ -337,6 +348,32 @@ impl Link {
     pub(super) fn unblock(&self) {
         self.progress.fetch_add(1, Relaxed);
         self.blocked.store(false, Relaxed);
+    }
+}
+
+// === the response's content ===
+
+impl Link {
+    /// Whether hyper has enough to write. If so, [`Link::written`] tells that it is to ask again.
+    pub(super) fn withholds(&self) -> bool {
+        let enough = !self.multiplexed && self.unwritten.load(Relaxed) >= UNWRITTEN_MAX;
+        if enough {
+            self.withheld.store(true, Relaxed);
+        }
+        enough
+    }
+
+    /// hyper was given so many bytes to write.
+    pub(super) fn give(&self, bytes: usize) {
+        self.unwritten.store(self.unwritten.load(Relaxed).saturating_add(bytes), Relaxed);
+    }
+
+    /// hyper has written all it was given. Whether it has asked for more meanwhile.
+    pub(super) fn written(&self) -> bool {
+        self.unwritten.store(0, Relaxed);
+        let withheld = self.withheld.load(Relaxed);
+        self.withheld.store(false, Relaxed);
+        withheld
     }
 }
 

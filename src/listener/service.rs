@@ -187,9 +187,16 @@ impl<S: Handler> Body for ResponseBody<S> {
         let this = self.project();
         let Some(body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
         this.exchange.hand(false);
+        let link = &this.exchange.connection.link;
+        if link.withholds() {
+            return Poll::Pending;
+        }
         let frame = ready!(body.poll_frame(cx));
         match &frame {
-            Some(Ok(_)) => this.exchange.hand(true),
+            Some(Ok(frame)) => {
+                link.give(frame.data_ref().map_or(0, Bytes::len));
+                this.exchange.hand(true);
+            }
             // The client would take the close for the end of a complete response.
             Some(Err(_)) if this.exchange.ends_by_close => this.exchange.connection.link.demand_reset(),
             _ => {}

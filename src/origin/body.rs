@@ -18,6 +18,7 @@ use super::{
     direct::Direct,
     error::{Error, Kind},
     metrics::Metrics,
+    pieces::Handed,
     pool::{Lease, Wire},
     request::Progress,
 };
@@ -29,6 +30,8 @@ pub struct OriginBody {
     lease: Option<Lease>,
     request: Option<Arc<Progress>>,
     patience: Patience,
+    /// The piece that was given last, until it is asked for the next.
+    handed: Option<Handed>,
     metrics: Arc<Metrics>,
     h2: bool,
     failed: bool,
@@ -57,6 +60,7 @@ impl OriginBody {
             source,
             request,
             patience: Patience { limit: idle, since: None, timer: None },
+            handed: None,
             metrics: Arc::clone(lease.metrics()),
             h2: matches!(lease.wire, Wire::H2(_)),
             lease: Some(lease),
@@ -74,7 +78,7 @@ impl OriginBody {
                 Pin::new(incoming).poll_frame(cx).map(|polled| Some(polled?.map_err(Error::reading_body)))
             }
             Source::Direct => match self.lease.as_mut().and_then(Lease::direct_mut) {
-                Some((direct, limits)) => direct.poll_frame(cx, limits),
+                Some((direct, limits)) => direct.poll_frame(cx, limits, self.metrics.unread.piece_max()),
                 None => Poll::Ready(None),
             },
         }
@@ -123,6 +127,7 @@ impl Body for OriginBody {
         if this.failed {
             return Poll::Ready(None);
         }
+        this.handed = None;
         let Poll::Ready(polled) = this.poll_source(cx) else {
             ready!(this.patience.poll(cx));
             return Poll::Ready(Some(Err(this.fail(Error::new(Kind::BodyTimeout)))));
@@ -132,6 +137,8 @@ impl Body for OriginBody {
             Some(Ok(frame)) => {
                 if this.has_ended() {
                     this.finish();
+                } else {
+                    this.handed = Some(this.metrics.unread.hand());
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::error::Kind;
+use super::{error::Kind, pieces::Unread};
 
 /// Handles of all families of this module.
 #[derive(Debug)]
@@ -30,6 +30,7 @@ pub(super) struct Metrics {
     pub(super) open: Gauge,
     pub(super) in_flight: Gauge,
     pub(super) pools: Gauge,
+    pub(super) unread: Unread,
     connect: Histogram,
     head_wait: Histogram,
     queue_wait: Histogram,
@@ -88,6 +89,9 @@ impl Metrics {
         registry.register("bodies_broken", "Response bodies that ended with an error", broken.clone());
         registry.register("connections_opened", "Connections opened, by protocol", opened.clone());
         registry.register("breaker_changes", "States entered by breakers", changes.clone());
+        let unread = Unread::default();
+        let help = "Response bodies whose readers have a piece and have not come back for more";
+        registry.register("bodies_unread", help, unread.gauge());
         let state = |state| changes.get_or_create_owned(&StateLabel { state });
         Self {
             answered: requests.get_or_create_owned(&OutcomeLabel { outcome: Outcome(None) }),
@@ -102,6 +106,7 @@ impl Metrics {
             open: gauge(registry, "connections_open", "Connections open or being opened"),
             in_flight: gauge(registry, "requests_in_flight", "Requests between connection and end of body"),
             pools: gauge(registry, "pools", "Origins connections are kept for"),
+            unread,
             connect: seconds(registry, "connect", "From resolution to a usable connection, TLS included"),
             head_wait: seconds(registry, "head_wait", "From the request sent to the final response head"),
             queue_wait: seconds(registry, "queue_wait", "Waits for a connection, of requests that had to wait"),

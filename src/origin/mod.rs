@@ -22,6 +22,7 @@ mod h1;
 mod h2;
 mod io;
 mod metrics;
+mod pieces;
 mod pool;
 mod pools;
 mod request;

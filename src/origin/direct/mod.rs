@@ -29,6 +29,7 @@ pub(super) use self::{head::Head, request::encode};
 use super::{
     error::{Error, Kind},
     io::Stream,
+    pieces::PIECE_MAX,
     request::Interim,
     upstream::Limits,
     wire::Open,
@@ -38,9 +39,8 @@ mod chunked;
 mod head;
 mod request;
 
-/// Bytes read at once: at first, and at most, as long as reads fill what they are given.
+/// Bytes read at once at first; twice as many whenever a read fills what it is given, up to [`PIECE_MAX`].
 const READ_MIN: usize = 8 * 1024;
-const READ_MAX: usize = 64 * 1024;
 /// With less room than this left in a buffer, another one is taken.
 const ROOM_MIN: usize = 2 * 1024;
 
@@ -256,6 +256,7 @@ impl Direct {
         &mut self,
         cx: &mut Context<'_>,
         limits: &Limits,
+        piece_max: usize,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         self.poll_send(cx);
         loop {
@@ -269,8 +270,8 @@ impl Direct {
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
             let wanted = match self.content {
-                Content::Length(left) => usize::try_from(left).unwrap_or(usize::MAX),
-                _ => usize::MAX,
+                Content::Length(left) => usize::try_from(left).unwrap_or(usize::MAX).min(piece_max),
+                _ => piece_max,
             };
             match ready!(self.poll_more(cx, wanted)) {
                 Ok(0) if matches!(self.content, Content::Close) => self.content = Content::Ended,
@@ -323,12 +324,14 @@ impl Direct {
         // While nothing comes, no memory waits for it.
         ready!(self.stream.poll_read_ready(cx))?;
         let size = self.read_size.min(wanted);
-        if self.buffer.capacity() - self.buffer.len() < size.min(ROOM_MIN) {
+        // Who fills what it is given gets all of it; small pieces share a buffer.
+        let room = if self.read_size > READ_MIN { size } else { size.min(ROOM_MIN) };
+        if self.buffer.capacity() - self.buffer.len() < room {
             self.buffer.reserve(size);
         }
         let read = ready!(self.stream.poll_read_into(cx, &mut self.buffer, size))?;
         self.read_size = match read {
-            filled if filled >= self.read_size => (self.read_size * 2).min(READ_MAX),
+            filled if filled >= self.read_size => (self.read_size * 2).min(PIECE_MAX),
             little if little < self.read_size / 4 => (self.read_size / 2).max(READ_MIN),
             _ => self.read_size,
         };

@@ -111,6 +111,44 @@ async fn a_head_that_does_not_come_is_given_up() {
     assert!(!error.unseen());
 }
 
+/// Whose readers take their time is counted, and then less is read at once.
+#[tokio::test]
+async fn the_more_bodies_wait_for_their_readers_the_smaller_the_pieces() {
+    const LENGTH: usize = 4 << 20;
+    let script = Script::run(|_, mut peer| async move {
+        peer.request().await;
+        peer.say(format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n")).await;
+        peer.say(vec![b'x'; LENGTH]).await;
+    });
+    let client = script.await.client();
+    let unread = &client.origins.metrics.unread;
+    let (mut slow, mut left) = (client.get().await.unwrap().body, client.get().await.unwrap().body);
+    for body in [&mut slow, &mut left] {
+        body.frame().await.expect("a piece").unwrap();
+    }
+    assert_eq!(unread.gauge().get(), 2);
+    drop(left);
+    assert_eq!(unread.gauge().get(), 1, "who has gone does not wait");
+    let others: Vec<_> = (0..1000).map(|_| unread.hand()).collect();
+    let mut total = 0;
+    while let Some(frame) = slow.frame().await {
+        let length = frame.unwrap().into_data().expect("no trailers").len();
+        assert!(length <= 16 * 1024, "{length} bytes");
+        total += length;
+        if total > LENGTH / 2 {
+            break;
+        }
+    }
+    drop(others);
+    let mut largest = 0;
+    while let Some(frame) = slow.frame().await {
+        let length = frame.unwrap().into_data().expect("no trailers").len();
+        (largest, total) = (largest.max(length), total + length);
+    }
+    assert!(largest <= 64 * 1024);
+    assert_eq!(unread.gauge().get(), 0, "what is complete waits for nobody");
+}
+
 #[tokio::test]
 async fn a_body_that_falls_silent_is_given_up() {
     let script = Script::run(|_, mut peer| async move {
