@@ -263,6 +263,20 @@ mod tests {
         }
     }
 
+    /// Until a tenth of the tier has been stored after it. LFU may refuse at once what is new.
+    #[test]
+    fn what_was_just_stored_stays_for_a_while() {
+        for policy in [EvictionPolicy::S3Fifo, EvictionPolicy::Lru] {
+            // One shard: with several, chance has a say.
+            let l1 = l1(policy, 4 * MIB, 0.8);
+            (0..3000).for_each(|n| l1.insert(key(n), slot(n, 4000)));
+            let full = l1.len();
+            assert!(full < 1500, "{policy:?}: {full} slots");
+            (3000..3000 + full / 10).for_each(|n| l1.insert(key(n), slot(n, 4000)));
+            assert!(l1.lookup(&key(3000)).is_some(), "{policy:?}");
+        }
+    }
+
     #[test]
     fn markers_alone_do_not_pass_the_limit() {
         for policy in POLICIES {

@@ -14,8 +14,9 @@ use crate::object::key::Key;
 /// set (`examples/fill.rs`).
 pub(super) const OVERHEAD: u64 = 80;
 
-/// Share of a shard for slots seen more than once; also the largest single slot.
-const HOT_SHARE: f64 = 0.97;
+/// Share of a shard for slots seen more than once; also the largest single slot. What was just stored has the rest: so
+/// much of the shard is stored before it has to have been asked for again (docs/ARCHITECTURE.md, "Choices").
+const HOT_SHARE: f64 = 0.85;
 
 /// A guess, good to an order of magnitude: sizes the list of ghosts, half as many as this makes of `max_bytes`.
 const AVERAGE_BYTES: u64 = 8 * 1024;
@@ -146,8 +147,8 @@ mod tests {
     #[test]
     fn the_largest_object_fits_into_a_shard() {
         assert_eq!(shards(64 * MIB, 3 * MIB, 4), 16);
-        assert_eq!(shards(64 * MIB, 4 * MIB, 4), 8, "4 MiB are more than 97 % of 4 MiB");
-        assert_eq!(shards(64 * MIB, 62 * MIB, 4), 1);
+        assert_eq!(shards(64 * MIB, 4 * MIB, 4), 8, "4 MiB are more than 85 % of 4 MiB");
+        assert_eq!(shards(64 * MIB, 54 * MIB, 4), 1);
         assert_eq!(shards(64 * MIB, 1, 3), 8, "a power of two, at most four per core");
         assert_eq!(shards(0, 1, 64), 1);
     }
