@@ -13,7 +13,7 @@ use super::{
     call::{Answer, Call, Departure, Outgoing},
     failure::Failure,
     fill::InterimHead,
-    hit,
+    hit, key_body,
     outcome::{Forward, Outcome},
     target::Target,
 };
@@ -63,6 +63,7 @@ impl Cache {
 
     async fn send_on<O: Outgoing>(&self, call: Call<O>, upgrade: bool) -> Result<Passed<O>, Arc<Failure>> {
         let Call { route, target, method, headers, body, outgoing } = call;
+        let body = key_body::at_hand(body, &headers).await.map_err(|error| Arc::new(Failure::RequestBody(error)))?;
         let (stamp, requested) = (self.purge_log().position(), self.now());
         let mut watch = self.invalidations().watch(target.url_scope(&route));
         let mut departure = outgoing.departure(&headers).map_err(|error| Arc::new(error.into()))?;
