@@ -12,6 +12,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 
+import train  # noqa: E402
 from suite import machine, peers, results, scenarios  # noqa: E402
 from suite.loads import Client  # noqa: E402
 from suite.measure import measure, say  # noqa: E402
@@ -67,7 +68,11 @@ def servers_of(scenario, options):
 
 
 def build(options):
-    programs = ["--bin", "larder", "--example", "bare", "--example", "origin", "--example", "load"]
+    programs = ["--example", "bare", "--example", "origin", "--example", "load"]
+    if options.profile == "dist":
+        train.main([])
+    else:
+        programs += ["--bin", "larder"]
     subprocess.run(["cargo", "build", "--profile", options.profile, *programs], cwd=ROOT, check=True)
 
 
