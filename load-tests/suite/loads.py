@@ -7,7 +7,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 
-from suite.processes import Broken
+from suite.processes import Broken, priority
 
 LUA = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "wrk.lua")
 UNIT = {"us": 1, "ms": 1000, "s": 1_000_000, "m": 60_000_000}
@@ -26,7 +26,7 @@ class Client:
     def run(self, command, seconds=600):
         try:
             done = subprocess.run(
-                ["taskset", "-c", str(self.core), *command], capture_output=True, text=True, check=False, timeout=seconds
+                [*priority, "taskset", "-c", str(self.core), *command], capture_output=True, text=True, check=False, timeout=seconds
             )
         except subprocess.TimeoutExpired as error:
             raise Broken(f"{os.path.basename(command[0])} was not answered in {seconds} s") from error

@@ -8,7 +8,7 @@ import time
 
 from suite import peers
 from suite.origin import counts, since
-from suite.processes import Broken, Peak, stop_all
+from suite.processes import Broken, Peak, prefer, stop_all
 from suite.scenarios import Round
 
 SUMMED_BY = {"resident": max, "growth": max, "origin_calls": max, "max": max, "kept": min}
@@ -24,6 +24,8 @@ def measure(scenario, names, client, options):
         # Workers of a server that was started by root are somebody else.
         os.chmod(directory, 0o755)
         client.directory = directory
+        if scenario.real_time and not prefer(True):
+            say(f"{scenario.name}: without real-time priority, latencies say how the cores were shared")
         try:
             origin = peers.start_origin(directory, options.client_core, options.programs)
             site = peers.Site(
@@ -32,6 +34,7 @@ def measure(scenario, names, client, options):
             )
             return Measurement(scenario, site, client, origin).run(names, 1 if scenario.once else options.rounds)
         finally:
+            prefer(False)
             stop_all()
 
 

@@ -8,6 +8,7 @@ import glob
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +20,10 @@ TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 PR_SET_CHILD_SUBREAPER = 36
 LIBC = ctypes.CDLL(None)
+REAL_TIME = ["chrt", "--fifo", "10"]
 started = []
+# What everything is started by, beside taskset.
+priority = []
 
 
 class Broken(Exception):
@@ -35,6 +39,14 @@ def raise_limits():
     return hard
 
 
+def prefer(real_time):
+    """Whether what is started from now on is never kept waiting for its slice of time: what is measured then is the
+    servers, and not how a scheduler divides two cores among all who want one. Whether that is so."""
+    able = real_time and shutil.which("chrt") and subprocess.run([*REAL_TIME, "true"], capture_output=True, check=False).returncode == 0
+    priority[:] = REAL_TIME if able else []
+    return bool(able)
+
+
 class Process:
     """A process, and its output up to now in a file."""
 
@@ -43,7 +55,7 @@ class Process:
         self.leaves = leaves
         self.log = tempfile.NamedTemporaryFile("w+", dir=directory, prefix=f"{self.name}-", suffix=".log", errors="replace")
         self.child = subprocess.Popen(
-            ["taskset", "-c", str(core), *command], stdin=subprocess.DEVNULL, stdout=self.log,
+            [*priority, "taskset", "-c", str(core), *command], stdin=subprocess.DEVNULL, stdout=self.log,
             stderr=subprocess.STDOUT, start_new_session=True,
         )
         self.halted = False
