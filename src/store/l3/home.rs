@@ -1,0 +1,151 @@
+//! The tier's directory: one owner, and a format that is known.
+//!
+//! ```text
+//! lock  version  index  content-v2/  tmp/
+//! ```
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::files::{self, Lock};
+
+/// Raised whenever anything in the directory changes its form.
+const VERSION: &str = "1";
+
+/// Why the tier cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory cannot be used, or belongs to another process.
+    #[error("disk tier: {0}")]
+    Directory(#[source] io::Error),
+    /// Another release wrote it.
+    #[error(
+        "disk tier: {path:?} has format {found:?}, and this release reads {VERSION:?}; `larder disk clear` empties it"
+    )]
+    Version {
+        /// The directory.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+    },
+    /// A thread cannot be started.
+    #[error("disk tier: cannot start its threads: {0}")]
+    Threads(#[source] io::Error),
+}
+
+/// The directory, as long as it is ours.
+#[derive(Debug)]
+pub(super) struct Home {
+    path: PathBuf,
+    _lock: Lock,
+}
+
+impl Home {
+    /// Takes the directory, which is made if need be.
+    pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
+        let home = Self { path: path.to_owned(), _lock: Lock::take(path).map_err(OpenError::Directory)? };
+        let version = files::read(&home.version()).map_err(OpenError::Directory)?;
+        match version.as_deref().map(String::from_utf8_lossy) {
+            Some(found) if found.trim() == VERSION => Ok(home),
+            Some(found) => Err(OpenError::Version { path: path.to_owned(), found: found.trim().to_owned() }),
+            None if home.index().exists() => {
+                Err(OpenError::Version { path: path.to_owned(), found: "none".to_owned() })
+            }
+            None => {
+                home.sign().map_err(OpenError::Directory)?;
+                Ok(home)
+            }
+        }
+    }
+
+    /// Takes the directory whatever its format is, and empties it.
+    pub(super) fn clear(path: &Path) -> Result<(), OpenError> {
+        let home = Self { path: path.to_owned(), _lock: Lock::take(path).map_err(OpenError::Directory)? };
+        home.empty().and_then(|()| home.sign()).map_err(OpenError::Directory)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn index(&self) -> PathBuf {
+        self.path.join("index")
+    }
+
+    /// Whether it can be written, to the disk.
+    pub(super) fn probe(&self) -> io::Result<()> {
+        let path = self.path.join("probe");
+        files::replace(&path, &[0; 4096], true)?;
+        fs::remove_file(path)
+    }
+
+    /// Puts a damaged index out of the way; only the last one is kept.
+    pub(super) fn set_index_aside(&self) -> io::Result<()> {
+        fs::rename(self.index(), self.path.join("index.damaged"))
+    }
+
+    /// What the index takes of the disk.
+    pub(super) fn index_bytes(&self) -> u64 {
+        fs::metadata(self.index()).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Bytes that are free for us.
+    pub(super) fn free_bytes(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.path)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn version(&self) -> PathBuf {
+        self.path.join("version")
+    }
+
+    fn sign(&self) -> io::Result<()> {
+        files::replace(&self.version(), format!("{VERSION}\n").as_bytes(), true)?;
+        files::sync_dir(&self.version())
+    }
+
+    /// Removes all but the lock.
+    fn empty(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            match path.file_name() {
+                Some(name) if name == "lock" => {}
+                _ if path.is_dir() => fs::remove_dir_all(path)?,
+                _ => fs::remove_file(path)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_owner_and_one_format() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("l3");
+        let home = Home::take(&path).expect("made");
+        home.probe().expect("writable");
+        assert!(home.free_bytes().expect("known") > 0);
+        let error = Home::take(&path).expect_err("taken").to_string();
+        assert!(error.contains(&format!("{path:?}")) && error.contains(&std::process::id().to_string()), "{error}");
+        assert!(matches!(Home::clear(&path), Err(OpenError::Directory(_))), "not under its owner's hands");
+        drop(home);
+
+        fs::write(path.join("version"), "99\n").expect("written");
+        let error = Home::take(&path).expect_err("foreign").to_string();
+        assert!(error.contains("\"99\"") && error.contains("larder disk clear"), "{error}");
+        fs::create_dir(path.join("content-v2")).expect("made");
+        Home::clear(&path).expect("cleared");
+        assert!(!path.join("content-v2").exists());
+        drop(Home::take(&path).expect("ours"));
+
+        fs::remove_file(path.join("version")).expect("there");
+        fs::write(path.join("index"), "").expect("written");
+        assert!(matches!(Home::take(&path), Err(OpenError::Version { .. })), "half of something");
+    }
+}
