@@ -1,7 +1,7 @@
 //! The tier's directory: one owner, and a format that is known.
 //!
 //! ```text
-//! lock  version  index  content-v2/  tmp/
+//! lock  version  running  index  content-v2/  tmp/
 //! ```
 
 use std::{
@@ -74,6 +74,22 @@ impl Home {
         self.path.join("index")
     }
 
+    /// Marks it as in use. Whether it was already: then the last process did not come to its end.
+    pub(super) fn mark(&self) -> io::Result<bool> {
+        let marked = self.running().exists();
+        files::private().open(self.running())?;
+        Ok(marked)
+    }
+
+    /// Takes the mark away: everything is as it should be.
+    pub(super) fn unmark(&self) -> io::Result<()> {
+        fs::remove_file(self.running())
+    }
+
+    fn running(&self) -> PathBuf {
+        self.path.join("running")
+    }
+
     /// Whether it can be written, to the disk.
     pub(super) fn probe(&self) -> io::Result<()> {
         let path = self.path.join("probe");
@@ -130,6 +146,9 @@ mod tests {
         let path = directory.path().join("l3");
         let home = Home::take(&path).expect("made");
         home.probe().expect("writable");
+        assert_eq!(home.mark().ok(), Some(false));
+        assert_eq!(home.mark().ok(), Some(true));
+        home.unmark().expect("marked");
         assert!(home.free_bytes().expect("known") > 0);
         let error = Home::take(&path).expect_err("taken").to_string();
         assert!(error.contains(&format!("{path:?}")) && error.contains(&std::process::id().to_string()), "{error}");

@@ -44,7 +44,8 @@ const CANARY_KEY: Key = Key::from_bytes([0; 32]);
 
 /// The open index.
 pub(super) struct Index {
-    database: Database,
+    /// `None` once it is being closed.
+    database: Option<Database>,
 }
 
 /// One change of many that are made together.
@@ -94,10 +95,11 @@ impl Index {
     /// Opens the index at `path`; makes an empty one if there is none.
     pub(super) fn open(path: &Path, memory: usize, seal: &Seal, faults: Arc<Faults>) -> Result<Self, Trouble> {
         let file = files::private().truncate(false).open(path)?;
+        files::sync_dir(path)?;
         let open = || -> Result<Database, Failed> {
             Ok(Builder::new().set_cache_size(memory).create_with_backend(Pages { file, faults })?)
         };
-        let index = Self { database: guarded(open)? };
+        let index = Self { database: Some(guarded(open)?) };
         index.greet(seal)?;
         Ok(index)
     }
@@ -122,7 +124,7 @@ impl Index {
     /// The sealed record of `key`.
     pub(super) fn record(&self, key: &Key) -> Result<Option<Vec<u8>>, Trouble> {
         guarded(|| {
-            let records = self.database.begin_read()?.open_table(RECORDS)?;
+            let records = self.read()?.open_table(RECORDS)?;
             Ok(records.get(key.as_bytes())?.map(|record| record.value().to_vec()))
         })
     }
@@ -130,7 +132,7 @@ impl Index {
     /// What is noted of up to `max` entries after that key, in order; those that are damaged as [`Err`].
     pub(super) fn briefs(&self, after: Option<Key>, max: usize) -> Result<Vec<(Key, Option<Brief>)>, Trouble> {
         guarded(|| {
-            let briefs = self.database.begin_read()?.open_table(BRIEFS)?;
+            let briefs = self.read()?.open_table(BRIEFS)?;
             let start = after.map(|key| *key.as_bytes());
             let bound = start.as_ref().map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
             let range = briefs.range::<&[u8; 32]>((bound, std::ops::Bound::Unbounded))?;
@@ -147,7 +149,7 @@ impl Index {
     /// What is noted of the first entry whose key starts so.
     pub(super) fn brief(&self, prefix: u64) -> Result<Option<(Key, Option<Brief>)>, Trouble> {
         guarded(|| {
-            let briefs = self.database.begin_read()?.open_table(BRIEFS)?;
+            let briefs = self.read()?.open_table(BRIEFS)?;
             let (first, last) = keys_with(prefix);
             let item = briefs.range::<&[u8; 32]>(&first..=&last)?.next().transpose()?;
             Ok(item.map(|(key, brief)| {
@@ -160,7 +162,7 @@ impl Index {
     /// How `id` is named.
     pub(super) fn reference(&self, id: ContentId) -> Result<Option<Reference>, Trouble> {
         guarded(|| {
-            let contents = self.database.begin_read()?.open_table(CONTENTS)?;
+            let contents = self.read()?.open_table(CONTENTS)?;
             Ok(contents.get(id.as_bytes())?.map(|reference| Reference::of(reference.value())))
         })
     }
@@ -172,7 +174,7 @@ impl Index {
         max: usize,
     ) -> Result<Vec<(ContentId, Reference)>, Trouble> {
         guarded(|| {
-            let contents = self.database.begin_read()?.open_table(CONTENTS)?;
+            let contents = self.read()?.open_table(CONTENTS)?;
             let start = after.map(|id| *id.as_bytes());
             let bound = start.as_ref().map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
             let range = contents.range::<&[u8; 32]>((bound, std::ops::Bound::Unbounded))?;
@@ -188,7 +190,7 @@ impl Index {
     /// Sums over everything, as of the last change.
     pub(super) fn totals(&self) -> Result<Totals, Trouble> {
         guarded(|| {
-            let meta = self.database.begin_read()?.open_table(META)?;
+            let meta = self.read()?.open_table(META)?;
             Ok(meta.get("totals")?.map(|totals| Totals::decode(totals.value())).unwrap_or_default())
         })
     }
@@ -219,15 +221,36 @@ impl Index {
         })
     }
 
+    fn database(&self) -> Result<&Database, Failed> {
+        self.database.as_ref().ok_or(Failed(redb::Error::DatabaseClosed))
+    }
+
+    fn read(&self) -> Result<redb::ReadTransaction, Failed> {
+        Ok(self.database()?.begin_read()?)
+    }
+
     fn change<T>(&self, change: impl FnOnce(&redb::WriteTransaction) -> Result<T, Failed>) -> Result<T, Trouble> {
         guarded(|| {
-            let mut transaction = self.database.begin_write()?;
+            let mut transaction = self.database()?.begin_write()?;
             // A start after a crash would have to read all of the index otherwise.
             transaction.set_quick_repair(true);
             let changed = change(&transaction)?;
             transaction.commit()?;
             Ok(changed)
         })
+    }
+}
+
+impl Drop for Index {
+    /// Closing writes, and so stumbles over damage as well.
+    fn drop(&mut self) {
+        let database = self.database.take();
+        if let Err(trouble) = guarded(|| {
+            drop(database);
+            Ok(())
+        }) {
+            tracing::debug!(%trouble, "disk tier: the index was not closed in order");
+        }
     }
 }
 
@@ -377,7 +400,7 @@ impl<E: Into<redb::Error>> From<E> for Failed {
 fn guarded<T>(run: impl FnOnce() -> Result<T, Failed>) -> Result<T, Trouble> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(Failed(redb::Error::Io(error)))) => Err(Trouble::Io(error)),
+        Ok(Err(Failed(redb::Error::Io(error)))) if is_of_the_disk(&error) => Err(Trouble::Io(error)),
         // Told in full when it happened.
         Ok(Err(Failed(redb::Error::PreviousIo))) => Err(Trouble::Io(io::Error::other("an earlier error"))),
         Ok(Err(Failed(error))) => Err(Trouble::Damaged(error.to_string())),
@@ -387,6 +410,13 @@ fn guarded<T>(run: impl FnOnce() -> Result<T, Failed>) -> Result<T, Trouble> {
             Err(Trouble::Damaged(text.unwrap_or_else(|| "redb panicked".into())))
         }
     }
+}
+
+/// Whether the disk is to blame. A file that ends early, is none of redb's, or leads redb to impossible places is damaged.
+fn is_of_the_disk(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    errno.is_some_and(|errno| !matches!(errno, Errno::INVAL | Errno::FBIG | Errno::OVERFLOW))
 }
 
 /// The file, as redb uses it.

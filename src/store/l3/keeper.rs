@@ -58,6 +58,8 @@ pub(super) struct Keeper {
     pub(super) tier: Arc<Tier>,
     state: State,
     pub(super) totals: Totals,
+    /// How long the next failure lasts at least: a disk that fails again and again is asked less and less often.
+    backoff: Duration,
     /// Until where the catalogue was filled; `None`: to its end.
     loading: Option<Cursor>,
     /// Where the search for hits to note goes on, and when.
@@ -78,7 +80,6 @@ enum State {
         /// The index, as long as any reader has it.
         old: Weak<Index>,
         probe_at: Instant,
-        wait: Duration,
     },
 }
 
@@ -86,9 +87,17 @@ impl Keeper {
     /// Opens the index; a disk that fails already is probed later.
     pub(super) fn new(tier: Arc<Tier>) -> Self {
         let now = Instant::now();
-        let state = State::Off { full: false, old: Weak::new(), probe_at: now, wait: PROBE_MIN };
+        let state = State::Off { full: false, old: Weak::new(), probe_at: now };
         let evictor = Evictor::default();
-        let mut keeper = Self { tier, state, totals: Totals::default(), loading: None, noting: (0, now), evictor };
+        let mut keeper = Self {
+            tier,
+            state,
+            backoff: PROBE_MIN,
+            totals: Totals::default(),
+            loading: None,
+            noting: (0, now),
+            evictor,
+        };
         keeper.probe();
         keeper
     }
@@ -109,6 +118,11 @@ impl Keeper {
             }
         }
         self.attempt(|keeper| keeper.note(usize::MAX));
+        if matches!(self.state, State::On) && !self.tier.untidy.load(Relaxed) {
+            self.close();
+            // With the mark left, the next start tidies up for nothing.
+            let _ = self.tier.home.unmark();
+        }
     }
 
     fn round(&mut self, batch: Batch) {
@@ -151,6 +165,7 @@ impl Keeper {
                     changes.into_iter().partition(|taken| dropped.contains(&taken.key));
                 self.tier.pending.done(&given_up, false);
                 self.tier.pending.done(&done, true);
+                self.backoff = PROBE_MIN;
                 self.tier.metrics.commit.observe(start.elapsed().as_secs_f64());
             }
             Err(trouble) => {
@@ -312,14 +327,17 @@ impl Keeper {
     fn fail(&mut self, trouble: Trouble) {
         self.tier.metrics.error(trouble.kind());
         let damaged = matches!(trouble, Trouble::Damaged(_));
+        self.tier.untidy.store(true, Relaxed);
         let path = self.tier.home.path().to_owned();
         if damaged {
             tracing::error!(directory = ?path, %trouble, "disk tier: starting with an empty index");
-        } else {
+        } else if self.backoff == PROBE_MIN {
             tracing::error!(directory = ?path, %trouble, "disk tier: off; it comes back when the disk does");
+        } else {
+            tracing::debug!(directory = ?path, %trouble, "disk tier: off again");
         }
         let old = self.close();
-        let wait = if damaged { Duration::ZERO } else { PROBE_MIN };
+        let wait = if damaged { Duration::ZERO } else { self.later() };
         if damaged {
             self.await_readers(&old);
             if let Err(error) = self.tier.home.set_index_aside() {
@@ -327,7 +345,7 @@ impl Keeper {
             }
         }
         let probe_at = Instant::now() + wait;
-        self.state = State::Off { full: trouble.is_full(), old, probe_at, wait: PROBE_MIN };
+        self.state = State::Off { full: trouble.is_full(), old, probe_at };
         if damaged {
             self.probe();
         }
@@ -364,6 +382,7 @@ impl Keeper {
                 if matches!(trouble, Trouble::Damaged(_)) {
                     tracing::error!(%trouble, "disk tier: starting with an empty index");
                     self.tier.metrics.error(trouble.kind());
+                    self.tier.untidy.store(true, Relaxed);
                     // Without its file, the next probe makes a new one.
                     let _ = self.tier.home.set_index_aside();
                 }
@@ -374,12 +393,20 @@ impl Keeper {
     }
 
     fn probe_later(&mut self, trouble: Option<&Trouble>) {
-        if let State::Off { full, probe_at, wait, .. } = &mut self.state {
-            let damaged = matches!(trouble, Some(Trouble::Damaged(_)));
-            *full = trouble.is_some_and(Trouble::is_full);
-            *probe_at = Instant::now() + if damaged { Duration::ZERO } else { *wait };
-            *wait = (*wait * 2).min(PROBE_MAX);
+        // An index that was put aside is replaced at once.
+        let damaged = matches!(trouble, Some(Trouble::Damaged(_)));
+        let next = Instant::now() + if damaged { Duration::ZERO } else { self.later() };
+        if let State::Off { full, probe_at, .. } = &mut self.state {
+            *full = trouble.map_or(*full, Trouble::is_full);
+            *probe_at = next;
         }
+    }
+
+    /// How long to wait this time; the next time it is twice as long.
+    fn later(&mut self) -> Duration {
+        let wait = self.backoff;
+        self.backoff = (wait * 2).min(PROBE_MAX);
+        wait
     }
 
     fn revive(&mut self, full: bool) -> Result<(), Trouble> {
@@ -456,6 +483,7 @@ impl Drop for Keeper {
     /// Without this thread nothing is written and nothing removed, so nothing may be found either: it may have panicked.
     fn drop(&mut self) {
         self.close();
+        self.tier.pending.close();
         self.tier.metrics.on.set(0);
     }
 }

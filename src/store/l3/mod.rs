@@ -158,6 +158,8 @@ impl L3 {
         faults: Arc<Faults>,
     ) -> Result<Self, OpenError> {
         let home = Home::take(directory)?;
+        // Without the mark the next start is as after a crash, which is no more than slow.
+        let untidy = home.mark().unwrap_or(true);
         let contents = Contents::new(directory, faults);
         if let Err(error) = contents.forget_unfinished() {
             tracing::warn!(?directory, %error, "disk tier: unfinished files are left");
@@ -177,15 +179,14 @@ impl L3 {
             room: AtomicBool::new(true),
             pace: Mutex::new(Pace::new(config.write_rate.as_u64())),
             trouble: Mutex::default(),
+            untidy: AtomicBool::new(untidy),
             config: config.clone(),
             now,
         });
         let mut inner = Inner { tier: Arc::clone(&tier), threads: Vec::new() };
         let keeper = Keeper::new(Arc::clone(&tier));
         inner.spawn("l3-keeper", move || keeper.run()).map_err(OpenError::Threads)?;
-        if config.scrub_rate.as_u64() > 0 {
-            inner.spawn("l3-scrub", move || upkeep::scrub(&tier)).map_err(OpenError::Threads)?;
-        }
+        inner.spawn("l3-upkeep", move || upkeep::run(&tier)).map_err(OpenError::Threads)?;
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -284,28 +285,26 @@ impl L3 {
 
     /// Removes what is stored under `key`: it is not found from now on.
     pub fn remove(&self, key: &Key) {
-        self.removal(key);
+        if !self.is_surely_absent(key) {
+            self.tier().push(*key, Op::Remove, None);
+        }
     }
 
     /// As [`L3::remove`]. Waits until no crash can bring it back; whether that is so.
     pub async fn removed(&self, key: &Key) -> bool {
-        match self.removal(key) {
-            Some(removed) => removed.await.unwrap_or(false),
-            None => true,
-        }
-    }
-
-    /// Queues a removal, unless there is nothing to remove.
-    fn removal(&self, key: &Key) -> Option<oneshot::Receiver<bool>> {
-        let tier = self.tier();
-        let waiting = tier.pending.find(key).is_some();
-        // An index that is closed may hold anything.
-        if !waiting && tier.is_on() && tier.catalogue.read().presence(key.prefix()) == Presence::Absent {
-            return None;
+        if self.is_surely_absent(key) {
+            return true;
         }
         let (told, removed) = oneshot::channel();
-        tier.push(*key, Op::Remove, Some(told));
-        Some(removed)
+        self.tier().push(*key, Op::Remove, Some(told));
+        removed.await.unwrap_or(false)
+    }
+
+    /// Whether there is nothing to remove. An index that is closed may hold anything.
+    fn is_surely_absent(&self, key: &Key) -> bool {
+        let tier = self.tier();
+        let waiting = tier.pending.find(key).is_some();
+        !waiting && tier.is_on() && tier.catalogue.read().presence(key.prefix()) == Presence::Absent
     }
 
     /// Keys of the `max` entries with the most hits, the hottest first, as far as they are known by now. Blocks for the

@@ -15,7 +15,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     content::{Claim, ContentId},
@@ -25,6 +25,9 @@ use crate::object::{entry::Entry, key::Key, vary::Variants};
 
 /// Removals that are remembered while the disk fails; with more, everything is taken for removed.
 const REMOVALS_MAX: usize = 1 << 17;
+
+/// How long the first of a batch may wait for more: what makes a batch last costs as much for one as for many.
+const GATHER: Duration = Duration::from_millis(50);
 
 /// Contents found wrong that wait to be forgotten; one more is found again.
 const CONDEMNED_MAX: usize = 4096;
@@ -98,6 +101,10 @@ struct State {
     turns: u64,
     stopping: bool,
     nudged: bool,
+    /// Somebody waits for what is in the queue.
+    urgent: bool,
+    /// There is no writer any more.
+    closed: bool,
     /// More was removed than could be remembered.
     overflown: bool,
 }
@@ -145,6 +152,9 @@ impl Pending {
         told: Option<oneshot::Sender<bool>>,
     ) -> Result<(), Crowded> {
         let mut state = self.state.lock();
+        if state.closed {
+            return Err(Crowded);
+        }
         let bytes = op.bytes();
         let crowded = state.order.len() >= limits.entries || state.bytes + bytes > limits.bytes;
         if crowded && !matches!(op, Op::Remove) {
@@ -164,7 +174,8 @@ impl Pending {
 
     pub(super) fn ask(&self, control: Control) {
         let mut state = self.state.lock();
-        if matches!(control, Control::Condemn(_)) && state.controls.len() >= CONDEMNED_MAX {
+        let crowded = matches!(control, Control::Condemn(_)) && state.controls.len() >= CONDEMNED_MAX;
+        if crowded || state.closed {
             return;
         }
         state.controls.push_back(control);
@@ -184,13 +195,28 @@ impl Pending {
         self.changed.notify_all();
     }
 
-    /// Waits up to `wait` for something to do; takes up to `max` changes of up to `bytes`, at least one.
+    /// Nobody is there to take anything: who waits is told so, and so is who comes.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.controls.clear();
+        state.forget();
+    }
+
+    /// Waits up to `wait` for something to do, and a moment for more of it; takes up to `max` changes of up to `bytes`, at least one.
     pub(super) fn take(&self, max: usize, bytes: usize, wait: Duration) -> Batch {
         let mut state = self.state.lock();
         if state.is_idle() {
             self.changed.wait_for(&mut state, wait);
         }
-        state.nudged = false;
+        let until = Instant::now() + GATHER;
+        while state.may_gather(max) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.changed.wait_for(&mut state, left).timed_out() {
+                break;
+            }
+        }
+        (state.nudged, state.urgent) = (false, false);
         let mut batch = Batch { stopping: state.stopping, ..Batch::default() };
         let mut weight = 0;
         while batch.changes.len() < max && (weight < bytes || batch.changes.is_empty()) {
@@ -200,9 +226,11 @@ impl Pending {
             weight += waiting.bytes;
             batch.changes.push(Taken { key, op: waiting.op.clone(), turn: waiting.turn });
         }
-        // Controls speak of all that was pushed before them.
+        // Controls speak of all that was pushed before them, and who waits may wait for the rest.
         if state.order.is_empty() {
             batch.controls = state.controls.drain(..).collect();
+        } else {
+            state.urgent = true;
         }
         batch
     }
@@ -210,9 +238,9 @@ impl Pending {
     /// Waits, unless the tier is stopping.
     pub(super) fn pause(&self, time: Duration) {
         let mut state = self.state.lock();
-        let until = tokio::time::Instant::now() + time;
+        let until = Instant::now() + time;
         while !state.stopping {
-            let left = until.saturating_duration_since(tokio::time::Instant::now());
+            let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
@@ -293,7 +321,14 @@ impl State {
         self.order.is_empty() && self.controls.is_empty() && !self.stopping && !self.nudged
     }
 
+    /// Whether what there is can wait for more.
+    fn may_gather(&self, max: usize) -> bool {
+        let some = !self.order.is_empty() && self.order.len() < max;
+        some && self.controls.is_empty() && !self.urgent && !self.stopping
+    }
+
     fn put(&mut self, key: Key, op: Op, bytes: usize, told: Option<oneshot::Sender<bool>>) {
+        self.urgent |= told.is_some();
         self.turns += 1;
         let turn = self.turns;
         let waiting = self.waiting.entry(key).or_insert_with(|| Waiting {
@@ -383,6 +418,33 @@ mod tests {
         assert!(pending.is_overflown() && pending.is_empty());
         pending.reset();
         assert!(!pending.is_overflown());
+    }
+
+    #[test]
+    fn nobody_waits_for_a_writer_that_has_gone() {
+        let pending = Pending::default();
+        let told = || oneshot::channel::<bool>();
+        let ((one, mut waits), (other, mut comes), (asked, mut asks)) = (told(), told(), told());
+        pending.push(key(1), variants(), LIMITS, Some(one)).expect("room");
+        pending.close();
+        assert_eq!(pending.push(key(2), variants(), LIMITS, Some(other)), Err(Crowded));
+        pending.ask(Control::Flush(asked));
+        assert!(waits.try_recv().is_err() && comes.try_recv().is_err() && asks.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_moment_for_more_unless_somebody_waits() {
+        let pending = Pending::default();
+        pending.push(key(1), variants(), LIMITS, None).expect("room");
+        let start = Instant::now();
+        assert_eq!(take(&pending).len(), 1);
+        assert!(start.elapsed() >= GATHER);
+        let (told, _stored) = oneshot::channel();
+        pending.push(key(2), variants(), LIMITS, Some(told)).expect("room");
+        let mut state = pending.state.lock();
+        assert!(!state.may_gather(10));
+        state.urgent = false;
+        assert!(state.may_gather(10) && !state.may_gather(1));
     }
 
     #[test]

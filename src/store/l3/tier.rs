@@ -60,6 +60,8 @@ pub(super) struct Tier {
     pub(super) pace: Mutex<Pace>,
     /// What readers met, for the writer to act on.
     pub(super) trouble: Mutex<Option<Trouble>>,
+    /// Whether files may lie about that nothing names.
+    pub(super) untidy: AtomicBool,
     pub(super) now: Now,
 }
 

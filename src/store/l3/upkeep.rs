@@ -2,7 +2,13 @@
 //!
 //! Both only read and ask the keeper, which looks again before it removes anything.
 
-use std::{collections::HashSet, fs, io::Read, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    fs,
+    io::{self, Read},
+    sync::atomic::Ordering::Relaxed,
+    time::Duration,
+};
 
 use aws_lc_rs::digest::{self, SHA256};
 use serde::{Deserialize, Serialize};
@@ -24,6 +30,9 @@ const ROWS: usize = 1024;
 
 /// Time between two rounds of the scrub, at least.
 const ROUND_MIN: Duration = Duration::from_secs(60);
+
+/// How often to see whether there is something to tidy up.
+const LOOK_AROUND: Duration = Duration::from_millis(500);
 
 /// What reading everything found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,23 +117,53 @@ fn hash(tier: &Tier, id: ContentId, bytes: u64) -> Result<ContentId, Unreadable>
     }
 }
 
-/// Scrubs again and again, at the configured rate, until nobody uses the tier any more.
-pub(super) fn scrub(tier: &Arc<Tier>) {
-    let mut pace = Pace::new(tier.config.scrub_rate.as_u64());
+/// Tidies up where need be, and scrubs again and again at the configured rate, until nobody uses the tier any more.
+pub(super) fn run(tier: &Tier) {
+    let rate = tier.config.scrub_rate.as_u64();
+    let mut pace = Pace::new(rate);
     while !tier.pending.is_stopping() {
+        tidy(tier);
         let round = Instant::now();
-        let found = verify(tier, |bytes| {
-            tier.pending.pause(pace.take(bytes, Instant::now()));
-            !tier.pending.is_stopping()
-        });
-        match found {
-            Ok(found) if found.corrupt + found.missing > 0 => {
-                tracing::warn!(?found, "disk tier: the scrub found damage");
-            }
-            Ok(_) => {}
-            Err(trouble) => tier.report(trouble),
+        if rate > 0 {
+            scrub(tier, &mut pace);
         }
-        tier.pending.pause(ROUND_MIN.saturating_sub(round.elapsed()));
+        while round.elapsed() < ROUND_MIN && !tier.pending.is_stopping() && !is_due(tier) {
+            tier.pending.pause(LOOK_AROUND);
+        }
+    }
+}
+
+/// Whether files may lie about, and can be told from others.
+fn is_due(tier: &Tier) -> bool {
+    tier.untidy.load(Relaxed) && tier.catalogue.read().is_complete()
+}
+
+/// After a crash, or with a new index, removes what nothing names: it counts towards no bound.
+fn tidy(tier: &Tier) {
+    if !is_due(tier) {
+        return;
+    }
+    tier.untidy.store(false, Relaxed);
+    match collect(tier) {
+        Ok(found) => tracing::info!(?found, "disk tier: tidied up"),
+        Err(trouble) => {
+            tier.untidy.store(true, Relaxed);
+            tier.report(trouble);
+        }
+    }
+}
+
+fn scrub(tier: &Tier, pace: &mut Pace) {
+    let found = verify(tier, |bytes| {
+        tier.pending.pause(pace.take(bytes, Instant::now()));
+        !tier.pending.is_stopping() && !is_due(tier)
+    });
+    match found {
+        Ok(found) if found.corrupt + found.missing > 0 => {
+            tracing::warn!(?found, "disk tier: the scrub found damage");
+        }
+        Ok(_) => {}
+        Err(trouble) => tier.report(trouble),
     }
 }
 
@@ -191,8 +230,12 @@ fn orphans(tier: &Tier, index: &Index, first: u8, collected: &mut Collected) -> 
         }
     }
     for stranger in strangers {
-        collected.orphans += 1;
-        fs::remove_file(stranger)?;
+        match fs::remove_file(stranger) {
+            Ok(()) => collected.orphans += 1,
+            // Another of us was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(())
 }

@@ -160,6 +160,18 @@ async fn a_damaged_index_serves_nothing_wrong() {
     assert!(found_some > 0, "small damage leaves most of it");
 }
 
+#[tokio::test]
+async fn what_a_lost_index_named_goes_by_itself() {
+    let disk = Disk::new();
+    filled(&disk).await;
+    fs::write(disk.path().join("index"), noise(1, 100_000)).expect("written");
+    let l3 = disk.open();
+    until("on", || l3.is_on()).await;
+    assert_eq!(intact(&l3).await, 0);
+    until("tidied up", || content_files(&disk).is_empty()).await;
+    assert_eq!(l3.tier().metrics.errors("damaged"), 1);
+}
+
 /// The index as it was; content that has gone meanwhile is written again.
 fn restore(disk: &Disk, index: &[u8]) {
     fs::write(disk.path().join("index"), index).expect("written");
