@@ -95,30 +95,43 @@ impl Index {
     /// Opens the index at `path`; makes an empty one if there is none.
     pub(super) fn open(path: &Path, memory: usize, seal: &Seal, faults: Arc<Faults>) -> Result<Self, Trouble> {
         let file = files::private().truncate(false).open(path)?;
-        files::sync_dir(path)?;
         let open = || -> Result<Database, Failed> {
             Ok(Builder::new().set_cache_size(memory).create_with_backend(Pages { file, faults })?)
         };
         let index = Self { database: Some(guarded(open)?) };
-        index.greet(seal)?;
+        index.greet(seal, path)?;
         Ok(index)
     }
 
-    /// Makes the tables, and finds out whether it is ours.
-    fn greet(&self, seal: &Seal) -> Result<(), Trouble> {
+    /// Makes the tables of a new index, and finds out whether it is ours.
+    fn greet(&self, seal: &Seal, path: &Path) -> Result<(), Trouble> {
+        let known = guarded(|| {
+            let transaction = self.read()?;
+            match transaction.open_table(META) {
+                Ok(meta) => Ok(meta.get("canary")?.map(|canary| canary.value().to_vec())),
+                Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        })?;
+        match known {
+            Some(known) if seal.open(&CANARY_KEY, &known).as_deref() == Some(CANARY) => Ok(()),
+            Some(_) => Err(Trouble::Damaged("it was written under another secret".into())),
+            None => {
+                files::sync_dir(path)?;
+                self.found(seal)
+            }
+        }
+    }
+
+    fn found(&self, seal: &Seal) -> Result<(), Trouble> {
         let canary = seal.seal(&CANARY_KEY, CANARY).ok_or_else(|| io::Error::other("no randomness"))?;
-        let ours = self.change(|transaction| {
+        self.change(|transaction| {
             transaction.open_table(RECORDS)?;
             transaction.open_table(BRIEFS)?;
             transaction.open_table(CONTENTS)?;
-            let mut meta = transaction.open_table(META)?;
-            let known = meta.get("canary")?.map(|known| known.value().to_vec());
-            if known.is_none() {
-                meta.insert("canary", &canary[..])?;
-            }
-            Ok(known.is_none_or(|known| seal.open(&CANARY_KEY, &known).as_deref() == Some(CANARY)))
-        })?;
-        if ours { Ok(()) } else { Err(Trouble::Damaged("it was written under another secret".into())) }
+            transaction.open_table(META)?.insert("canary", &canary[..])?;
+            Ok(())
+        })
     }
 
     /// The sealed record of `key`.

@@ -98,7 +98,10 @@ impl Keeper {
             noting: (0, now),
             evictor,
         };
-        keeper.probe();
+        // No file is written for a try: a start had to wait for the disk, and a first failure is found soon enough.
+        if let Err(trouble) = keeper.open() {
+            keeper.fail(trouble);
+        }
         keeper
     }
 

@@ -28,8 +28,8 @@ async fn a_million_entries() {
     let l3 = disk.open();
     let opened = start.elapsed();
     assert!(l3.lookup(&key(entries / 2)).await.is_some());
-    println!("opened in {opened:?}, first look-up after {:?}", start.elapsed());
-    assert!(start.elapsed() < Duration::from_secs(1));
+    let first = start.elapsed();
+    println!("opened in {opened:?}, first look-up after {first:?}");
     until("loaded", || l3.is_loaded()).await;
     println!("loaded after {:?}", start.elapsed());
 
@@ -44,4 +44,5 @@ async fn a_million_entries() {
         assert!(l3.lookup(&key(n * 97 % entries)).await.is_some());
     }
     println!("a hit takes {:?}", start.elapsed() / 10_000);
+    assert!(first < Duration::from_secs(1));
 }
