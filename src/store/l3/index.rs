@@ -7,24 +7,24 @@
 //! meta      sealed canary; totals
 //! ```
 //!
-//! One transaction changes all of them, and only the writer's thread makes one. redb finds some damage itself and
-//! panics over some; both end here as an error, after which this index is not to be used any more. What it does not
-//! find shows when a record does not open.
+//! One transaction changes all of them, and only the writer's thread makes one. redb gets no page that is not as it was
+//! written (`pages.rs`). Should it panic over one all the same, say one that a disk forgot to write, that ends here as an
+//! error; after one this index is not to be used any more.
 
 use std::{
-    fs::File,
     io,
-    os::unix::fs::FileExt,
+    mem::ManuallyDrop,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::Arc,
 };
 
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::{
     brief::Brief,
     content::{ContentId, disk_bytes},
+    pages::Pages,
     record::Stored,
     seal::Seal,
     trouble::{Faults, Trouble},
@@ -96,7 +96,7 @@ impl Index {
     pub(super) fn open(path: &Path, memory: usize, seal: &Seal, faults: Arc<Faults>) -> Result<Self, Trouble> {
         let file = files::private().truncate(false).open(path)?;
         let open = || -> Result<Database, Failed> {
-            Ok(Builder::new().set_cache_size(memory).create_with_backend(Pages { file, faults })?)
+            Ok(Builder::new().set_cache_size(memory).create_with_backend(Pages::new(file, faults))?)
         };
         let index = Self { database: Some(guarded(open)?) };
         index.greet(seal, path)?;
@@ -211,16 +211,12 @@ impl Index {
     /// Makes all changes, or none, and makes them last.
     pub(super) fn apply(&self, changes: &[Change]) -> Result<Applied, Trouble> {
         self.change(|transaction| {
-            let mut meta = transaction.open_table(META)?;
+            let meta = ManuallyDrop::new(transaction.open_table(META)?);
             let totals = meta.get("totals")?.map(|totals| Totals::decode(totals.value())).unwrap_or_default();
-            let mut tables = Tables {
-                records: transaction.open_table(RECORDS)?,
-                briefs: transaction.open_table(BRIEFS)?,
-                contents: transaction.open_table(CONTENTS)?,
-                applied: Applied { totals, freed: Vec::new() },
-            };
-            changes.iter().try_for_each(|change| tables.apply(change))?;
-            let Tables { contents, mut applied, .. } = tables;
+            let mut tables = Tables::open(transaction, totals)?;
+            let changed = changes.iter().try_for_each(|change| tables.apply(change));
+            let Tables { contents, mut applied, .. } = ManuallyDrop::into_inner(tables);
+            changed?;
             // What one change freed another may have named again.
             let mut freed = Vec::new();
             for id in applied.freed.drain(..) {
@@ -229,6 +225,7 @@ impl Index {
                 }
             }
             applied.freed = freed;
+            let mut meta = ManuallyDrop::into_inner(meta);
             meta.insert("totals", &applied.totals.encode()[..])?;
             Ok(applied)
         })
@@ -244,10 +241,14 @@ impl Index {
 
     fn change<T>(&self, change: impl FnOnce(&redb::WriteTransaction) -> Result<T, Failed>) -> Result<T, Trouble> {
         guarded(|| {
-            let mut transaction = self.database()?.begin_write()?;
+            // While redb unwinds it must not be asked to end a transaction in order: a second panic is the end of the
+            // process. What it leaves then is forgotten.
+            let mut transaction = ManuallyDrop::new(self.database()?.begin_write()?);
             // A start after a crash would have to read all of the index otherwise.
             transaction.set_quick_repair(true);
-            let changed = change(&transaction)?;
+            let changed = change(&transaction);
+            let transaction = ManuallyDrop::into_inner(transaction);
+            let changed = changed?;
             transaction.commit()?;
             Ok(changed)
         })
@@ -275,7 +276,19 @@ struct Tables<'t> {
     applied: Applied,
 }
 
-impl Tables<'_> {
+impl<'t> Tables<'t> {
+    fn open(transaction: &'t redb::WriteTransaction, totals: Totals) -> Result<ManuallyDrop<Self>, Failed> {
+        let records = ManuallyDrop::new(transaction.open_table(RECORDS)?);
+        let briefs = ManuallyDrop::new(transaction.open_table(BRIEFS)?);
+        let contents = ManuallyDrop::new(transaction.open_table(CONTENTS)?);
+        Ok(ManuallyDrop::new(Self {
+            records: ManuallyDrop::into_inner(records),
+            briefs: ManuallyDrop::into_inner(briefs),
+            contents: ManuallyDrop::into_inner(contents),
+            applied: Applied { totals, freed: Vec::new() },
+        }))
+    }
+
     fn apply(&mut self, change: &Change) -> Result<(), Failed> {
         match change {
             Change::Put { key, record, brief } => self.put(key, record, brief),
@@ -430,36 +443,4 @@ fn is_of_the_disk(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     errno.is_some_and(|errno| !matches!(errno, Errno::INVAL | Errno::FBIG | Errno::OVERFLOW))
-}
-
-/// The file, as redb uses it.
-#[derive(Debug)]
-struct Pages {
-    file: File,
-    faults: Arc<Faults>,
-}
-
-impl StorageBackend for Pages {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(out, offset)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.faults.write()?;
-        self.file.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.faults.write()?;
-        self.file.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.faults.write()?;
-        self.file.write_all_at(data, offset)
-    }
 }

@@ -43,6 +43,7 @@ mod keeper;
 mod large;
 mod metrics;
 mod pace;
+mod pages;
 mod pending;
 mod policy;
 mod prepare;

@@ -1,4 +1,4 @@
-//! What a million entries cost; run by hand: `cargo test --release -- --ignored --nocapture l3::tests::scale`.
+//! What a million entries cost; run by hand: `cargo test --lib -- --ignored --nocapture l3::tests::scale`.
 
 use super::*;
 
