@@ -46,16 +46,15 @@ impl Keeper {
     /// Makes room for that many bytes and entries. Whether there is.
     pub(super) fn make_room(&mut self, bytes: u64, entries: u64) -> Result<bool, Trouble> {
         for _ in 0..STEPS_MAX {
-            let Some(reason) = self.lacking(bytes, entries)? else {
-                self.evictor.behind = false;
-                return Ok(true);
-            };
-            if !self.evict(reason)? {
-                break;
+            match self.lacking(bytes, entries)? {
+                None => break,
+                Some(reason) if self.evict(reason)? => {}
+                Some(_) => break,
             }
         }
-        self.evictor.behind = self.lacking(bytes, entries)?.is_some() && self.tier.catalogue.read().len() > 0;
-        Ok(!self.evictor.behind && self.lacking(bytes, entries)?.is_none())
+        let room = self.lacking(bytes, entries)?.is_none();
+        self.evictor.behind = !room && self.tier.catalogue.read().len() > 0;
+        Ok(room)
     }
 
     /// Removes some of what has expired, and goes on with what [`Keeper::make_room`] left.

@@ -180,19 +180,15 @@ async fn variants_are_found() {
     let variant = Variant::new(&key(1), &fields, &request, &head, by, Timestamp::from_secs(5));
     let variants = Arc::new(Variants::default().with(variant, 8));
     assert!(l3.store_variants(&key(1), &variants));
-    for reopened in [false, true] {
-        let l3 = if reopened { disk.open() } else { l3.clone() };
-        let Some(Found::Variants(found)) = l3.lookup(&key(1)).await else { panic!("variants") };
-        assert_eq!(found, variants);
-        if !reopened {
-            l3.flush().await;
-            drop((l3, found));
-            break;
-        }
-    }
+    let found = async |l3: &L3| match l3.lookup(&key(1)).await {
+        Some(Found::Variants(found)) => found,
+        _ => panic!("variants"),
+    };
+    assert_eq!(found(&l3).await, variants, "on their way");
+    l3.flush().await;
+    assert_eq!(found(&l3).await, variants, "on the disk");
     drop(l3);
-    let Some(Found::Variants(found)) = disk.open().lookup(&key(1)).await else { panic!("variants") };
-    assert_eq!(found, variants);
+    assert_eq!(found(&disk.open()).await, variants, "after a restart");
 }
 
 async fn stream(l3: &L3, n: u64, body: &[u8], piece: usize) -> bool {
