@@ -19,6 +19,7 @@ use crate::{
     config::Config,
     listener::{self, Server},
     proxy::Proxy,
+    store,
     telemetry::AccessLog,
 };
 
@@ -36,6 +37,9 @@ pub enum Error {
     /// The purge log cannot be opened.
     #[error("{0}")]
     PurgeLog(Box<dyn std::error::Error + Send + Sync>),
+    /// The disk tier cannot be opened.
+    #[error("{0}")]
+    DiskTier(store::l3::OpenError),
     /// A route's upstream cannot be used.
     #[error("route {route:?}: {reason}")]
     Upstream {
