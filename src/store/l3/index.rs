@@ -12,11 +12,15 @@
 //! error; after one this index is not to be used any more.
 
 use std::{
+    collections::HashSet,
     io,
     mem::ManuallyDrop,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -46,6 +50,8 @@ const CANARY_KEY: Key = Key::from_bytes([0; 32]);
 pub(super) struct Index {
     /// `None` once it is being closed.
     database: Option<Database>,
+    /// Whether a damaged page was met.
+    damaged: Arc<AtomicBool>,
 }
 
 /// One change of many that are made together.
@@ -95,17 +101,18 @@ impl Index {
     /// Opens the index at `path`; makes an empty one if there is none.
     pub(super) fn open(path: &Path, memory: usize, seal: &Seal, faults: Arc<Faults>) -> Result<Self, Trouble> {
         let file = files::private().truncate(false).open(path)?;
-        let open = || -> Result<Database, Failed> {
-            Ok(Builder::new().set_cache_size(memory).create_with_backend(Pages::new(file, faults))?)
-        };
-        let index = Self { database: Some(guarded(open)?) };
+        let pages = Pages::new(file, faults);
+        let damaged = pages.damaged();
+        let open =
+            || -> Result<Database, Failed> { Ok(Builder::new().set_cache_size(memory).create_with_backend(pages)?) };
+        let index = Self { database: Some(guarded(open)?), damaged };
         index.greet(seal, path)?;
         Ok(index)
     }
 
     /// Makes the tables of a new index, and finds out whether it is ours.
     fn greet(&self, seal: &Seal, path: &Path) -> Result<(), Trouble> {
-        let known = guarded(|| {
+        let known = self.guarded(|| {
             let transaction = self.read()?;
             match transaction.open_table(META) {
                 Ok(meta) => Ok(meta.get("canary")?.map(|canary| canary.value().to_vec())),
@@ -136,15 +143,31 @@ impl Index {
 
     /// The sealed record of `key`.
     pub(super) fn record(&self, key: &Key) -> Result<Option<Vec<u8>>, Trouble> {
-        guarded(|| {
+        self.guarded(|| {
             let records = self.read()?.open_table(RECORDS)?;
             Ok(records.get(key.as_bytes())?.map(|record| record.value().to_vec()))
         })
     }
 
+    /// Up to `max` keys after that one, in order, with their sealed records.
+    pub(super) fn records(&self, after: Option<Key>, max: usize) -> Result<Vec<(Key, Vec<u8>)>, Trouble> {
+        self.guarded(|| {
+            let records = self.read()?.open_table(RECORDS)?;
+            let start = after.map(|key| *key.as_bytes());
+            let bound = start.as_ref().map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+            let range = records.range::<&[u8; 32]>((bound, std::ops::Bound::Unbounded))?;
+            let mut found = Vec::new();
+            for item in range.take(max) {
+                let (key, record) = item?;
+                found.push((Key::from_bytes(*key.value()), record.value().to_vec()));
+            }
+            Ok(found)
+        })
+    }
+
     /// What is noted of up to `max` entries after that key, in order; those that are damaged as [`Err`].
     pub(super) fn briefs(&self, after: Option<Key>, max: usize) -> Result<Vec<(Key, Option<Brief>)>, Trouble> {
-        guarded(|| {
+        self.guarded(|| {
             let briefs = self.read()?.open_table(BRIEFS)?;
             let start = after.map(|key| *key.as_bytes());
             let bound = start.as_ref().map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
@@ -161,7 +184,7 @@ impl Index {
 
     /// What is noted of the first entry whose key starts so.
     pub(super) fn brief(&self, prefix: u64) -> Result<Option<(Key, Option<Brief>)>, Trouble> {
-        guarded(|| {
+        self.guarded(|| {
             let briefs = self.read()?.open_table(BRIEFS)?;
             let (first, last) = keys_with(prefix);
             let item = briefs.range::<&[u8; 32]>(&first..=&last)?.next().transpose()?;
@@ -174,7 +197,7 @@ impl Index {
 
     /// How `id` is named.
     pub(super) fn reference(&self, id: ContentId) -> Result<Option<Reference>, Trouble> {
-        guarded(|| {
+        self.guarded(|| {
             let contents = self.read()?.open_table(CONTENTS)?;
             Ok(contents.get(id.as_bytes())?.map(|reference| Reference::of(reference.value())))
         })
@@ -186,7 +209,7 @@ impl Index {
         after: Option<ContentId>,
         max: usize,
     ) -> Result<Vec<(ContentId, Reference)>, Trouble> {
-        guarded(|| {
+        self.guarded(|| {
             let contents = self.read()?.open_table(CONTENTS)?;
             let start = after.map(|id| *id.as_bytes());
             let bound = start.as_ref().map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
@@ -200,9 +223,32 @@ impl Index {
         })
     }
 
+    /// Contents that no entry names, all as of one moment.
+    pub(super) fn unnamed(&self) -> Result<Vec<(ContentId, Reference)>, Trouble> {
+        self.guarded(|| {
+            let transaction = self.read()?;
+            let (briefs, contents) = (transaction.open_table(BRIEFS)?, transaction.open_table(CONTENTS)?);
+            let mut named = HashSet::new();
+            for item in briefs.range::<&[u8; 32]>(..)? {
+                let (key, brief) = item?;
+                let brief = Brief::decode(&Key::from_bytes(*key.value()), brief.value());
+                named.extend(brief.and_then(|brief| brief.stored.file()).map(|(id, _)| id));
+            }
+            let mut unnamed = Vec::new();
+            for item in contents.range::<&[u8; 32]>(..)? {
+                let (id, reference) = item?;
+                let id = ContentId::from_bytes(*id.value());
+                if !named.contains(&id) {
+                    unnamed.push((id, Reference::of(reference.value())));
+                }
+            }
+            Ok(unnamed)
+        })
+    }
+
     /// Sums over everything, as of the last change.
     pub(super) fn totals(&self) -> Result<Totals, Trouble> {
-        guarded(|| {
+        self.guarded(|| {
             let meta = self.read()?.open_table(META)?;
             Ok(meta.get("totals")?.map(|totals| Totals::decode(totals.value())).unwrap_or_default())
         })
@@ -231,6 +277,16 @@ impl Index {
         })
     }
 
+    /// As [`guarded`]. Only the first to meet a damaged page is told so by redb; it tells all others of an error before.
+    fn guarded<T>(&self, run: impl FnOnce() -> Result<T, Failed>) -> Result<T, Trouble> {
+        match guarded(run) {
+            Err(Trouble::Io(_)) if self.damaged.load(Relaxed) => {
+                Err(Trouble::Damaged("a page is not as it was".into()))
+            }
+            result => result,
+        }
+    }
+
     fn database(&self) -> Result<&Database, Failed> {
         self.database.as_ref().ok_or(Failed(redb::Error::DatabaseClosed))
     }
@@ -240,7 +296,7 @@ impl Index {
     }
 
     fn change<T>(&self, change: impl FnOnce(&redb::WriteTransaction) -> Result<T, Failed>) -> Result<T, Trouble> {
-        guarded(|| {
+        self.guarded(|| {
             // While redb unwinds it must not be asked to end a transaction in order: a second panic is the end of the
             // process. What it leaves then is forgotten.
             let mut transaction = ManuallyDrop::new(self.database()?.begin_write()?);

@@ -435,6 +435,8 @@ impl Keeper {
         let faults = Arc::clone(&tier.contents.faults);
         let index = Index::open(&tier.home.index(), memory, &tier.seal, faults)?;
         self.totals = index.totals()?;
+        // Nobody reads an older one any more, so whatever was reported was of that.
+        *tier.trouble.lock() = None;
         *tier.catalogue.write() = Catalogue::default();
         *tier.index.write() = Some(Arc::new(index));
         self.loading = Some(Cursor::Start);

@@ -173,7 +173,6 @@ impl Metrics {
     }
 
     /// How often it went wrong so.
-    #[cfg(test)]
     pub(super) fn errors(&self, kind: &'static str) -> u64 {
         self.errors.get_or_create(&[("kind", kind)]).get()
     }

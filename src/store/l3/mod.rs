@@ -23,10 +23,12 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use bytesize::ByteSize;
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, sync::oneshot, time::Instant};
+use utoipa::ToSchema;
 
 use crate::object::{entry::Entry, key::Key, time::Timestamp, vary::Variants};
 
@@ -88,6 +90,13 @@ struct Inner {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// When the tier is tidied up and scrubbed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Upkeep {
+    ByItself,
+    OnCall,
+}
+
 /// What is stored under a key.
 #[derive(Clone)]
 pub enum Found {
@@ -105,7 +114,7 @@ pub enum Found {
 pub struct DiskError(String);
 
 /// What the tier holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Stats {
     /// Whether it is in use.
     pub on: bool,
@@ -123,6 +132,8 @@ pub struct Stats {
     pub index_bytes: u64,
     /// Changes that wait to be written.
     pub queued: u64,
+    /// Damaged indexes that empty ones took the place of, since the start.
+    pub damaged_indexes: u64,
 }
 
 impl L3 {
@@ -139,7 +150,29 @@ impl L3 {
         now: impl Fn() -> Timestamp + Send + Sync + 'static,
         registry: &mut Registry,
     ) -> Result<Self, OpenError> {
-        Self::start(config, directory, secret, Box::new(now), registry, Arc::default())
+        Self::start(config, directory, secret, Box::new(now), registry, Arc::default(), Upkeep::ByItself)
+    }
+
+    /// As [`L3::open`], for an operator's call in place of a gateway: there are no bounds, and nothing is looked for or
+    /// tidied up but by the call.
+    ///
+    /// # Errors
+    /// As [`L3::open`].
+    pub fn open_for_operator(
+        config: &L3Config,
+        directory: &Path,
+        secret: &[u8; 32],
+        now: impl Fn() -> Timestamp + Send + Sync + 'static,
+    ) -> Result<Self, OpenError> {
+        let config = L3Config {
+            max_bytes: ByteSize(u64::MAX),
+            entries_max: u64::MAX,
+            free_bytes_min: ByteSize(0),
+            write_rate: ByteSize(0),
+            ..config.clone()
+        };
+        let mut registry = Registry::default();
+        Self::start(&config, directory, secret, Box::new(now), &mut registry, Arc::default(), Upkeep::OnCall)
     }
 
     /// Empties a directory that no process uses, whatever release wrote it.
@@ -157,6 +190,7 @@ impl L3 {
         now: Now,
         registry: &mut Registry,
         faults: Arc<Faults>,
+        upkeep: Upkeep,
     ) -> Result<Self, OpenError> {
         let home = Home::take(directory)?;
         // Without the mark the next start is as after a crash, which is no more than slow.
@@ -187,7 +221,9 @@ impl L3 {
         let mut inner = Inner { tier: Arc::clone(&tier), threads: Vec::new() };
         let keeper = Keeper::new(Arc::clone(&tier));
         inner.spawn("l3-keeper", move || keeper.run()).map_err(OpenError::Threads)?;
-        inner.spawn("l3-upkeep", move || upkeep::run(&tier)).map_err(OpenError::Threads)?;
+        if upkeep == Upkeep::ByItself {
+            inner.spawn("l3-upkeep", move || upkeep::run(&tier)).map_err(OpenError::Threads)?;
+        }
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -326,6 +362,11 @@ impl L3 {
         self.tier().is_on()
     }
 
+    /// Its directory.
+    pub fn directory(&self) -> &Path {
+        self.tier().home.path()
+    }
+
     /// What it holds.
     pub fn stats(&self) -> Stats {
         let metrics = &self.tier().metrics;
@@ -338,6 +379,7 @@ impl L3 {
             physical_bytes: metrics.physical.get(),
             index_bytes: metrics.index.get(),
             queued: self.tier().pending.size().0 as u64,
+            damaged_indexes: metrics.errors("damaged"),
         }
     }
 
@@ -354,12 +396,20 @@ impl L3 {
         if self.ask(Control::Clear).await { Ok(()) } else { Err(DiskError("off".into())) }
     }
 
-    /// Reads all content, and removes what is not as it was written.
+    /// Reads all there is, and removes what is not as it was written. `watch` sees what was found up to then, and says
+    /// whether to go on.
     ///
     /// # Errors
     /// Where the tier is off, or goes off.
-    pub async fn verify(&self) -> Result<Verified, DiskError> {
-        self.upkeep(|tier| upkeep::verify(tier, |_| !tier.pending.is_stopping())).await
+    pub async fn verify(
+        &self,
+        mut watch: impl FnMut(&Verified) -> bool + Send + 'static,
+    ) -> Result<Verified, DiskError> {
+        let damaged = self.stats().damaged_indexes;
+        let mut watched =
+            move |tier: &Tier| upkeep::verify(tier, |_, found| !tier.pending.is_stopping() && watch(found));
+        let found = self.upkeep(move |tier| Ok(watched(tier))).await?;
+        Ok(Verified { index_damaged: self.stats().damaged_indexes > damaged, ..found })
     }
 
     /// Removes content that nothing names, and entries without their content.
@@ -378,11 +428,17 @@ impl L3 {
             return Err(DiskError("off".into()));
         }
         let tier = Arc::clone(self.tier());
-        let done = tokio::task::spawn_blocking(move || run(&tier)).await;
-        let done = done.unwrap_or_else(|error| Err(Trouble::Io(io::Error::other(error))));
+        let reported = move || {
+            run(&tier).map_err(|trouble| {
+                let error = DiskError(trouble.to_string());
+                tier.report(trouble);
+                error
+            })
+        };
+        let done = tokio::task::spawn_blocking(reported).await;
+        let done = done.unwrap_or_else(|panic| Err(DiskError(panic.to_string())))?;
         // What the keeper was asked for meanwhile is done as well.
-        self.flush().await;
-        done.map_err(|trouble| DiskError(trouble.to_string()))
+        if self.flush().await { Ok(done) } else { Err(DiskError("it went off meanwhile".into())) }
     }
 
     async fn ask(&self, control: impl FnOnce(oneshot::Sender<bool>) -> Control) -> bool {

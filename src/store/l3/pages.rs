@@ -11,7 +11,15 @@
 //! redb writes no page in place that a commit relies on, but for the header, so a write that a crash cut short leaves at
 //! worst a cell that nothing points to.
 
-use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use redb::StorageBackend;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -31,21 +39,27 @@ const HEADER: usize = SECTOR - SUM;
 pub(super) struct Pages {
     file: File,
     faults: Arc<Faults>,
+    damaged: Arc<AtomicBool>,
 }
 
 impl Pages {
     pub(super) fn new(file: File, faults: Arc<Faults>) -> Self {
-        Self { file, faults }
+        Self { file, faults, damaged: Arc::default() }
+    }
+
+    /// Whether a damaged page was met.
+    pub(super) fn damaged(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.damaged)
     }
 
     /// All of the first page.
     fn header(&self) -> io::Result<Vec<u8>> {
         let mut sector = [0; SECTOR];
-        self.file.read_exact_at(&mut sector, 0)?;
+        self.read_exact_at(&mut sector, 0)?;
         let (header, sum) = sector.split_at(HEADER);
         // As long as nothing has been written there is nothing to check.
         if sector != [0; SECTOR] && sum != checksum(header, 0) {
-            return Err(damaged());
+            return Err(self.found_damage());
         }
         let mut page = header.to_vec();
         page.resize(PAGE, 0);
@@ -64,11 +78,11 @@ impl Pages {
     /// Pages from that one on; the first is none of them.
     fn cells(&self, first: u64, pages: &mut [u8]) -> io::Result<()> {
         let mut cells = vec![0; pages.len() / PAGE * CELL];
-        self.file.read_exact_at(&mut cells, place(first))?;
+        self.read_exact_at(&mut cells, place(first))?;
         for ((number, cell), page) in (first..).zip(cells.chunks_exact(CELL)).zip(pages.chunks_exact_mut(PAGE)) {
             let (content, sum) = cell.split_at(PAGE);
             if sum != checksum(content, number) {
-                return Err(damaged());
+                return Err(self.found_damage());
             }
             page.copy_from_slice(content);
         }
@@ -82,6 +96,19 @@ impl Pages {
             cells.extend_from_slice(&checksum(page, number));
         }
         self.file.write_all_at(&cells, place(first))
+    }
+
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(bytes, offset).map_err(|error| match error.kind() {
+            // It was longer when it was written.
+            io::ErrorKind::UnexpectedEof => self.found_damage(),
+            _ => error,
+        })
+    }
+
+    fn found_damage(&self) -> io::Error {
+        self.damaged.store(true, Relaxed);
+        io::Error::new(io::ErrorKind::InvalidData, "a page has another checksum than when it was written")
     }
 
     /// Whole pages around a range of bytes: the number of the first, and how many bytes they are.
@@ -159,10 +186,6 @@ fn place(number: u64) -> u64 {
 /// Never that of a page of zeros, so that one which was never written is none that was.
 fn checksum(page: &[u8], number: u64) -> [u8; SUM] {
     xxh3_64_with_seed(page, number).max(1).to_le_bytes()
-}
-
-fn damaged() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "a page has another checksum than when it was written")
 }
 
 #[cfg(test)]

@@ -119,7 +119,14 @@ impl Tier {
         pushed
     }
 
-    /// Hands trouble to the writer, which decides what it means.
+    /// What the index says; `None` where there is none, or it is of no use, which is reported.
+    pub(super) fn ask<T>(&self, question: impl FnOnce(&Index) -> Result<T, Trouble>) -> Option<T> {
+        let index = self.index()?;
+        question(&index).map_err(|trouble| self.report(trouble)).ok()
+    }
+
+    /// Hands trouble to the writer, which decides what it means. Trouble with the index, while it is still held: the
+    /// writer waits for its last reader, and takes no trouble with an old index for one with a new one.
     pub(super) fn report(&self, trouble: Trouble) {
         self.trouble.lock().get_or_insert(trouble);
         self.pending.nudge();
@@ -190,6 +197,28 @@ impl Tier {
                 self.large(entry, &record.stored, record.sums.into())
             }
         }
+    }
+
+    /// Whether a sealed record is what was written under `key`. Its content is another matter.
+    pub(super) fn is_readable(&self, key: &Key, sealed: &[u8]) -> bool {
+        let record = self.seal.open(key, sealed).and_then(|record| Record::decode(&record));
+        record.is_some_and(|record| match record.kind {
+            Kind::Variants => variants_codec::decode(&record.head).is_ok(),
+            Kind::Whole | Kind::Large => {
+                matches!(codec::decode_head(&record.head, Bytes::new()), Ok(_) | Err(codec::DecodeError::Body))
+            }
+        })
+    }
+
+    /// Removes what is stored under `key`, unless that is another record by now. Whether it is the same.
+    pub(super) fn forget_unreadable(&self, key: &Key, sealed: &[u8]) -> bool {
+        let now = self.ask(|index| index.record(key)).flatten();
+        let same = self.pending.find(key).is_none() && now.is_some_and(|record| record == sealed);
+        if same {
+            self.metrics.error("record");
+            self.push(*key, Op::Remove, None);
+        }
+        same
     }
 
     /// The entry, with the hits that were counted since it was written.

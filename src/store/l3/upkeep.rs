@@ -3,7 +3,6 @@
 //! Both only read and ask the keeper, which looks again before it removes anything.
 
 use std::{
-    collections::HashSet,
     fs,
     io::{self, Read},
     sync::atomic::Ordering::Relaxed,
@@ -13,8 +12,10 @@ use std::{
 use aws_lc_rs::digest::{self, SHA256};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, time::Instant};
+use utoipa::ToSchema;
 
 use super::{
+    brief::Brief,
     content::{ContentId, Unreadable},
     index::{Index, Reference},
     metrics::Scrubbed,
@@ -24,9 +25,13 @@ use super::{
     tier::Tier,
     trouble::Trouble,
 };
+use crate::object::key::Key;
 
 /// Rows of the index read at once.
 const ROWS: usize = 1024;
+
+/// The same, of whole records.
+const RECORDS: usize = 128;
 
 /// Time between two rounds of the scrub, at least.
 const ROUND_MIN: Duration = Duration::from_secs(60);
@@ -35,20 +40,35 @@ const ROUND_MIN: Duration = Duration::from_secs(60);
 const LOOK_AROUND: Duration = Duration::from_millis(500);
 
 /// What reading everything found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Verified {
+    /// Entries of the index read.
+    pub entries: u64,
     /// Files read.
     pub contents: u64,
     /// Bytes read.
     pub bytes: u64,
+    /// Entries of the index that were not as they were written, now removed.
+    pub unreadable: u64,
     /// Files with other bytes than were written, now removed.
     pub corrupt: u64,
     /// Files that were not there.
     pub missing: u64,
+    /// Whether the index was damaged as a whole: an empty one has taken its place.
+    pub index_damaged: bool,
+    /// Whether it ended before all was read.
+    pub cut_short: bool,
+}
+
+impl Verified {
+    /// Whether nothing of what was read was wrong.
+    pub fn is_sound(&self) -> bool {
+        self.unreadable + self.corrupt + self.missing == 0 && !self.index_damaged
+    }
 }
 
 /// What comparing files with the index found, and removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Collected {
     /// Files compared.
     pub contents: u64,
@@ -58,23 +78,50 @@ pub struct Collected {
     pub lost: u64,
     /// Contents counted in the index that no entry named.
     pub leaked: u64,
+    /// Whether it ended before all was compared.
+    pub cut_short: bool,
 }
 
-/// Reads everything once; `pace` waits as it pleases, and says whether to go on.
-pub(super) fn verify(tier: &Tier, mut pace: impl FnMut(u64) -> bool) -> Result<Verified, Trouble> {
+/// Reads everything once; `pace` waits as it pleases before so many bytes are read, sees what was found, and says
+/// whether to go on. What is wrong with the index as a whole goes to the keeper.
+pub(super) fn verify(tier: &Tier, mut pace: impl FnMut(u64, &Verified) -> bool) -> Verified {
     let mut verified = Verified::default();
+    let complete = verify_records(tier, &mut pace, &mut verified) && verify_contents(tier, &mut pace, &mut verified);
+    Verified { cut_short: !complete, ..verified }
+}
+
+/// The index. Whether it came to the end.
+fn verify_records(tier: &Tier, pace: &mut impl FnMut(u64, &Verified) -> bool, verified: &mut Verified) -> bool {
     let mut after = None;
     loop {
-        let Some(index) = tier.index() else { return Ok(verified) };
-        let rows = index.contents(after, ROWS)?;
-        drop(index);
-        let Some((last, _)) = rows.last() else { return Ok(verified) };
+        let Some(rows) = tier.ask(|index| index.records(after, RECORDS)) else { return false };
+        let Some((last, _)) = rows.last() else { return true };
+        after = Some(*last);
+        for (key, sealed) in rows {
+            if !pace(sealed.len() as u64, verified) {
+                return false;
+            }
+            verified.entries += 1;
+            verified.bytes += sealed.len() as u64;
+            if !tier.is_readable(&key, &sealed) && tier.forget_unreadable(&key, &sealed) {
+                verified.unreadable += 1;
+            }
+        }
+    }
+}
+
+/// The files. Whether it came to the end.
+fn verify_contents(tier: &Tier, pace: &mut impl FnMut(u64, &Verified) -> bool, verified: &mut Verified) -> bool {
+    let mut after = None;
+    loop {
+        let Some(rows) = tier.ask(|index| index.contents(after, ROWS)) else { return false };
+        let Some((last, _)) = rows.last() else { return true };
         after = Some(*last);
         for (id, reference) in rows {
-            if !pace(reference.bytes) {
-                return Ok(verified);
+            if !pace(reference.bytes, verified) {
+                return false;
             }
-            verify_one(tier, id, reference, &mut verified);
+            verify_one(tier, id, reference, verified);
         }
     }
 }
@@ -143,60 +190,57 @@ fn tidy(tier: &Tier) {
     if !is_due(tier) {
         return;
     }
-    tier.untidy.store(false, Relaxed);
     match collect(tier) {
         Ok(found) => tracing::info!(?found, "disk tier: tidied up"),
-        Err(trouble) => {
-            tier.untidy.store(true, Relaxed);
-            tier.report(trouble);
-        }
-    }
-}
-
-fn scrub(tier: &Tier, pace: &mut Pace) {
-    let found = verify(tier, |bytes| {
-        tier.pending.pause(pace.take(bytes, Instant::now()));
-        !tier.pending.is_stopping() && !is_due(tier)
-    });
-    match found {
-        Ok(found) if found.corrupt + found.missing > 0 => {
-            tracing::warn!(?found, "disk tier: the scrub found damage");
-        }
-        Ok(_) => {}
         Err(trouble) => tier.report(trouble),
     }
 }
 
+fn scrub(tier: &Tier, pace: &mut Pace) {
+    let found = verify(tier, |bytes, _| {
+        tier.pending.pause(pace.take(bytes, Instant::now()));
+        !tier.pending.is_stopping() && !is_due(tier)
+    });
+    if !found.is_sound() {
+        tracing::warn!(?found, "disk tier: the scrub found damage");
+    }
+}
+
 /// Removes what does not belong together. Blocks.
+///
+/// Nothing here keeps the index while it waits for the keeper, who may be waiting for its last reader.
 pub(super) fn collect(tier: &Tier) -> Result<Collected, Trouble> {
     let mut collected = Collected::default();
-    let Some(index) = tier.index() else { return Ok(collected) };
-    let named = lose(tier, &index, &mut collected)?;
-    leak(tier, &index, &named, &mut collected)?;
-    for first in 0..=u8::MAX {
-        orphans(tier, &index, first, &mut collected)?;
+    // What goes wrong from here on has to be tidied up another time.
+    let untidy = tier.untidy.swap(false, Relaxed);
+    let collecting = |collected: &mut Collected| {
+        let complete = lose(tier, collected)? && leak(tier, collected) && orphans(tier, collected)?;
+        Ok::<_, io::Error>(complete)
+    };
+    let ended = collecting(&mut collected);
+    collected.cut_short = !matches!(ended, Ok(true));
+    if collected.cut_short && untidy {
+        tier.untidy.store(true, Relaxed);
     }
+    ended?;
     Ok(collected)
 }
 
-/// Removes entries whose file is not there. Returns what the others name.
-fn lose(tier: &Tier, index: &Index, collected: &mut Collected) -> Result<HashSet<ContentId>, Trouble> {
-    let mut named = HashSet::new();
+/// Removes entries whose file is not there. Whether it came to the end.
+fn lose(tier: &Tier, collected: &mut Collected) -> io::Result<bool> {
     let mut after = None;
     loop {
-        let rows = index.briefs(after, ROWS)?;
-        let Some((last, _)) = rows.last() else { return Ok(named) };
+        let Some(rows) = tier.ask(|index| index.briefs(after, ROWS)) else { return Ok(false) };
+        let Some((last, _)) = rows.last() else { return Ok(true) };
         after = Some(*last);
         for (key, brief) in rows {
             let file = brief.map(|brief| brief.stored.file());
             let sound = match file {
-                Some(Some((id, bytes))) => named.contains(&id) || tier.contents.length(id)? == Some(bytes),
+                Some(Some((id, bytes))) => tier.contents.length(id)? == Some(bytes),
                 Some(None) => true,
                 None => false,
             };
-            if sound {
-                named.extend(file.flatten().map(|(id, _)| id));
-            } else if tier.pending.find(&key).is_none() {
+            if !sound && is_still(tier, &key, brief) {
                 collected.lost += 1;
                 tier.push(key, Op::Remove, None);
             }
@@ -204,40 +248,46 @@ fn lose(tier: &Tier, index: &Index, collected: &mut Collected) -> Result<HashSet
     }
 }
 
-/// Lets go of content that no entry names, although it is counted.
-fn leak(tier: &Tier, index: &Index, named: &HashSet<ContentId>, collected: &mut Collected) -> Result<(), Trouble> {
-    let mut after = None;
-    loop {
-        let rows = index.contents(after, ROWS)?;
-        let Some((last, _)) = rows.last() else { return Ok(()) };
-        after = Some(*last);
-        for (id, reference) in rows.into_iter().filter(|(id, _)| !named.contains(id)) {
-            // Named since the entries were read: then it is counted more often now, and stays.
-            if index.reference(id)? == Some(reference) && reclaim(tier, id, Some(reference.count)) {
-                collected.leaked += 1;
+/// Whether nothing has taken an entry's place since its brief was read.
+fn is_still(tier: &Tier, key: &Key, brief: Option<Brief>) -> bool {
+    let now = tier.ask(|index| index.brief(key.prefix())).flatten();
+    let stored = |brief: Option<Brief>| brief.map(|brief| brief.stored);
+    tier.pending.find(key).is_none() && now.is_some_and(|(found, now)| found == *key && stored(now) == stored(brief))
+}
+
+/// Lets go of content that no entry names, although it is counted. Whether it came to the end.
+fn leak(tier: &Tier, collected: &mut Collected) -> bool {
+    let Some(unnamed) = tier.ask(Index::unnamed) else { return false };
+    for (id, reference) in unnamed {
+        // Named since: then it is counted more often now, and stays.
+        if reclaim(tier, id, Some(reference.count)) {
+            collected.leaked += 1;
+        }
+    }
+    true
+}
+
+/// Removes files that nothing names. Whether it came to the end.
+fn orphans(tier: &Tier, collected: &mut Collected) -> io::Result<bool> {
+    for first in 0..=u8::MAX {
+        let (ids, strangers) = tier.contents.list(first)?;
+        collected.contents += ids.len() as u64;
+        for id in ids {
+            let Some(named) = tier.ask(|index| index.reference(id)) else { return Ok(false) };
+            if named.is_none() && reclaim(tier, id, None) {
+                collected.orphans += 1;
+            }
+        }
+        for stranger in strangers {
+            match fs::remove_file(stranger) {
+                Ok(()) => collected.orphans += 1,
+                // Another of us was faster.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
     }
-}
-
-/// Removes files that nothing names.
-fn orphans(tier: &Tier, index: &Index, first: u8, collected: &mut Collected) -> Result<(), Trouble> {
-    let (ids, strangers) = tier.contents.list(first)?;
-    collected.contents += ids.len() as u64;
-    for id in ids {
-        if index.reference(id)?.is_none() && reclaim(tier, id, None) {
-            collected.orphans += 1;
-        }
-    }
-    for stranger in strangers {
-        match fs::remove_file(stranger) {
-            Ok(()) => collected.orphans += 1,
-            // Another of us was faster.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
+    Ok(true)
 }
 
 /// Asks the keeper, which looks again.

@@ -28,6 +28,7 @@ mod bounds;
 mod crash;
 mod damage;
 mod failing;
+mod operating;
 mod scale;
 mod storing;
 
@@ -88,7 +89,7 @@ impl Disk {
         let millis = Arc::clone(&self.millis);
         let now: Now = Box::new(move || Timestamp::from_millis(millis.load(Relaxed)));
         let faults = Arc::clone(&self.faults);
-        L3::start(&self.config, &self.path(), &SECRET, now, &mut Registry::default(), faults)
+        L3::start(&self.config, &self.path(), &SECRET, now, &mut Registry::default(), faults, Upkeep::ByItself)
     }
 
     fn pass(&self, seconds: u64) {
