@@ -39,7 +39,7 @@ pub fn at(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> io::Erro
 /// Holds a directory until dropped; the operating system lets go of it when the process dies.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -54,7 +54,7 @@ impl Lock {
         match file.try_lock() {
             Ok(()) => {
                 sign(&file);
-                Ok(Self { _file: file })
+                Ok(Self { file })
             }
             Err(TryLockError::WouldBlock) => {
                 let in_use = InUse { directory: directory.to_owned(), process: signature(&path), lock: path };
@@ -63,6 +63,29 @@ impl Lock {
             Err(TryLockError::Error(error)) => Err(at("lock", &path)(error)),
         }
     }
+}
+
+impl Lock {
+    /// Whether it is the one that others find in `directory`: that may have been removed, and made anew.
+    pub fn is_of(&self, directory: &Path) -> bool {
+        let there = fs::metadata(directory.join("lock"));
+        match (self.file.metadata(), there) {
+            (Ok(held), Ok(there)) => is_same(&held, &there),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(unix)]
+fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+#[cfg(not(unix))]
+fn is_same(_: &fs::Metadata, _: &fs::Metadata) -> bool {
+    // A directory in use cannot be removed there.
+    true
 }
 
 /// Leaves the number of this process for whoever finds the directory taken. It holds without as well: on a full disk,
@@ -180,7 +203,12 @@ mod tests {
         let pid = std::process::id();
         let told = format!("{data_dir:?} is in use by another larder process, pid {pid} (it holds");
         assert!(error.to_string().contains(&told), "{error}");
-        drop(lock);
+        assert!(lock.is_of(&data_dir));
+        fs::remove_dir_all(&data_dir).expect("removed");
+        assert!(!lock.is_of(&data_dir));
+        let anew = Lock::take(&data_dir).expect("another directory");
+        assert!(anew.is_of(&data_dir) && !lock.is_of(&data_dir));
+        drop(anew);
         Lock::take(&data_dir).expect("free again");
     }
 

@@ -86,6 +86,10 @@ impl Keeper {
         if let Some((free, _)) = self.evictor.free.filter(|(_, at)| at.elapsed() < FREE_KNOWN) {
             return Ok(free);
         }
+        // What is written next would make it again, without an index.
+        if !self.tier.home.is_ours() {
+            return Err(Trouble::Io(rustix::io::Errno::NOENT.into()));
+        }
         let free = self.tier.home.free_bytes()?;
         self.evictor.free = Some((free, Instant::now()));
         Ok(free)

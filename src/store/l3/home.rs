@@ -9,6 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use parking_lot::Mutex;
+
 use crate::files::{self, Lock};
 
 /// Raised whenever anything in the directory changes its form.
@@ -18,8 +20,8 @@ const VERSION: &str = "1";
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The directory cannot be used, or belongs to another process.
-    #[error("disk tier: {0}")]
-    Directory(#[source] io::Error),
+    #[error("disk tier: {}", in_full(.0))]
+    Directory(io::Error),
     /// Another release wrote it.
     #[error(
         "disk tier: {path:?} has format {found:?}, and this release reads {VERSION:?}; `larder disk clear` empties it"
@@ -35,17 +37,32 @@ pub enum OpenError {
     Threads(#[source] io::Error),
 }
 
+/// An error and what it comes from.
+fn in_full(error: &io::Error) -> String {
+    match error.get_ref().and_then(|inner| inner.source()) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+impl OpenError {
+    /// Whether another process has the directory.
+    pub fn is_taken(&self) -> bool {
+        matches!(self, Self::Directory(error) if error.kind() == io::ErrorKind::ResourceBusy)
+    }
+}
+
 /// The directory, as long as it is ours.
 #[derive(Debug)]
 pub(super) struct Home {
     path: PathBuf,
-    _lock: Lock,
+    lock: Mutex<Lock>,
 }
 
 impl Home {
     /// Takes the directory, which is made if need be.
     pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
-        let home = Self { path: path.to_owned(), _lock: Lock::take(path).map_err(OpenError::Directory)? };
+        let home = Self::locked(path)?;
         let version = files::read(&home.version()).map_err(OpenError::Directory)?;
         match version.as_deref().map(String::from_utf8_lossy) {
             Some(found) if found.trim() == VERSION => Ok(home),
@@ -62,8 +79,35 @@ impl Home {
 
     /// Takes the directory whatever its format is, and empties it.
     pub(super) fn clear(path: &Path) -> Result<(), OpenError> {
-        let home = Self { path: path.to_owned(), _lock: Lock::take(path).map_err(OpenError::Directory)? };
+        let home = Self::locked(path)?;
         home.empty().and_then(|()| home.sign()).map_err(OpenError::Directory)
+    }
+
+    fn locked(path: &Path) -> Result<Self, OpenError> {
+        let lock = Lock::take(path).map_err(OpenError::Directory)?;
+        Ok(Self { path: path.to_owned(), lock: Mutex::new(lock) })
+    }
+
+    /// Whether it is still the directory that was taken.
+    pub(super) fn is_ours(&self) -> bool {
+        self.lock.lock().is_of(&self.path)
+    }
+
+    /// Takes the directory anew, where it has been removed and made again. It is not made here: what is missing may be
+    /// a disk.
+    pub(super) fn settle(&self) -> io::Result<()> {
+        fs::metadata(&self.path)?;
+        let mut lock = self.lock.lock();
+        if lock.is_of(&self.path) {
+            return Ok(());
+        }
+        *lock = Lock::take(&self.path)?;
+        match files::read(&self.version())? {
+            Some(found) if String::from_utf8_lossy(&found).trim() == VERSION => {}
+            None if !self.index().exists() => self.sign()?,
+            _ => return Err(io::Error::other("another release's directory has come in place of ours")),
+        }
+        self.mark().map(drop)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -152,7 +196,7 @@ mod tests {
         assert!(home.free_bytes().expect("known") > 0);
         let error = Home::take(&path).expect_err("taken").to_string();
         assert!(error.contains(&format!("{path:?}")) && error.contains(&std::process::id().to_string()), "{error}");
-        assert!(matches!(Home::clear(&path), Err(OpenError::Directory(_))), "not under its owner's hands");
+        assert!(Home::clear(&path).is_err_and(|error| error.is_taken()), "not under its owner's hands");
         drop(home);
 
         fs::write(path.join("version"), "99\n").expect("written");
@@ -162,6 +206,10 @@ mod tests {
         Home::clear(&path).expect("cleared");
         assert!(!path.join("content-v2").exists());
         drop(Home::take(&path).expect("ours"));
+
+        fs::write(path.join("file"), "").expect("written");
+        let error = Home::take(&path.join("file")).expect_err("no directory").to_string();
+        assert!(error.contains("file") && error.contains("os error"), "{error}");
 
         fs::remove_file(path.join("version")).expect("there");
         fs::write(path.join("index"), "").expect("written");

@@ -414,6 +414,7 @@ impl Keeper {
 
     fn revive(&mut self, full: bool) -> Result<(), Trouble> {
         let home = &self.tier.home;
+        home.settle()?;
         if full && home.probe().is_err() {
             // What was stored is in the way of what says so: some of it goes.
             self.tier.contents.sacrifice(SACRIFICE)?;

@@ -77,6 +77,23 @@ async fn a_directory_that_goes_away() {
 }
 
 #[tokio::test]
+async fn a_directory_that_is_made_anew_has_one_owner() {
+    let disk = Disk::new();
+    let l3 = disk.open();
+    assert!(l3.store_through(&entry(1, "before")).await);
+    // Noticed without a look-up.
+    std::fs::remove_dir_all(disk.path()).expect("removed");
+    until("off", || !l3.is_on()).await;
+    std::fs::create_dir(disk.path()).expect("made");
+    until("on", || l3.is_on()).await;
+    assert!(found(&l3, 1).await.is_none());
+    assert!(l3.store_through(&entry(2, "after")).await);
+    assert!(disk.try_open().is_err_and(|error| error.is_taken()), "ours again");
+    drop(l3);
+    assert_eq!(found(&disk.open(), 2).await.expect("there"), b"after");
+}
+
+#[tokio::test]
 async fn content_that_cannot_be_read_is_a_miss() {
     let disk = Disk::new();
     let l3 = disk.open();
