@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use prometheus_client::registry::Registry;
 
-use super::{Error, secret};
+use super::{Error, disk, secret};
 use crate::{
     cache::{self, Cache, Clock, Spill},
     config::{Config, ResolvedRoute},
@@ -30,7 +30,7 @@ pub(super) fn proxy(config: &Config, access: Option<AccessLog>, registry: &mut R
     let log = purge::Log::open(&config.purge, data_dir, registry).map_err(|source| Error::PurgeLog(source.into()))?;
     let secret = secret::load_or_make(data_dir).map_err(directory)?;
     let clock = Clock::start();
-    let l3 = disk_tier(config, data_dir, &secret, &clock, registry)?;
+    let l3 = disk_tier(config, &secret, &clock, registry)?;
     let cache = cache(config, data_dir, secret, clock, log, l3, registry);
     let metrics = Metrics::register(registry);
     let routes = routes(config, &metrics)?;
@@ -51,18 +51,13 @@ pub(super) fn proxy(config: &Config, access: Option<AccessLog>, registry: &mut R
 }
 
 /// The disk tier, if there is to be one. The purge log is open by then: nothing is found here that it forbids.
-fn disk_tier(
-    config: &Config,
-    data_dir: &Path,
-    secret: &[u8; 32],
-    clock: &Clock,
-    registry: &mut Registry,
-) -> Result<Option<L3>, Error> {
+fn disk_tier(config: &Config, secret: &[u8; 32], clock: &Clock, registry: &mut Registry) -> Result<Option<L3>, Error> {
     if config.l3.max_bytes.as_u64() == 0 {
         return Ok(None);
     }
     let now = *clock;
-    L3::open(&config.l3, &data_dir.join("l3"), secret, move || now.now(), registry).map(Some).map_err(Error::DiskTier)
+    let directory = disk::directory(config);
+    L3::open(&config.l3, &directory, secret, move || now.now(), registry).map(Some).map_err(Error::DiskTier)
 }
 
 fn cache(

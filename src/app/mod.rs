@@ -9,6 +9,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 mod build;
+pub mod disk;
 mod handler;
 mod secret;
 mod workers;
