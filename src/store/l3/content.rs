@@ -4,7 +4,7 @@
 //! that the index names is never written again; a [`Claim`] keeps one that it is about to name from being removed.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     fmt,
     fs::{self, File},
     io::{self, Read, Write},
@@ -13,7 +13,7 @@ use std::{
 };
 
 use aws_lc_rs::digest::{self, SHA256};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::trouble::Faults;
 
@@ -94,6 +94,9 @@ pub(super) enum Unreadable {
     Length,
     #[error("the file has other bytes")]
     Bytes,
+    /// Another reader has told so already.
+    #[error("the file has proved wrong")]
+    Condemned,
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -103,6 +106,8 @@ pub(super) enum Unreadable {
 pub(super) struct Contents {
     root: PathBuf,
     claims: Mutex<HashMap<ContentId, usize>>,
+    /// Content that proved wrong and is about to be removed: nobody reads it meanwhile.
+    condemned: RwLock<HashSet<ContentId>>,
     pub(super) faults: Arc<Faults>,
 }
 
@@ -123,7 +128,17 @@ pub(super) struct Writing {
 
 impl Contents {
     pub(super) fn new(root: &Path, faults: Arc<Faults>) -> Arc<Self> {
-        Arc::new(Self { root: root.to_owned(), claims: Mutex::default(), faults })
+        Arc::new(Self { root: root.to_owned(), claims: Mutex::default(), condemned: RwLock::default(), faults })
+    }
+
+    /// Lets nobody read the file of `id` from now on. Whether it was readable before.
+    pub(super) fn condemn(&self, id: ContentId) -> bool {
+        self.condemned.write().insert(id)
+    }
+
+    /// The file of `id` is gone, or may be tried again.
+    pub(super) fn acquit(&self, id: ContentId) {
+        self.condemned.write().remove(&id);
     }
 
     /// Keeps the file of `id` from being removed.
@@ -179,6 +194,9 @@ impl Contents {
     /// The file of `id`, if it has that length.
     pub(super) fn open(&self, id: ContentId, bytes: u64) -> Result<File, Unreadable> {
         self.faults.read()?;
+        if self.condemned.read().contains(&id) {
+            return Err(Unreadable::Condemned);
+        }
         let file = File::open(self.path(id)).map_err(missing)?;
         if file.metadata()?.len() != bytes {
             return Err(Unreadable::Length);
@@ -367,6 +385,16 @@ mod tests {
         drop(other);
         assert!(contents.remove(id).expect("no error"));
         assert!(!contents.remove(id).expect("gone already"));
+    }
+
+    #[test]
+    fn what_proved_wrong_is_not_read() {
+        let (contents, _directory) = contents();
+        let id = write(&contents, b"content");
+        assert!(contents.condemn(id) && !contents.condemn(id));
+        assert!(matches!(contents.read(id, 7), Err(Unreadable::Condemned)));
+        contents.acquit(id);
+        assert!(contents.read(id, 7).is_ok());
     }
 
     #[test]

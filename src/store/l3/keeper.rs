@@ -58,8 +58,10 @@ pub(super) struct Keeper {
     pub(super) tier: Arc<Tier>,
     state: State,
     pub(super) totals: Totals,
-    /// How long the next failure lasts at least: a disk that fails again and again is asked less and less often.
+    /// How long the next failure lasts at least: a disk that fails again and again is asked less and less often, and
+    /// spoken of once. It has to work as long as this to be trusted again.
     backoff: Duration,
+    on_since: Instant,
     /// Until where the catalogue was filled; `None`: to its end.
     loading: Option<Cursor>,
     /// Where the search for hits to note goes on, and when.
@@ -93,6 +95,7 @@ impl Keeper {
             tier,
             state,
             backoff: PROBE_MIN,
+            on_since: now,
             totals: Totals::default(),
             loading: None,
             noting: (0, now),
@@ -168,7 +171,9 @@ impl Keeper {
                     changes.into_iter().partition(|taken| dropped.contains(&taken.key));
                 self.tier.pending.done(&given_up, false);
                 self.tier.pending.done(&done, true);
-                self.backoff = PROBE_MIN;
+                if self.on_since.elapsed() >= self.backoff {
+                    self.backoff = PROBE_MIN;
+                }
                 self.tier.metrics.commit.observe(start.elapsed().as_secs_f64());
             }
             Err(trouble) => {
@@ -233,11 +238,14 @@ impl Keeper {
 
     fn control(&mut self, control: Control) {
         match control {
-            Control::Condemn(id) => self.attempt(|keeper| {
-                let freed = keeper.apply(&[Change::Condemn(id)])?;
-                keeper.tier.contents.remove(id)?;
-                keeper.remove_content(freed)
-            }),
+            Control::Condemn(id) => {
+                self.attempt(|keeper| {
+                    let freed = keeper.apply(&[Change::Condemn(id)])?;
+                    keeper.tier.contents.remove(id)?;
+                    keeper.remove_content(freed)
+                });
+                self.tier.contents.acquit(id);
+            }
             Control::Reclaim(id, counted, reply) => {
                 let mut removed = false;
                 self.attempt(|keeper| {
@@ -445,6 +453,7 @@ impl Keeper {
             tracing::info!(directory = ?tier.home.path(), entries = self.totals.entries, "disk tier: on");
         }
         self.state = State::On;
+        self.on_since = Instant::now();
         self.measure();
         Ok(())
     }
@@ -457,7 +466,7 @@ impl Keeper {
         self.tier.pending.retry(batch.changes);
         for control in batch.controls {
             match control {
-                Control::Condemn(_) => {}
+                Control::Condemn(id) => self.tier.contents.acquit(id),
                 Control::Reclaim(_, _, reply) | Control::Clear(reply) | Control::Flush(reply) => {
                     let _ = reply.send(false);
                 }

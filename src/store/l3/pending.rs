@@ -172,15 +172,17 @@ impl Pending {
         state.waiting.get(key).map(|waiting| waiting.op.clone())
     }
 
-    pub(super) fn ask(&self, control: Control) {
+    /// Asks the writer for something. Whether it will hear of it.
+    pub(super) fn ask(&self, control: Control) -> bool {
         let mut state = self.state.lock();
         let crowded = matches!(control, Control::Condemn(_)) && state.controls.len() >= CONDEMNED_MAX;
         if crowded || state.closed {
-            return;
+            return false;
         }
         state.controls.push_back(control);
         drop(state);
         self.changed.notify_all();
+        true
     }
 
     /// Makes the writer look around.

@@ -269,16 +269,20 @@ impl Tier {
     /// Content cannot be had: nobody is to be sent to it any more, unless it is the whole directory that is gone.
     /// Whether it is the content.
     pub(super) fn found_unreadable(&self, id: ContentId, error: &Unreadable) -> bool {
-        match error {
-            Unreadable::Missing => self.metrics.error("missing"),
-            Unreadable::Length | Unreadable::Bytes => self.metrics.error("corrupt"),
-            Unreadable::Io(error) => self.metrics.error(Trouble::Io(error.kind().into()).kind()),
-        }
+        let kind = match error {
+            Unreadable::Missing => "missing",
+            Unreadable::Length | Unreadable::Bytes => "corrupt",
+            Unreadable::Io(error) => Trouble::Io(error.kind().into()).kind(),
+            Unreadable::Condemned => return true,
+        };
+        self.metrics.error(kind);
         if !self.home.path().join("version").exists() {
             self.report(Trouble::Io(rustix::io::Errno::NOENT.into()));
             return false;
         }
-        self.pending.ask(Control::Condemn(id));
+        if self.contents.condemn(id) && !self.pending.ask(Control::Condemn(id)) {
+            self.contents.acquit(id);
+        }
         true
     }
 

@@ -133,6 +133,8 @@ fn verify_one(tier: &Tier, id: ContentId, reference: Reference, verified: &mut V
     let error = match hash(tier, id, reference.bytes) {
         Ok(found) if found == id => return tier.metrics.scrubbed(Scrubbed::Sound),
         Ok(_) => Unreadable::Bytes,
+        // Found by another.
+        Err(Unreadable::Condemned) => return,
         Err(error) => error,
     };
     // Removed since the row was read: neither missing nor wrong.

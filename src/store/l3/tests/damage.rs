@@ -75,6 +75,22 @@ async fn flipped_bits_in_content() {
 }
 
 #[tokio::test]
+async fn what_proved_wrong_is_not_found_again() {
+    let disk = Disk::new();
+    let l3 = disk.open();
+    assert!(l3.store_through(&entry(1, noise(1, 1 << 20))).await);
+    flip(&content_files(&disk)[0], 7);
+    let Some(Found::Large(large)) = l3.lookup(&key(1)).await else { panic!("large") };
+    assert!(read(large.all()).await.is_none(), "breaks off");
+    // Without a wait for the writer.
+    assert!(l3.lookup(&key(1)).await.is_none());
+    assert!(l3.flush().await);
+    assert_eq!(l3.tier().metrics.errors("corrupt"), 1, "counted once");
+    assert!(l3.store_through(&entry(1, noise(1, 1 << 20))).await, "the same again");
+    assert_eq!(found(&l3, 1).await.expect("whole"), noise(1, 1 << 20));
+}
+
+#[tokio::test]
 async fn content_cut_short_or_gone() {
     let disk = Disk::new();
     filled(&disk).await;
