@@ -196,6 +196,7 @@ async fn killed_again_and_again() {
     }
     assert!(hits > kills, "{hits} answers came from the disk: far too few to prove anything");
     assert!(evicted > 0.0, "nothing had to leave: that proves nothing");
+    assert!(world.floors.iter().any(|floor| floor.load(SeqCst) > 0), "nothing was purged: that proves nothing");
 
     gateway = gateway.kill9_and_restart().await;
     written(&gateway).await;
