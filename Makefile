@@ -12,7 +12,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 LARDER_DATA ?= $(abspath $(wildcard ../shared/data))
 export LARDER_DATA
 
-.PHONY: build dist test tools fmt clippy doc cargo-test conformance instructions load-test fuzz
+.PHONY: build dist test tools fmt clippy doc cargo-test conformance instructions load-test fuzz chaos
 
 build:
 	$(CARGO) build
@@ -71,3 +71,8 @@ load-test:
 # The property tests with many more cases than a change has to wait for. CASES=1000000 make fuzz runs overnight.
 fuzz:
 	PROPTEST_CASES=$${CASES:-100000} $(CARGO) test --lib -- --nocapture prop
+
+# The disk tier killed a hundred times and more while it writes, removes and evicts, as a library and as a gateway.
+chaos:
+	LARDER_KILLS=$${KILLS:-100} $(CARGO) test --test it -- --nocapture disk_chaos
+	LARDER_CRASHES=$${KILLS:-100} LARDER_DAMAGES=$${KILLS:-100} $(CARGO) test --lib -- store::l3::tests

@@ -6,6 +6,8 @@
 //! | path | answer |
 //! |---|---|
 //! | `/b/BYTES/..` | storable for an hour |
+//! | `/u/BYTES/..` | the same, with content no other path has, and nothing makes shorter |
+//! | `/w/BYTES/..` | the same, of hexadecimal digits, as compressible as much text |
 //! | `/t/TAG/BYTES/..` | the same, with `TAG` in `Surrogate-Key` and `xkey` |
 //! | `/n/BYTES/..` | `no-store` |
 //! | `/v/BYTES/..` | `max-age=0` with an entity tag; 304 to who has it |
@@ -96,6 +98,8 @@ async fn dispatch(path: &str, known: bool, storage: &Bytes) -> Option<Response<B
     let mut next = || segments.next();
     match next()? {
         "b" => fixed(storage, next()?, STORABLE),
+        "u" => unlike(path, next()?, false),
+        "w" => unlike(path, next()?, true),
         "n" => fixed(storage, next()?, NO_STORE),
         "v" if known => Some(not_modified()),
         "v" => fixed(storage, next()?, HeaderValue::from_static("max-age=0")),
@@ -119,6 +123,19 @@ fn fixed(storage: &Bytes, size: &str, lifetime: HeaderValue) -> Option<Response<
     let size: usize = size.parse().ok().filter(|size| *size <= BYTES_MAX)?;
     let mut response = Response::new(Full::new(storage.slice(..size)).boxed_unsync());
     *response.headers_mut() = fields(lifetime);
+    Some(response)
+}
+
+/// Content made of the path.
+fn unlike(path: &str, size: &str, digits: bool) -> Option<Response<Body>> {
+    let size: usize = size.parse().ok().filter(|size| *size <= BYTES_MAX)?;
+    let mut content = vec![0; size];
+    blake3::Hasher::new().update(path.as_bytes()).finalize_xof().fill(&mut content);
+    if digits {
+        content.iter_mut().for_each(|byte| *byte = b"0123456789abcdef"[usize::from(*byte % 16)]);
+    }
+    let mut response = Response::new(Full::new(Bytes::from(content)).boxed_unsync());
+    *response.headers_mut() = fields(STORABLE);
     Some(response)
 }
 

@@ -45,6 +45,7 @@ def arguments():
             setattr(options, name, value)
     options.profile = options.profile or ("dist" if options.set == "full" and not options.scenario else "release")
     options.programs = os.path.join(ROOT, "target", "debug" if options.profile == "dev" else options.profile)
+    options.disk = os.path.join(ROOT, "target")
     options.scratch = "/dev/shm" if os.path.isdir("/dev/shm") else None
     return options
 
@@ -64,7 +65,8 @@ def servers_of(scenario, options):
         sys.exit(f"no such server: {', '.join(unknown)}; there are: {', '.join(peers.STARTERS)}")
     names = [name for name in names if name != peers.YARDSTICK]
     first = [peers.YARDSTICK] * scenario.bare + [peers.DIRECT] * scenario.direct
-    return [name for name in [*first, *names] if name not in options.without]
+    able = [name for name in names if not scenario.servers or name in scenario.servers]
+    return [name for name in [*first, *able] if name not in options.without]
 
 
 def build(options):

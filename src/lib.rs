@@ -9,7 +9,7 @@
 //!  3  warm       proxy                      what surrounds every request
 //!  2             cache                      the decisions: hit, stale, miss, pass; flight; fill
 //!  1     store        purge        origin   strangers to each other
-//!  0  object                       telemetry    pure HTTP caching rules; logs and the metric registry
+//!  0  object        files          telemetry    pure HTTP caching rules; directories with one owner; logs
 //! ```
 //!
 //! `docs/ARCHITECTURE.md` says what must always hold.
@@ -19,6 +19,7 @@ pub mod app;
 pub mod cache;
 pub mod cli;
 pub mod config;
+pub mod files;
 pub mod listener;
 pub mod object;
 pub mod origin;

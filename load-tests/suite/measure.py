@@ -20,7 +20,8 @@ def say(text):
 
 def measure(scenario, names, client, options):
     """What is written down of a scenario: for each server its rounds and their middle, or why it has none."""
-    with tempfile.TemporaryDirectory(prefix="load-", dir=options.scratch) as directory:
+    scratch = options.disk if scenario.disk else options.scratch
+    with tempfile.TemporaryDirectory(prefix="load-", dir=scratch) as directory:
         # Workers of a server that was started by root are somebody else.
         os.chmod(directory, 0o755)
         client.directory = directory
@@ -30,7 +31,7 @@ def measure(scenario, names, client, options):
             origin = peers.start_origin(directory, options.client_core, options.programs)
             site = peers.Site(
                 directory, options.server_core, origin.address, scenario.megabytes, options.files, options.programs,
-                scenario.body, scenario.h2,
+                scenario.body, scenario.h2, scenario.disk,
             )
             return Measurement(scenario, site, client, origin).run(names, 1 if scenario.once else options.rounds)
         finally:

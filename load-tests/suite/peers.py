@@ -26,6 +26,9 @@ class Site:
     programs: str
     body: int = 1024
     h2: bool = False
+    # Whether caches are to be on a disk, with no more in memory than this.
+    disk: bool = False
+    memory: int = 1
 
     def room(self, name):
         """A new directory for one server; its workers may be another user."""
@@ -38,7 +41,8 @@ class Site:
         host, _, port = self.origin.rpartition(":")
         known = {
             "directory": directory, "origin": self.origin, "host": host, "origin_port": port, "files": self.files,
-            "megabytes": self.megabytes, "bytes": self.megabytes << 20, "user": "nobody",
+            "megabytes": self.megabytes, "bytes": (self.memory if self.disk else self.megabytes) << 20, "user": "nobody",
+            "memory": self.memory,
         }
         with open(os.path.join(TEMPLATES, template), encoding="utf-8") as source:
             text = source.read()
@@ -76,9 +80,10 @@ def yardstick(site):
 
 def larder(site):
     room = site.room(OURS)
+    template = "larder-disk.toml" if site.disk else "larder.toml"
     process = Process(
         [
-            os.path.join(site.programs, "larder"), "--config", site.render("larder.toml", room), "--listen", "127.0.0.1:0",
+            os.path.join(site.programs, "larder"), "--config", site.render(template, room), "--listen", "127.0.0.1:0",
             "--admin", "127.0.0.1:0", "--upstream", f"http://{site.origin}", "--data-dir", os.path.join(room, "data"),
         ],
         site.core, room,

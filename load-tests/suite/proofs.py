@@ -40,6 +40,19 @@ def stores(server, origin, path):
     caches(server, origin, path)
 
 
+def keeps(server, origin, path, keys):
+    """All keys are there after a while: what is written behind may have to be asked for again."""
+    for _ in range(20):
+        before = counts(origin)
+        for key in range(keys):
+            if (answer := ask(server.address, path.replace("{}", str(key)))).status != 200:
+                raise Broken(f"answers {answer.status}")
+        if (seen := since(before, counts(origin))["requests"]) == 0:
+            return
+        time.sleep(0.5)
+    raise Broken(f"does not keep them: of {keys}, {seen} reach the origin")
+
+
 def passes(server, origin, path, **request):
     if answers(server, origin, path, times=3, **request)["requests"] != 3:
         raise Broken("does not pass it on each time")

@@ -19,6 +19,7 @@ COLUMNS = {
     "core": ("core %", "{:.1f}".format), "bytes_read": ("read MiB", lambda value: f"{value / 2**20:,.0f}"),
     "purge_ms": ("purge ms", "{:,.1f}".format), "present": ("there before %", "{:.1f}".format), "gone": ("gone after %", "{:.1f}".format),
     "p99_before": ("p99 before µs", plain), "first_p50": ("first p50 µs", plain), "first_p99": ("first p99 µs", plain),
+    "throughput": ("MiB/s", lambda value: f"{value / 2**20:,.0f}"),
     "added_first_p50": ("added first p50 µs", plain),
 }
 

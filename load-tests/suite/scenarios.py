@@ -7,6 +7,7 @@ from suite.loads import h2load, own, wrk
 
 KIB, MIB = 1024, 1024 * 1024
 USUAL = ["cpu", "to_best", "to_bare", "rate", "p50", "p99", "resident"]
+DISK = "page cache warm; latency of one client, rate of 64"
 HALF_WAY = "bytes=524288-525311"
 
 
@@ -42,6 +43,9 @@ class Scenario:
     once: bool = False
     # Where it is about latency: nobody waits for a slice of time.
     real_time: bool = False
+    # Caches are on a disk, with next to nothing in memory; those that can do so are named.
+    disk: bool = False
+    servers: tuple = ()
 
 
 def hit(name, title, size, short=False):
@@ -62,6 +66,20 @@ def zipf(name, title, keys, size, megabytes):
         load=lambda r: own(
             r.client, "zipf", r.server.address, path, keys=keys, seconds=r.client.seconds, seed=int(r.unique, 16)
         ),
+    )
+
+
+def disk_hit(name, title, keys, size, kind="u"):
+    """From the disk, whose pages are in memory: `keys` are more than a server has memory for, and asked for in turn.
+
+    Each has content of its own: the same under many keys would be one file to who stores by content.
+    """
+    path = f"/{kind}/{size}/{{}}"
+    return Scenario(
+        name, title, body=size, megabytes=1024, disk=True, servers=("larder", "nginx", "trafficserver"),
+        columns=["p50", "p99", "rate", "throughput", *USUAL[:3], "from_cache", "resident"],
+        prove=lambda server, origin: proofs.keeps(server, origin, path, keys),
+        load=lambda r: special.disk_hits(r, path, keys, size),
     )
 
 
@@ -91,6 +109,9 @@ SCENARIOS = [
     hit("hit-1m", "Hit, 1 MiB, one key", MIB, short=True),
     zipf("hit-zipf-10k", "Hit, 512 bytes, Zipf over 10,000 keys", 10_000, 512, 256),
     zipf("hit-zipf-1m", "Hit, 256 bytes, Zipf over 1,000,000 keys, 1 GiB of cache", 1_000_000, 256, 1024),
+    disk_hit("hit-l3-64k", f"Hit on the disk, 64 KiB, 2,000 keys, {DISK}", 2000, 64 * KIB),
+    disk_hit("hit-l3-text", f"Hit on the disk, 64 KiB of text, 2,000 keys, {DISK}", 2000, 64 * KIB, "w"),
+    disk_hit("hit-l3-1m", f"Hit on the disk, 1 MiB, 200 keys, {DISK}", 200, MIB),
     Scenario(
         "hit-h2", "Hit, 1 KiB, cleartext HTTP/2, 16 streams a connection", h2=True, short=True,
         prove=lambda server, origin: proofs.speaks_h2(server, origin, "/b/1024/hit"),

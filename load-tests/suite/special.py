@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 from suite.loads import own, wrk
 from suite.origin import ask, counts, settled, since
@@ -20,6 +21,16 @@ def misses(r, path):
     last = int(found["requests"]) - r.client.connections
     keys = range(max(1, last - 500), last, 10)
     return {**found, "stored": 100 - missing(r, [path.replace("{}", str(key)) for key in keys]) * 100}
+
+
+def disk_hits(r, path, keys, size):
+    """What one client waits, who finds the server idle; and what many get out of it."""
+    alone = wrk(replace(r.client, connections=1, seconds=r.client.seconds / 2), r.server.address, path, keys=keys)
+    many = wrk(r.client, r.server.address, path, keys=keys)
+    return {
+        **many, "p50": alone["p50"], "p99": alone["p99"], "throughput": many["rate"] * size,
+        "asked": many["requests"] + alone["requests"],
+    }
 
 
 def open_model(r):

@@ -32,6 +32,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::{
     auth::Auth,
     config::{Config, Scope},
+    disk_task::DiskTasks,
     openapi::Operation,
     problem::nearest,
 };
@@ -43,6 +44,8 @@ use crate::{
 
 pub mod auth;
 pub mod config;
+mod disk;
+mod disk_task;
 mod explain;
 mod health;
 mod json;
@@ -56,7 +59,13 @@ mod stats;
 mod tests;
 mod warm;
 
-pub use self::{explain::ExplainRequest, problem::Problem, warm::WarmRequest};
+pub use self::{
+    disk::DiskStats,
+    disk_task::{Cleared, DiskCall, DiskState, DiskTask},
+    explain::ExplainRequest,
+    problem::Problem,
+    warm::WarmRequest,
+};
 
 /// How long a call may take, from its head to the head of the answer. Waiting for a job has no deadline.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -93,6 +102,7 @@ struct Shared {
     purge_config: purge_log::config::Config,
     jobs: Jobs,
     refresher: Refresher,
+    disk_tasks: DiskTasks,
     registry: Arc<Mutex<Registry>>,
     draining: CancellationToken,
 }
@@ -117,6 +127,7 @@ impl Admin {
             purge_config: purge,
             jobs: Jobs::new(warm, fetch, metrics, draining.clone()),
             refresher,
+            disk_tasks: DiskTasks::new(draining.clone()),
             registry,
             draining,
         };
@@ -177,6 +188,8 @@ fn documented(auth: &Auth) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(metrics::metrics))
         .routes(routes!(warm::list))
         .routes(routes!(warm::show))
+        .routes(routes!(disk::stats))
+        .routes(routes!(disk::show))
         .route_layer(deadline())
         .route_layer(require(Scope::Read));
     let purge = OpenApiRouter::new()
@@ -190,6 +203,8 @@ fn documented(auth: &Auth) -> OpenApiRouter<Arc<Shared>> {
     let operate = OpenApiRouter::new()
         .routes(routes!(warm::start))
         .routes(routes!(warm::cancel))
+        .routes(routes!(disk::start))
+        .routes(routes!(disk::stop))
         .route_layer(require(Scope::Operate));
     OpenApiRouter::with_openapi(openapi::Document::openapi()).merge(open).merge(read).merge(purge).merge(operate)
 }

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use prometheus_client::registry::Registry;
 
-use super::{Error, secret};
+use super::{Error, disk, secret};
 use crate::{
     cache::{self, Cache, Clock, Spill},
     config::{Config, ResolvedRoute},
@@ -15,7 +15,7 @@ use crate::{
         routes::RouteTable,
     },
     purge,
-    store::L1,
+    store::{L1, L3},
     telemetry::AccessLog,
 };
 
@@ -29,7 +29,9 @@ pub(super) fn proxy(config: &Config, access: Option<AccessLog>, registry: &mut R
     std::fs::create_dir_all(data_dir).map_err(directory)?;
     let log = purge::Log::open(&config.purge, data_dir, registry).map_err(|source| Error::PurgeLog(source.into()))?;
     let secret = secret::load_or_make(data_dir).map_err(directory)?;
-    let cache = cache(config, data_dir, secret, log, registry);
+    let clock = Clock::start();
+    let l3 = disk_tier(config, &secret, &clock, registry)?;
+    let cache = cache(config, data_dir, secret, clock, log, l3, registry);
     let metrics = Metrics::register(registry);
     let routes = routes(config, &metrics)?;
     let rules = cache::route::ResponseRules::default();
@@ -48,7 +50,25 @@ pub(super) fn proxy(config: &Config, access: Option<AccessLog>, registry: &mut R
     Ok(Proxy::new(parts, metrics))
 }
 
-fn cache(config: &Config, data_dir: &Path, secret: [u8; 32], log: purge::Log, registry: &mut Registry) -> Cache {
+/// The disk tier, if there is to be one. The purge log is open by then: nothing is found here that it forbids.
+fn disk_tier(config: &Config, secret: &[u8; 32], clock: &Clock, registry: &mut Registry) -> Result<Option<L3>, Error> {
+    if config.l3.max_bytes.as_u64() == 0 {
+        return Ok(None);
+    }
+    let now = *clock;
+    let directory = disk::directory(config);
+    L3::open(&config.l3, &directory, secret, move || now.now(), registry).map(Some).map_err(Error::DiskTier)
+}
+
+fn cache(
+    config: &Config,
+    data_dir: &Path,
+    secret: [u8; 32],
+    clock: Clock,
+    log: purge::Log,
+    l3: Option<L3>,
+    registry: &mut Registry,
+) -> Cache {
     let l1 = L1::new(&config.l1, registry);
     let origins = Origins::new(registry);
     let spill = Spill::new(&data_dir.join("spill"), config.fill.spill_bytes_max.as_u64());
@@ -56,8 +76,9 @@ fn cache(config: &Config, data_dir: &Path, secret: [u8; 32], log: purge::Log, re
         config: config.fill.clone(),
         name: config.headers.pseudonym.clone(),
         secret,
-        clock: Clock::start(),
+        clock,
         l1,
+        l3,
         log,
         origins,
         spill,

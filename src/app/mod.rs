@@ -9,6 +9,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 mod build;
+pub mod disk;
 mod handler;
 mod secret;
 mod workers;
@@ -19,6 +20,7 @@ use crate::{
     config::Config,
     listener::{self, Server},
     proxy::Proxy,
+    store,
     telemetry::AccessLog,
 };
 
@@ -36,6 +38,9 @@ pub enum Error {
     /// The purge log cannot be opened.
     #[error("{0}")]
     PurgeLog(Box<dyn std::error::Error + Send + Sync>),
+    /// The disk tier cannot be opened.
+    #[error("{0}")]
+    DiskTier(store::l3::OpenError),
     /// A route's upstream cannot be used.
     #[error("route {route:?}: {reason}")]
     Upstream {

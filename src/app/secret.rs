@@ -17,12 +17,18 @@ const FILE: &str = "secret";
 /// # Errors
 /// Where it cannot be read or written, or is not 32 bytes long.
 pub(super) fn load_or_make(data_dir: &Path) -> io::Result<[u8; 32]> {
-    let path = data_dir.join(FILE);
-    match fs::File::open(&path) {
-        Ok(file) => read(file),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => make(&path),
-        Err(error) => Err(error),
+    match load(data_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make(&data_dir.join(FILE)),
+        found => found,
     }
+}
+
+/// The secret of `data_dir`.
+///
+/// # Errors
+/// Where there is none, it cannot be read, or is not 32 bytes long.
+pub(super) fn load(data_dir: &Path) -> io::Result<[u8; 32]> {
+    read(fs::File::open(data_dir.join(FILE))?)
 }
 
 fn read(file: fs::File) -> io::Result<[u8; 32]> {
@@ -52,6 +58,7 @@ mod tests {
     #[test]
     fn made_once_and_kept() {
         let directory = tempfile::tempdir().expect("a directory");
+        assert_eq!(load(directory.path()).expect_err("none").kind(), io::ErrorKind::NotFound);
         let first = load_or_make(directory.path()).expect("made");
         assert_eq!(load_or_make(directory.path()).expect("read"), first);
         let mode = fs::metadata(directory.path().join(FILE)).expect("there").permissions().mode();

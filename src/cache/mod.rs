@@ -23,7 +23,7 @@ use crate::{
     },
     origin::Origins,
     purge,
-    store::{L1, Slot},
+    store::{L1, L3, Slot},
 };
 
 mod adopt;
@@ -98,6 +98,7 @@ struct Inner {
     secret: [u8; 32],
     clock: Clock,
     l1: L1,
+    l3: Option<L3>,
     log: purge::Log,
     origins: Origins,
     flight: Arc<Flight>,
@@ -121,6 +122,8 @@ pub struct Parts {
     pub clock: Clock,
     /// The memory tier.
     pub l1: L1,
+    /// The disk tier.
+    pub l3: Option<L3>,
     /// The purge log.
     pub log: purge::Log,
     /// The way to the origins.
@@ -132,7 +135,7 @@ pub struct Parts {
 impl Cache {
     /// Puts a cache together.
     pub fn new(parts: Parts, registry: &mut Registry) -> Self {
-        let Parts { config, name, secret, clock, l1, log, origins, spill } = parts;
+        let Parts { config, name, secret, clock, l1, l3, log, origins, spill } = parts;
         let via = HeaderValue::from_str(&format!("1.1 {name}")).unwrap_or(HeaderValue::from_static("1.1 larder"));
         let memory = Memory::new(usize::try_from(config.memory_total_bytes_max.as_u64()).unwrap_or(usize::MAX));
         let metrics = Metrics::register(registry, memory.clone(), spill.clone());
@@ -143,6 +146,7 @@ impl Cache {
             secret,
             clock,
             l1,
+            l3,
             log,
             origins,
             flight: Flight::new(),
@@ -163,6 +167,11 @@ impl Cache {
     /// The memory tier.
     pub fn l1(&self) -> &L1 {
         &self.inner.l1
+    }
+
+    /// The disk tier, where there is one.
+    pub fn l3(&self) -> Option<&L3> {
+        self.inner.l3.as_ref()
     }
 
     /// The time now.

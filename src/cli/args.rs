@@ -51,6 +51,8 @@ pub enum Command {
     Explain(Explain),
     /// Show what a running gateway has been doing
     Stats(Stats),
+    /// Look after the disk tier, of a running gateway or of a directory that none uses
+    Disk(Disk),
     /// Print completions for a shell
     Completions {
         /// Which one
@@ -237,6 +239,73 @@ pub struct Stats {
     pub client: Client,
 }
 
+/// `larder disk`.
+#[derive(Debug, Args)]
+pub struct Disk {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: DiskAction,
+}
+
+/// What can be done to the disk tier.
+#[derive(Debug, Subcommand)]
+pub enum DiskAction {
+    /// Show what it holds
+    Stats(DiskPlace),
+    /// Read everything, and remove what is not as it was written; ends with 65 where there was such
+    Verify(DiskPlace),
+    /// Remove content that nothing names, and entries without their content
+    Gc(DiskPlace),
+    /// Remove everything, whatever release wrote it
+    Clear {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        /// Where.
+        #[command(flatten)]
+        place: DiskPlace,
+    },
+}
+
+/// Which disk tier.
+#[derive(Debug, Clone, Args)]
+pub struct DiskPlace {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Configuration file (TOML) that says where the data directory is
+    #[arg(long, value_name = "FILE", env = "LARDER_CONFIG", value_parser = path(), value_hint = ValueHint::FilePath)]
+    config: Option<PathBuf>,
+    /// The data directory; if a gateway uses it, that one is asked
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub data_dir: Option<String>,
+    /// Admin address of the gateway to ask [default: of the configuration]; without --data-dir, that one is asked in any
+    /// case
+    #[arg(long, value_name = "URL", env = "LARDER_ADMIN_URL")]
+    admin: Option<String>,
+    /// Token of its admin plane [default: of the configuration]
+    #[arg(long, value_name = "TOKEN", env = "LARDER_ADMIN_TOKEN", hide_env_values = true)]
+    admin_token: Option<String>,
+}
+
+impl DiskPlace {
+    /// The gateway that was named. A variable that is set to nothing names none.
+    pub fn admin(&self) -> Option<&str> {
+        self.admin.as_deref().filter(|url| !url.is_empty())
+    }
+
+    /// The token that was given.
+    pub fn admin_token(&self) -> Option<&str> {
+        self.admin_token.as_deref().filter(|token| !token.is_empty())
+    }
+
+    /// Where the configuration comes from, this process's environment included.
+    pub fn sources(&self) -> Sources {
+        let config = self.config.clone().filter(|file| is_named(file));
+        Sources::from_process(config, Overrides { data_dir: self.data_dir.clone(), ..Overrides::default() })
+    }
+}
+
 /// Takes an empty path too, which is none.
 fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
@@ -305,6 +374,19 @@ mod tests {
         assert_eq!(purge.client.admin, "http://127.0.0.1:8081");
         assert!(matches!(parse("larder purge --all"), Ok(Command::Purge(purge)) if purge.what.all));
         assert!(parse("larder purge --all --hold soon").is_err());
+    }
+
+    #[test]
+    fn a_disk_tier_is_looked_after() {
+        assert!(parse("larder disk").is_err());
+        assert!(parse("larder disk stats --yes").is_err());
+        let Ok(Command::Disk(Disk { action: DiskAction::Clear { yes: true, place } })) =
+            parse("larder disk clear --yes --json --data-dir /d --config=")
+        else {
+            panic!("clear")
+        };
+        assert!(place.json && place.sources().file.is_none());
+        assert_eq!(place.sources().overrides.data_dir.as_deref(), Some("/d"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod args;
 pub mod check;
 pub mod demo;
 mod demo_origin;
+pub mod disk;
 pub mod explain;
 pub mod purge;
 mod serve;
@@ -31,18 +32,24 @@ pub fn run() -> ExitCode {
         Command::Warm(args) => finish(warm::run(args)),
         Command::Explain(args) => finish(explain::run(args)),
         Command::Stats(args) => finish(stats::run(args)),
+        Command::Disk(args) => end(disk::run(args)),
         Command::Demo(args) => finish(demo::run(args.keep)),
     }
 }
 
 /// Runs a command to its end, and tells what went wrong, down to the first cause.
 fn finish<E: Error + 'static>(command: impl Future<Output = Result<(), E>>) -> ExitCode {
+    end(async { command.await.map(|()| 0) })
+}
+
+/// As [`finish`], for a command that says what to end with.
+fn end<E: Error + 'static>(command: impl Future<Output = Result<u8, E>>) -> ExitCode {
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
     match runtime.block_on(command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => failed(&error),
     }
 }

@@ -22,7 +22,7 @@ pub async fn run(args: Stats) -> Result<(), Error> {
 }
 
 /// One line a figure, under the name of its group.
-fn table(stats: &Value) -> String {
+pub(super) fn table(stats: &Value) -> String {
     let mut rows = Vec::new();
     gather(&mut rows, "", stats);
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();

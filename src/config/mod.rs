@@ -71,6 +71,8 @@ pub struct Config {
     pub fill: cache::config::FillConfig,
     /// The memory tier.
     pub l1: store::config::L1Config,
+    /// The disk tier.
+    pub l3: store::L3Config,
     /// The purge log.
     pub purge: purge::config::Config,
     /// Warm-up jobs.

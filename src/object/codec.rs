@@ -29,7 +29,10 @@ use super::{
 pub const VERSION: u16 = 2;
 
 const MAGIC: [u8; 4] = *b"LRDR";
-const CHECKSUM_BYTES: usize = 8;
+pub(super) const CHECKSUM_BYTES: usize = 8;
+
+/// Where a record has length and checksum of the body.
+const VOUCHED: std::ops::Range<usize> = 6..22;
 
 /// Why stored bytes are no entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -72,11 +75,26 @@ pub fn decode(bytes: &[u8]) -> Result<Entry, DecodeError> {
 
 /// All of the entry but its body, and a checksum of that.
 pub fn encode_head(entry: &Entry) -> Vec<u8> {
+    encode_head_over(entry, entry.content())
+}
+
+/// As [`encode_head`], as if there were no body: for a tier that vouches for it in another way.
+pub fn encode_bare_head(entry: &Entry) -> Vec<u8> {
+    encode_head_over(entry, &[])
+}
+
+/// Whether two records of [`encode_head`] vouch for the same body.
+pub fn vouches_alike(one: &[u8], other: &[u8]) -> bool {
+    let vouched = |record: &[u8]| record.get(VOUCHED).map(<[u8]>::to_vec);
+    vouched(one).is_some() && vouched(one) == vouched(other)
+}
+
+fn encode_head_over(entry: &Entry, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(512 + entry.url().len() + entry.head.weight());
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
-    put_u64(&mut out, entry.content().len() as u64);
-    put_u64(&mut out, checksum(entry.content()));
+    put_u64(&mut out, body.len() as u64);
+    put_u64(&mut out, checksum(body));
     out.extend_from_slice(entry.key.as_bytes());
     out.extend_from_slice(entry.primary().as_bytes());
     put_u64(&mut out, entry.stamp.number());
@@ -138,7 +156,7 @@ fn open(record: &[u8]) -> Result<Reader<'_>, DecodeError> {
 }
 
 /// 64 bits of BLAKE3: against damage, not against forgery.
-fn checksum(bytes: &[u8]) -> u64 {
+pub(super) fn checksum(bytes: &[u8]) -> u64 {
     Key::from_bytes(*blake3::hash(bytes).as_bytes()).prefix()
 }
 
@@ -335,6 +353,18 @@ mod tests {
     fn entry() -> Arc<Entry> {
         let mut runner = proptest::test_runner::TestRunner::deterministic();
         any_entry().new_tree(&mut runner).expect("no filter rejects all").current()
+    }
+
+    #[test]
+    fn heads_vouch_for_bodies() {
+        let entry = entry();
+        let renewed = Arc::new(Unpacked { stored: Timestamp::EPOCH, ..facts(&entry) }.pack());
+        let other = Arc::new(Unpacked { body: Bytes::from_static(b"another"), ..facts(&entry) }.pack());
+        assert!(vouches_alike(&encode_head(&entry), &encode_head(&renewed)));
+        assert!(!vouches_alike(&encode_head(&entry), &encode_head(&other)));
+        assert!(!vouches_alike(b"", b""));
+        let bare = decode_head(&encode_bare_head(&entry), Bytes::new()).expect("without a body");
+        assert_eq!(facts(&Arc::new(bare)), Unpacked { body: Bytes::new(), ..facts(&entry) });
     }
 
     #[test]

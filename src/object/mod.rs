@@ -32,6 +32,7 @@ pub(crate) mod testing;
 pub mod time;
 pub mod validators;
 mod variants;
+pub mod variants_codec;
 pub mod vary;
 pub mod verdict;
 mod wire;

@@ -24,11 +24,11 @@ use super::{
 /// One stored variant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variant {
-    fields: Arc<[HeaderName]>,
-    key: Key,
+    pub(super) fields: Arc<[HeaderName]>,
+    pub(super) key: Key,
     /// The key without Accept-Language, and the response's language, where a request may be served by it.
-    language: Option<(Key, Box<str>)>,
-    stored: Timestamp,
+    pub(super) language: Option<(Key, Box<str>)>,
+    pub(super) stored: Timestamp,
 }
 
 /// The variants of one primary key, the one stored last first.

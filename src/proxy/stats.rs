@@ -6,7 +6,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Proxy;
-use crate::cache::{self, Outcome};
+use crate::{
+    cache::{self, Outcome},
+    store::{L3, l3},
+};
 
 /// Outcomes that did not wait for the origin.
 const HITS: [&str; 3] = ["hit", "stale", "stale-if-error"];
@@ -32,6 +35,9 @@ pub struct Stats {
     /// The cache.
     #[serde(flatten)]
     pub cache: cache::stats::Stats,
+    /// The disk tier, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub l3: Option<l3::Stats>,
 }
 
 impl Proxy {
@@ -56,6 +62,7 @@ impl Proxy {
             requests_in_flight: self.inner.metrics.in_flight(),
             sent_bytes: routes.iter().map(|route| route.sent()).sum(),
             cache: self.cache().stats(),
+            l3: self.cache().l3().map(L3::stats),
         }
     }
 }

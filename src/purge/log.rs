@@ -19,16 +19,18 @@ use tokio::{
 
 use super::{
     config::Config,
-    directory::{self, Lock},
     metrics::Metrics,
     recovery::{self, Files, Recovered},
     types::{Purge, PurgeError, Receipt, Standing},
     writer::{QUEUE, Request, Shared, Waiting, Writer},
 };
-use crate::object::{
-    entry::Entry,
-    scope::{Position, Scope},
-    time::Timestamp,
+use crate::{
+    files::{self, Lock},
+    object::{
+        entry::Entry,
+        scope::{Position, Scope},
+        time::Timestamp,
+    },
 };
 
 /// The purge log of a data directory. Clones are the same log; with the last one gone, what was accepted is finished,
@@ -55,7 +57,7 @@ impl Log {
     /// of everything.
     pub fn open(config: &Config, data_dir: &Path, registry: &mut Registry) -> io::Result<Self> {
         let lock = Lock::take(data_dir)?;
-        directory::create_dir(&data_dir.join("purge"))?;
+        files::create_dir(&data_dir.join("purge"))?;
         let files = Files::of(data_dir);
         let metrics = Metrics::new(registry);
         let recovered = recovery::recover(&files, config, &metrics)?;

@@ -16,7 +16,6 @@
 //! - What cannot be remembered (too many scopes, a damaged file) errs on the side of purging more.
 
 pub mod config;
-mod directory;
 mod frame;
 mod log;
 mod metrics;

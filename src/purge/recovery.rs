@@ -10,7 +10,6 @@ use std::{
 
 use super::{
     config::Config,
-    directory,
     metrics::Metrics,
     recent::{Known, Recent},
     record::Record,
@@ -18,7 +17,7 @@ use super::{
     wal::{Replay, Wal},
     watermarks::{Watermark, Watermarks},
 };
-use crate::object::scope::Position;
+use crate::{files, object::scope::Position};
 
 /// Names of the files.
 #[derive(Debug, Clone)]
@@ -52,8 +51,8 @@ pub(super) fn recover(files: &Files, config: &Config, metrics: &Metrics) -> io::
         state.distrust();
         metrics.damaged.inc();
         tracing::warn!(file = ?files.wal, "purge log: damaged; everything stored before counts as purged");
-        directory::keep_damaged(&files.wal)?;
-        directory::keep_damaged(&files.snapshot)?;
+        files::keep_damaged(&files.wal)?;
+        files::keep_damaged(&files.snapshot)?;
     }
     let State { table, recent, position } = state;
     let wal = match &found.replay {
@@ -83,9 +82,9 @@ pub(super) fn compact(
     recent: &Recent,
     fsync: bool,
 ) -> io::Result<Wal> {
-    directory::replace(&files.snapshot, &snapshot::encode(position, table, recent), fsync)?;
+    files::replace(&files.snapshot, &snapshot::encode(position, table, recent), fsync)?;
     if fsync {
-        directory::sync_dir(&files.snapshot)?;
+        files::sync_dir(&files.snapshot)?;
     }
     Wal::create(&files.wal, position, fsync)
 }
@@ -99,8 +98,8 @@ struct Found {
 
 impl Found {
     fn read(files: &Files) -> io::Result<Self> {
-        let snapshot = directory::read(&files.snapshot)?;
-        let wal = directory::read(&files.wal)?;
+        let snapshot = files::read(&files.snapshot)?;
+        let wal = files::read(&files.wal)?;
         Ok(Self {
             snapshot: snapshot.map(|content| snapshot::decode(&content)),
             replay: wal.map(|content| Replay::of(&content)),

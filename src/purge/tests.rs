@@ -18,16 +18,18 @@ use tempfile::TempDir;
 
 use super::{
     Config, Log, Mode, Purge, PurgeError, PurgeId, Standing,
-    directory::{self, Lock},
     metrics::Metrics,
     recovery::{self, Files},
 };
-use crate::object::{
-    entry::Entry,
-    key::KeyBuilder,
-    scope::{Position, Scope},
-    testing,
-    time::Timestamp,
+use crate::{
+    files::{self, Lock},
+    object::{
+        entry::Entry,
+        key::KeyBuilder,
+        scope::{Position, Scope},
+        testing,
+        time::Timestamp,
+    },
 };
 
 const CONFIG: Config = Config { fsync: false, scopes_max: 1000, call_scopes_max: 100, refresh_max: 0, refresh_rate: 0 };
@@ -206,7 +208,7 @@ async fn a_crash_at_any_byte_loses_nothing_acknowledged() {
     for cut in 0..=content.len() {
         let dir = temporary();
         let files = Files::of(dir.path());
-        directory::create_dir(&dir.path().join("purge")).expect("writable");
+        files::create_dir(&dir.path().join("purge")).expect("writable");
         fs::write(&files.wal, &content[..cut]).expect("writable");
         let log = open(dir.path());
         let whole = ends.iter().filter(|&&end| end <= cut).count() as u64;
@@ -234,7 +236,7 @@ async fn no_flipped_bit_loses_a_purge() {
         flipped[byte] ^= 1 << (byte % 8);
         let dir = temporary();
         let files = Files::of(dir.path());
-        directory::create_dir(&dir.path().join("purge")).expect("writable");
+        files::create_dir(&dir.path().join("purge")).expect("writable");
         fs::write(&files.wal, &flipped).expect("writable");
         let log = open(dir.path());
         (0..ends.len() as u64).for_each(|n| assert_purged(&log, n, &format!("flipped in byte {byte}")));
@@ -317,7 +319,7 @@ async fn a_full_disk_refuses_and_recovers() {
     let dir = temporary();
     let metrics = Metrics::new(&mut Registry::default());
     let files = Files::of(dir.path());
-    directory::create_dir(&dir.path().join("purge")).expect("writable");
+    files::create_dir(&dir.path().join("purge")).expect("writable");
     let recovered = recovery::recover(&files, &CONFIG, &metrics).expect("readable");
     let room = recovered.wal.room.clone();
     let lock = Lock::take(dir.path()).expect("free");

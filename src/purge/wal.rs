@@ -16,11 +16,11 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    directory, frame,
+    frame,
     record::Record,
     wire::{Fields, Put, checksum},
 };
-use crate::object::scope::Position;
+use crate::{files, object::scope::Position};
 
 const MAGIC: [u8; 8] = *b"LDRPURG1";
 const HEADER: u64 = 24;
@@ -104,12 +104,12 @@ impl Wal {
         let mut header = MAGIC.to_vec();
         header.put_u64(base.number());
         header.put(&checksum::<8>(&[&header.clone()]));
-        Ok(Self::new(path, directory::replace(path, &header, fsync)?, HEADER, fsync))
+        Ok(Self::new(path, files::replace(path, &header, fsync)?, HEADER, fsync))
     }
 
     /// Opens a file that is good up to `length`.
     pub(super) fn open(path: &Path, length: u64, fsync: bool) -> io::Result<Self> {
-        let mut wal = Self::new(path, directory::open(path)?, length, fsync);
+        let mut wal = Self::new(path, files::open(path)?, length, fsync);
         wal.overhang = true;
         Ok(wal)
     }
@@ -155,7 +155,7 @@ impl Wal {
     /// Without this, a power failure could bring back the file that this one replaced.
     fn settle(&mut self) -> io::Result<()> {
         if !self.settled && self.fsync {
-            directory::sync_dir(&self.path)?;
+            files::sync_dir(&self.path)?;
         }
         self.settled = true;
         Ok(())

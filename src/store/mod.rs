@@ -10,6 +10,7 @@ use crate::object::{allocation::shared, entry::Entry, time::Timestamp, vary::Var
 pub mod config;
 mod hasher;
 mod l1;
+pub mod l3;
 mod metrics;
 mod moka;
 mod quick;
@@ -18,6 +19,7 @@ mod testing;
 
 pub use config::{EvictionPolicy, L1Config};
 pub use l1::L1;
+pub use l3::{L3, L3Config};
 
 /// What is stored under a key. Cloning copies a pointer.
 #[derive(Debug, Clone)]

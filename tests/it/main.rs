@@ -5,6 +5,8 @@ mod adversary;
 mod coalesce;
 mod config;
 mod conformance_current;
+mod disk_chaos;
+mod disk_operate;
 mod express;
 mod following;
 mod forward;

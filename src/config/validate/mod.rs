@@ -15,7 +15,7 @@ pub(super) use self::{
     route::{lint_route, route},
 };
 use super::{Config, key_path::KeyPath};
-use crate::{admin, cache, listener, origin as origins, telemetry, warm};
+use crate::{admin, cache, listener, origin as origins, store, telemetry, warm};
 
 /// Everything but routes.
 pub(super) fn config(config: &Config) -> Vec<Finding> {
@@ -25,7 +25,8 @@ pub(super) fn config(config: &Config) -> Vec<Finding> {
         origin(&config.origin),
         policy(&config.cache),
         fill(&config.fill),
-        tiers(config),
+        memory_tier(config),
+        disk_tier(&config.l3),
         purge(config),
         warm_up(&config.warm),
         admin_plane(&config.admin),
@@ -92,13 +93,25 @@ fn fill(fill: &cache::config::FillConfig) -> Vec<Finding> {
     table.findings
 }
 
-fn tiers(config: &Config) -> Vec<Finding> {
+fn memory_tier(config: &Config) -> Vec<Finding> {
     let mut table = Table::new("l1");
     table.some_bytes("max_bytes", config.l1.max_bytes);
     let share = config.l1.object_share_max;
     if !(share > 0.0 && share <= 1.0) {
         table.add("object_share_max", format!("{share} is not above 0.0 and up to 1.0"));
     }
+    table.findings
+}
+
+fn disk_tier(l3: &store::L3Config) -> Vec<Finding> {
+    let mut table = Table::new("l3");
+    table.within("entries_max", l3.entries_max, 1..=100_000_000);
+    table.some_bytes("object_bytes_max", l3.object_bytes_max);
+    table.at_least_one("queue_max", l3.queue_max as u64);
+    table.some_bytes("queue_bytes_max", l3.queue_bytes_max);
+    table.within("threads", l3.threads, 1..=256);
+    table.some_time("lookup_timeout", l3.lookup_timeout);
+    table.some_bytes("index_memory_bytes", l3.index_memory_bytes);
     table.findings
 }
 

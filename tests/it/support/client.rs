@@ -81,6 +81,16 @@ impl Request {
         self.open().await.finish().await
     }
 
+    /// The same, where nobody may be there, or the connection may break.
+    pub(crate) async fn attempt(self) -> Option<Response> {
+        let address = self.proxy.unwrap_or_else(|| address(&self.url));
+        let stream = within("a connection", TcpStream::connect(address)).await.ok()?;
+        let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.ok()?;
+        tokio::spawn(async move { drop(driver.await) });
+        let mut connection = Connection { sender: Sender::H1(sender) };
+        Some(connection.try_open(self).await.ok()?.finish().await)
+    }
+
     /// Sends it on a connection of its own and reads the response's head.
     pub(crate) async fn open(self) -> Streaming {
         self.try_open().await.expect("a response head")

@@ -1,6 +1,7 @@
 //! Actors for scenarios: an origin, a gateway process, clients. Nothing here waits without a deadline.
 
 pub(crate) mod client;
+pub(crate) mod command;
 pub(crate) mod gate;
 pub(crate) mod gateway;
 pub(crate) mod origin;

@@ -33,7 +33,7 @@ pub(crate) use super::reply::{Reply, reply};
 
 /// An origin without routes: every request is answered 404.
 pub(crate) fn new() -> Builder {
-    Builder { routes: Vec::new(), h2: false }
+    Builder { routes: Vec::new(), h2: false, forgetful: false }
 }
 
 /// A request as it arrived.
@@ -85,6 +85,7 @@ impl<const N: usize> From<[Reply; N]> for Script {
 pub(crate) struct Builder {
     routes: Vec<(String, Script)>,
     h2: bool,
+    forgetful: bool,
 }
 
 impl Builder {
@@ -127,6 +128,12 @@ impl Builder {
         self
     }
 
+    /// Keeps no record: for more requests than can be looked through.
+    pub(crate) fn forgetful(mut self) -> Self {
+        self.forgetful = true;
+        self
+    }
+
     fn each(mut self, change: impl Fn(Reply) -> Reply) -> Self {
         match self.routes.last_mut() {
             Some((_, Script::Replies(replies))) => {
@@ -143,6 +150,7 @@ impl Builder {
         let address = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared {
             routes: self.routes,
+            forgetful: self.forgetful,
             seen: Mutex::default(),
             connections: watch::Sender::new(0),
             changed: watch::Sender::new(()),
@@ -154,6 +162,7 @@ impl Builder {
 
 struct Shared {
     routes: Vec<(String, Script)>,
+    forgetful: bool,
     seen: Mutex<Vec<Seen>>,
     connections: watch::Sender<usize>,
     changed: watch::Sender<()>,
@@ -254,7 +263,9 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     let (at, nth, script) = shared.record(&seen);
     if let Ok(body) = body.collect().await {
         seen.body = body.to_bytes();
-        shared.seen.lock().expect("no one panics under this lock")[at].body = seen.body.clone();
+        if let Some(recorded) = shared.seen.lock().expect("no one panics under this lock").get_mut(at) {
+            recorded.body = seen.body.clone();
+        }
     }
     let reply = match script {
         Some(Script::Replies(replies)) => replies[nth.min(replies.len() - 1)].clone(),
@@ -272,6 +283,9 @@ impl Shared {
     fn record(&self, request: &Seen) -> (usize, usize, Option<Script>) {
         let exact = self.routes.iter().find(|(target, _)| *target == request.target);
         let route = exact.or_else(|| self.routes.iter().find(|(target, _)| matches(target, &request.target)));
+        if self.forgetful {
+            return (0, 0, route.map(|(_, script)| script.clone()));
+        }
         let mut seen = self.seen.lock().expect("no one panics under this lock");
         let nth = route.map_or(0, |(target, _)| seen.iter().filter(|one| matches(target, &one.target)).count());
         seen.push(request.clone());

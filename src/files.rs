@@ -1,4 +1,6 @@
-//! The data directory: readable by its owner alone, used by one process at a time, its files replaced whole.
+//! Directories that belong to one process, and their files: readable by their owner alone, replaced whole.
+//!
+//! Nothing here knows what the files hold.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -6,14 +8,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Another process has the data directory.
+/// Another process has the directory.
 #[derive(Debug, thiserror::Error)]
-#[error("data directory {0:?} is in use by another larder process (it holds {1:?})")]
-struct InUse(PathBuf, PathBuf);
+#[error("data directory {directory:?} is in use by another larder process{} (it holds {lock:?})", pid(*process))]
+struct InUse {
+    directory: PathBuf,
+    lock: PathBuf,
+    process: Option<u32>,
+}
+
+fn pid(process: Option<u32>) -> String {
+    process.map_or_else(String::new, |process| format!(", pid {process}"))
+}
 
 /// An error with the path it is about.
 #[derive(Debug, thiserror::Error)]
-#[error("purge log: cannot {verb} {path:?}")]
+#[error("cannot {verb} {path:?}")]
 struct At {
     verb: &'static str,
     path: PathBuf,
@@ -21,35 +31,78 @@ struct At {
 }
 
 /// Names what was being done to which path; the kind stays.
-pub(super) fn at(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+pub fn at(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
     let path = path.to_owned();
     move |source| io::Error::new(source.kind(), At { verb, path, source })
 }
 
-/// Holds the data directory until dropped; the operating system lets go of it when the process dies.
+/// Holds a directory until dropped; the operating system lets go of it when the process dies.
 #[derive(Debug)]
-pub(super) struct Lock {
-    _file: File,
+pub struct Lock {
+    file: File,
 }
 
 impl Lock {
     /// Takes the directory, which is made if need be.
-    pub(super) fn take(data_dir: &Path) -> io::Result<Self> {
-        create_dir(data_dir)?;
-        let path = data_dir.join("lock");
+    ///
+    /// # Errors
+    /// If another process has it, whose number is told as far as it is known, or if it cannot be used.
+    pub fn take(directory: &Path) -> io::Result<Self> {
+        create_dir(directory)?;
+        let path = directory.join("lock");
         let file = private().truncate(false).open(&path).map_err(at("open", &path))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => {
+                sign(&file);
+                Ok(Self { file })
+            }
             Err(TryLockError::WouldBlock) => {
-                Err(io::Error::new(io::ErrorKind::ResourceBusy, InUse(data_dir.to_owned(), path)))
+                let in_use = InUse { directory: directory.to_owned(), process: signature(&path), lock: path };
+                Err(io::Error::new(io::ErrorKind::ResourceBusy, in_use))
             }
             Err(TryLockError::Error(error)) => Err(at("lock", &path)(error)),
         }
     }
 }
 
+impl Lock {
+    /// Whether it is the one that others find in `directory`: that may have been removed, and made anew.
+    pub fn is_of(&self, directory: &Path) -> bool {
+        let there = fs::metadata(directory.join("lock"));
+        match (self.file.metadata(), there) {
+            (Ok(held), Ok(there)) => is_same(&held, &there),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(unix)]
+fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+#[cfg(not(unix))]
+fn is_same(_: &fs::Metadata, _: &fs::Metadata) -> bool {
+    // A directory in use cannot be removed there.
+    true
+}
+
+/// Leaves the number of this process for whoever finds the directory taken. It holds without as well: on a full disk,
+/// say.
+fn sign(mut file: &File) {
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+}
+
+fn signature(path: &Path) -> Option<u32> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
 /// Makes a directory only its owner can enter, and those above it.
-pub(super) fn create_dir(path: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// Naming the path, as those of all that follows.
+pub fn create_dir(path: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -58,7 +111,7 @@ pub(super) fn create_dir(path: &Path) -> io::Result<()> {
 }
 
 /// Options for a file that is written and that only its owner can read.
-fn private() -> OpenOptions {
+pub fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true);
     #[cfg(unix)]
@@ -68,7 +121,10 @@ fn private() -> OpenOptions {
 
 /// Puts a file with that content in place of `path`, whole or not at all, and returns it. Until [`sync_dir`] succeeded,
 /// a power failure may bring the old one back.
-pub(super) fn replace(path: &Path, content: &[u8], fsync: bool) -> io::Result<File> {
+///
+/// # Errors
+/// Where it cannot be written; the old one is as it was.
+pub fn replace(path: &Path, content: &[u8], fsync: bool) -> io::Result<File> {
     let temporary = path.with_extension("tmp");
     let write = || {
         let mut file = private().truncate(true).open(&temporary)?;
@@ -87,7 +143,10 @@ pub(super) fn replace(path: &Path, content: &[u8], fsync: bool) -> io::Result<Fi
 }
 
 /// Makes renames in the directory of `path` last.
-pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// Where they may not.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
     if cfg!(not(unix)) {
         return Ok(());
     }
@@ -96,7 +155,10 @@ pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
 }
 
 /// The whole content; `None` if there is no such file.
-pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(content) => Ok(Some(content)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -105,12 +167,18 @@ pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Opens an existing file for writing.
-pub(super) fn open(path: &Path) -> io::Result<File> {
+///
+/// # Errors
+/// Where it is not there or cannot be written.
+pub fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).open(path).map_err(at("open", path))
 }
 
 /// Keeps a copy of a damaged file for whoever wants to look at it; the last one only.
-pub(super) fn keep_damaged(path: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// Where it cannot be written.
+pub fn keep_damaged(path: &Path) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".damaged");
     let copy = path.with_file_name(name);
@@ -132,8 +200,15 @@ mod tests {
         let lock = Lock::take(&data_dir).expect("free");
         let error = Lock::take(&data_dir).expect_err("taken");
         assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
-        assert!(error.to_string().contains(&format!("{data_dir:?} is in use by another larder process")), "{error}");
-        drop(lock);
+        let pid = std::process::id();
+        let told = format!("{data_dir:?} is in use by another larder process, pid {pid} (it holds");
+        assert!(error.to_string().contains(&told), "{error}");
+        assert!(lock.is_of(&data_dir));
+        fs::remove_dir_all(&data_dir).expect("removed");
+        assert!(!lock.is_of(&data_dir));
+        let anew = Lock::take(&data_dir).expect("another directory");
+        assert!(anew.is_of(&data_dir) && !lock.is_of(&data_dir));
+        drop(anew);
         Lock::take(&data_dir).expect("free again");
     }
 

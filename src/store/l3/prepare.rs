@@ -1,0 +1,191 @@
+//! From what is to be stored to a record of the index, with its content on the disk.
+
+use std::{io, sync::Arc, sync::atomic::Ordering::Relaxed};
+
+use tokio::time::Instant;
+
+use super::{
+    brief::{Brief, expiry},
+    compress,
+    content::{Claim, ContentId, disk_bytes},
+    index::Change,
+    metrics::Drop as Dropped,
+    pending::{Landed, Op, Taken},
+    record::{CHUNK, Coding, Kind, Record, Stored, WHOLE_MAX, checksum},
+    tier::Tier,
+    trouble::Trouble,
+};
+use crate::object::{codec, entry::Entry, key::Key, time::Timestamp, variants_codec, vary::Variants};
+
+/// Changes of a batch, and the content they are about to name.
+#[derive(Default)]
+pub(super) struct Prepared {
+    pub(super) changes: Vec<Change>,
+    /// Files that were written for it, to be synced.
+    pub(super) written: Vec<ContentId>,
+    claims: Vec<Claim>,
+}
+
+/// What an entry says of itself.
+struct Facts {
+    keep: Timestamp,
+    hits: u32,
+    cost: u32,
+}
+
+impl Tier {
+    /// Bytes of the disk that a change may need at most.
+    pub(super) fn needs(&self, op: &Op) -> u64 {
+        match op {
+            Op::Entry(entry) => disk_bytes(entry.content().len() as u64),
+            Op::Large(_) | Op::Variants(_) | Op::Renew(..) | Op::Remove => 0,
+        }
+    }
+
+    /// Adds one change.
+    pub(super) fn prepare(self: &Arc<Self>, taken: &Taken, prepared: &mut Prepared) -> Result<(), Trouble> {
+        let key = taken.key;
+        match &taken.op {
+            Op::Remove => prepared.changes.push(Change::Remove(key)),
+            Op::Variants(variants) => {
+                let change = self.variants(key, variants)?;
+                prepared.changes.push(change);
+            }
+            Op::Entry(entry) => self.entry(key, entry, prepared)?,
+            Op::Large(landed) => {
+                let change = self.landed(key, landed)?;
+                prepared.changes.extend(change);
+            }
+            Op::Renew(entry, id) => {
+                let change = self.renewal(key, entry, *id)?;
+                prepared.changes.extend(change);
+            }
+        }
+        Ok(())
+    }
+
+    fn variants(&self, key: Key, variants: &Variants) -> Result<Change, Trouble> {
+        let head = variants_codec::encode(variants);
+        let record = Record { kind: Kind::Variants, stored: Stored::NONE, sums: Vec::new(), head };
+        self.change(key, record, &Facts { keep: Timestamp::NEVER, hits: 0, cost: 0 })
+    }
+
+    fn entry(self: &Arc<Self>, key: Key, entry: &Entry, prepared: &mut Prepared) -> Result<(), Trouble> {
+        let head = codec::encode_head(entry);
+        let known =
+            self.known(&key).filter(|known| known.kind == Kind::Whole && codec::vouches_alike(&known.head, &head));
+        let record = match known {
+            // The same content under a new head.
+            Some(known) => Record { head, ..known },
+            None => self.with_content(entry, head, prepared)?,
+        };
+        if let Some((id, _)) = record.stored.file() {
+            prepared.claims.push(self.contents.claim(id));
+        }
+        prepared.changes.push(self.change(key, record, &Facts::of(entry))?);
+        Ok(())
+    }
+
+    /// The record of an entry, its content written.
+    fn with_content(
+        self: &Arc<Self>,
+        entry: &Entry,
+        head: Vec<u8>,
+        prepared: &mut Prepared,
+    ) -> Result<Record, Trouble> {
+        let content = entry.content();
+        let length = content.len() as u64;
+        if length == 0 {
+            return Ok(Record { kind: Kind::Whole, stored: Stored::NONE, sums: Vec::new(), head });
+        }
+        if let Some(compressed) = self.compressed(entry) {
+            let stored = self.written(&compressed, Coding::Zstd, length, prepared)?;
+            return Ok(Record { kind: Kind::Whole, stored, sums: Vec::new(), head });
+        }
+        let stored = self.written(content, Coding::Plain, length, prepared)?;
+        if length <= WHOLE_MAX {
+            return Ok(Record { kind: Kind::Whole, stored, sums: Vec::new(), head });
+        }
+        let sums = content.chunks(CHUNK).map(checksum).collect();
+        Ok(Record { kind: Kind::Large, stored, sums, head: codec::encode_bare_head(entry) })
+    }
+
+    fn compressed(&self, entry: &Entry) -> Option<Vec<u8>> {
+        let content = entry.content();
+        if !self.config.compression || !compress::may_pay(&entry.head, content.len() as u64) {
+            return None;
+        }
+        let compressed = compress::compress(content)?;
+        self.metrics.compressed_in.inc_by(content.len() as u64);
+        self.metrics.compressed_out.inc_by(compressed.len() as u64);
+        Some(compressed)
+    }
+
+    /// Writes content that is not there yet.
+    fn written(
+        self: &Arc<Self>,
+        bytes: &[u8],
+        coding: Coding,
+        length: u64,
+        prepared: &mut Prepared,
+    ) -> Result<Stored, Trouble> {
+        let id = ContentId::of(bytes);
+        let size = bytes.len() as u64;
+        prepared.claims.push(self.contents.claim(id));
+        if prepared.written.contains(&id) || self.is_stored(id, size)? {
+            self.metrics.deduplicated.inc_by(size);
+        } else {
+            let wait = self.pace.lock().take(size, Instant::now());
+            self.pending.pause(wait);
+            self.contents.write(id, bytes)?;
+            self.metrics.written.inc_by(size);
+            prepared.written.push(id);
+        }
+        Ok(Stored { id, bytes: size, coding, length })
+    }
+
+    /// Content that came piece by piece. It may have been removed since it landed, and is then given up.
+    fn landed(&self, key: Key, landed: &Landed) -> Result<Option<Change>, Trouble> {
+        let Stored { id, bytes, .. } = landed.stored;
+        if self.contents.length(id)? != Some(bytes) {
+            self.metrics.dropped(Dropped::Error);
+            return Ok(None);
+        }
+        let head = codec::encode_bare_head(&landed.entry);
+        let record = Record { kind: Kind::Large, stored: landed.stored, sums: landed.sums.to_vec(), head };
+        self.change(key, record, &Facts::of(&landed.entry)).map(Some)
+    }
+
+    /// A new head for large content, if that is still what is stored.
+    fn renewal(&self, key: Key, entry: &Entry, id: ContentId) -> Result<Option<Change>, Trouble> {
+        let known = self.known(&key).filter(|known| known.kind == Kind::Large && known.stored.id == id);
+        let Some(known) = known else { return Ok(None) };
+        let record = Record { head: codec::encode_bare_head(entry), ..known };
+        self.change(key, record, &Facts::of(entry)).map(Some)
+    }
+
+    /// The record under `key`, if it is sound.
+    fn known(&self, key: &Key) -> Option<Record> {
+        let sealed = self.index()?.record(key).ok()??;
+        self.seal.open(key, &sealed).and_then(|record| Record::decode(&record))
+    }
+
+    fn change(&self, key: Key, record: Record, facts: &Facts) -> Result<Change, Trouble> {
+        let brief = Brief {
+            stored: record.stored,
+            keep: expiry(facts.keep),
+            used: self.seconds(),
+            hits: facts.hits,
+            cost: facts.cost,
+        };
+        let sealed = self.seal.seal(&key, &record.encode());
+        let record = sealed.ok_or_else(|| io::Error::other("no randomness"))?;
+        Ok(Change::Put { key, record, brief })
+    }
+}
+
+impl Facts {
+    fn of(entry: &Entry) -> Self {
+        Self { keep: entry.freshness().keep_until, hits: entry.hits.load(Relaxed), cost: entry.fill_millis }
+    }
+}

@@ -1,0 +1,44 @@
+//! The commands of the binary, run to their end.
+
+use std::{ffi::OsStr, process::Command};
+
+use serde_json::Value;
+
+use super::within;
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    /// Its output as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    /// It ended with that code, and said so much on one of the streams.
+    #[track_caller]
+    pub(crate) fn assert(&self, code: i32, said: &str) -> &Self {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        assert!(self.stdout.contains(said) || self.stderr.contains(said), "not {said:?}: {self:?}");
+        self
+    }
+}
+
+/// Runs `larder` with these arguments and without variables of its own, not on a terminal.
+pub(crate) async fn larder<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+    command.args(arguments).stdin(std::process::Stdio::null());
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("LARDER_")) {
+        command.env_remove(name);
+    }
+    let run = tokio::task::spawn_blocking(move || command.output().expect("the binary"));
+    let output = within("a command to end", run).await.expect("no panic");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
