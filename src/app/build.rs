@@ -61,7 +61,7 @@ fn disk_tier(
     if config.l3.max_bytes.as_u64() == 0 {
         return Ok(None);
     }
-    let now = clock.clone();
+    let now = *clock;
     L3::open(&config.l3, &data_dir.join("l3"), secret, move || now.now(), registry).map(Some).map_err(Error::DiskTier)
 }
 
