@@ -5,6 +5,7 @@ mod adversary;
 mod coalesce;
 mod config;
 mod conformance_current;
+mod disk;
 mod express;
 mod following;
 mod forward;

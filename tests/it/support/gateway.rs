@@ -320,6 +320,18 @@ impl Gateway {
         self.ended().await
     }
 
+    /// Stops it in order and starts it again over the same data directory, on other ports.
+    pub(crate) async fn restart(mut self) -> Self {
+        self.stop().await;
+        self.start_again().await
+    }
+
+    /// As [`Gateway::restart`], with `toml` in the place of its configuration.
+    pub(crate) async fn restart_with(mut self, toml: &str) -> Self {
+        toml.clone_into(&mut self.builder.config);
+        self.restart().await
+    }
+
     /// Waits until it has ended.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let process = &mut self.process.0;
@@ -331,11 +343,28 @@ impl Gateway {
         self.builder.refuse_in(&self.directory).await
     }
 
-    /// Ends it at once (SIGKILL) and starts it again over the same data directory, on other ports.
-    pub(crate) async fn kill9_and_restart(mut self) -> Self {
+    /// Ends it at once (SIGKILL).
+    pub(crate) async fn kill9(&mut self) {
         self.process.0.kill().expect("the gateway still runs");
         self.ended().await;
+    }
+
+    /// Starts it again, after it has ended, over the same data directory, on other ports.
+    pub(crate) async fn start_again(self) -> Self {
         self.builder.clone().run_in(Arc::clone(&self.directory)).await
+    }
+
+    /// Ends it at once (SIGKILL) and starts it again over the same data directory, on other ports.
+    pub(crate) async fn kill9_and_restart(mut self) -> Self {
+        self.kill9().await;
+        self.start_again().await
+    }
+
+    /// What a sample of its metrics says; 0 where there is none of that name and those labels.
+    pub(crate) async fn metric(&self, sample: &str) -> f64 {
+        let metrics = self.admin("GET", "/metrics").send().await;
+        let found = metrics.text().lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        found.map_or(0.0, |value| value.parse().expect("a number"))
     }
 }
 
