@@ -109,6 +109,7 @@ fn entry(key: Key) -> Entry {
         tags: "".into(),
         head: Head::new(StatusCode::OK, &response()),
         body: Bytes::from(vec![b'x'; 1024]),
+        elsewhere: None,
         part: None,
         freshness: freshness(),
         stored: NOW,

@@ -112,6 +112,7 @@ fn entry(n: u64, key: Key, fields: &HeaderMap, body_bytes: usize) -> Entry {
         tags: "".into(),
         head: Head::new(StatusCode::OK, fields),
         body: Bytes::from(vec![b'x'; body_bytes]),
+        elsewhere: None,
         part: None,
         freshness: Freshness {
             born: now,

@@ -133,6 +133,7 @@ impl<O: Outgoing> Fetch<O> {
             tags: plan.tags,
             head: plan.head,
             body,
+            elsewhere: None,
             part: plan.part,
             freshness: plan.freshness,
             stored: now,

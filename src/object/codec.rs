@@ -127,6 +127,7 @@ pub fn decode_head(record: &[u8], body: Bytes) -> Result<Entry, DecodeError> {
         tags: text(&mut reader, "tags")?,
         head: head(&mut reader)?,
         body,
+        elsewhere: None,
         part: part(&mut reader)?,
         freshness: freshness(&mut reader)?,
         stored: time(&mut reader)?,
@@ -280,6 +281,7 @@ mod tests {
                 tags: tags.into(),
                 head: Head::new(StatusCode::from_u16(status).expect("in range"), &map),
                 body: body.into(),
+                elsewhere: None,
                 part,
                 freshness: Freshness {
                     born: time(born),

@@ -5,6 +5,7 @@
 //! the head says is read from the head. [`Unpacked`] is the same with every part in the open.
 
 use std::{
+    any::Any,
     fmt,
     sync::{
         Arc,
@@ -64,12 +65,24 @@ pub struct Entry {
 struct Rare {
     primary: Key,
     part: Option<ContentRange>,
-    /// Content too long to be copied.
-    body: Option<Bytes>,
+    long: Option<Long>,
+}
+
+/// Content too long to be copied.
+enum Long {
+    Body(Bytes),
+    Elsewhere(Elsewhere),
 }
 
 /// Content of an entry, as what keeps it alive.
 struct Content(Arc<Entry>);
+
+/// Content that does not lie in memory: how long it is, and what its tier finds it by.
+#[derive(Clone)]
+pub struct Elsewhere {
+    length: u64,
+    handle: Arc<dyn Any + Send + Sync>,
+}
 
 /// An entry as it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,8 +101,10 @@ pub struct Unpacked {
     pub tags: Box<str>,
     /// See [`Entry::head`].
     pub head: Head,
-    /// Content, complete.
+    /// Content, complete; empty where it lies elsewhere.
     pub body: Bytes,
+    /// Content that does not lie in memory.
+    pub elsewhere: Option<Elsewhere>,
     /// Which part of the representation `body` is; `None`: all of it.
     pub part: Option<ContentRange>,
     /// Deadlines.
@@ -110,14 +125,16 @@ impl Unpacked {
         let copied = self.body.len() <= COPIED_MAX;
         let (mut block, scopes) = self.text(if copied { self.body.len() } else { 0 });
         let text = short(block.len());
-        let body = if copied {
-            block.extend_from_slice(&self.body);
-            None
-        } else {
-            Some(self.body)
+        let long = match self.elsewhere {
+            Some(elsewhere) => Some(Long::Elsewhere(elsewhere)),
+            None if copied => {
+                block.extend_from_slice(&self.body);
+                None
+            }
+            None => Some(Long::Body(self.body)),
         };
-        let plain = body.is_none() && self.part.is_none() && self.primary == self.key;
-        let rare = || Box::new(Rare { primary: self.primary, part: self.part, body });
+        let plain = long.is_none() && self.part.is_none() && self.primary == self.key;
+        let rare = || Box::new(Rare { primary: self.primary, part: self.part, long });
         Entry {
             key: self.key,
             stamp: self.stamp,
@@ -177,24 +194,42 @@ impl Entry {
         self.text().tags()
     }
 
-    /// Content, complete.
+    /// Content, complete; nothing where it lies elsewhere.
     pub fn content(&self) -> &[u8] {
-        match self.long_body() {
-            Some(body) => body,
+        match self.long() {
+            Some(Long::Body(body)) => body,
+            Some(Long::Elsewhere(_)) => &[],
             None => &self.block[self.text as usize..],
         }
     }
 
-    /// Content, to be sent: shared, not copied.
+    /// Content, to be sent: shared, not copied; nothing where it lies elsewhere.
     pub fn body(self: &Arc<Self>) -> Bytes {
-        match self.long_body() {
-            Some(body) => body.clone(),
+        match self.long() {
+            Some(Long::Body(body)) => body.clone(),
+            Some(Long::Elsewhere(_)) => Bytes::new(),
             None => Bytes::from_owner(Content(Arc::clone(self))),
         }
     }
 
-    fn long_body(&self) -> Option<&Bytes> {
-        self.rare.as_ref().and_then(|rare| rare.body.as_ref())
+    /// Bytes of the content, wherever it lies.
+    pub fn length(&self) -> u64 {
+        match self.long() {
+            Some(Long::Elsewhere(elsewhere)) => elsewhere.length,
+            _ => self.content().len() as u64,
+        }
+    }
+
+    /// The content, where it does not lie in memory.
+    pub fn elsewhere(&self) -> Option<&Elsewhere> {
+        match self.long() {
+            Some(Long::Elsewhere(elsewhere)) => Some(elsewhere),
+            _ => None,
+        }
+    }
+
+    fn long(&self) -> Option<&Long> {
+        self.rare.as_ref().and_then(|rare| rare.long.as_ref())
     }
 
     /// Which part of the representation the content is; `None`: all of it.
@@ -235,6 +270,7 @@ impl Entry {
             tags: self.tags().into(),
             head,
             body: self.body(),
+            elsewhere: self.elsewhere().cloned(),
             part: self.part(),
             freshness: self.freshness(),
             stored: self.stored(),
@@ -245,21 +281,50 @@ impl Entry {
 
     /// Bytes of memory it takes in L1, without what the tier itself keeps of it.
     pub fn weight(&self) -> usize {
-        let long = |body: &Bytes| allocated(body.len()) + COUNTED;
-        let rare = |rare: &Rare| allocated(size_of::<Rare>()) + rare.body.as_ref().map_or(0, long);
+        let long = |long: &Long| match long {
+            Long::Body(body) => allocated(body.len()) + COUNTED,
+            Long::Elsewhere(_) => 0,
+        };
+        let rare = |rare: &Rare| allocated(size_of::<Rare>()) + rare.long.as_ref().map_or(0, long);
         shared(size_of::<Self>())
             + allocated(self.head.weight())
             + allocated(self.block.len())
             + self.rare.as_deref().map_or(0, rare)
     }
 
-    /// Notes that it was served.
-    pub fn served(&self) {
-        self.hits.fetch_add(1, Relaxed);
+    /// Notes that it was served; how often it has been.
+    pub fn served(&self) -> u32 {
+        self.hits.fetch_add(1, Relaxed).wrapping_add(1)
     }
 
     fn text(&self) -> Text<'_> {
         Text { text: &self.block[..self.text as usize], scopes: self.scopes as usize }
+    }
+}
+
+impl Elsewhere {
+    /// Content of that length; `handle` means something to the tier that has it.
+    pub fn new(length: u64, handle: Arc<dyn Any + Send + Sync>) -> Self {
+        Self { length, handle }
+    }
+
+    /// What it is found by, if it is of that kind.
+    pub fn handle<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        Arc::clone(&self.handle).downcast().ok()
+    }
+}
+
+impl PartialEq for Elsewhere {
+    fn eq(&self, other: &Self) -> bool {
+        self.length == other.length && Arc::ptr_eq(&self.handle, &other.handle)
+    }
+}
+
+impl Eq for Elsewhere {}
+
+impl fmt::Debug for Elsewhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Elsewhere").field("length", &self.length).finish_non_exhaustive()
     }
 }
 
@@ -274,7 +339,7 @@ impl fmt::Debug for Entry {
         f.debug_struct("Entry")
             .field("key", &self.key)
             .field("status", &self.head.status)
-            .field("body_bytes", &self.content().len())
+            .field("body_bytes", &self.length())
             .field("freshness", &self.freshness())
             .finish_non_exhaustive()
     }
@@ -389,6 +454,18 @@ mod tests {
         let body = entry.body();
         drop(entry);
         assert_eq!(body, vec![b'x'; 100]);
+    }
+
+    #[test]
+    fn content_may_lie_elsewhere() {
+        let elsewhere = Elsewhere::new(5000, Arc::new("shelf 7"));
+        let entry = Arc::new(Unpacked { elsewhere: Some(elsewhere.clone()), ..plain(0) }.pack());
+        assert_eq!((entry.length(), entry.content(), entry.body().len()), (5000, &b""[..], 0));
+        assert_eq!(entry.elsewhere().and_then(Elsewhere::handle::<&str>).as_deref(), Some(&"shelf 7"));
+        assert!(entry.elsewhere().and_then(Elsewhere::handle::<u64>).is_none());
+        let renewed = Arc::new(entry.under(entry.head.clone()).pack());
+        assert_eq!((renewed.length(), renewed.elsewhere()), (5000, Some(&elsewhere)));
+        assert_eq!((plain(10).pack().length(), plain(COPIED_MAX + 1).pack().length()), (10, COPIED_MAX as u64 + 1));
     }
 
     #[test]

@@ -41,6 +41,8 @@ impl Flags {
     pub const IMMUTABLE: Self = Self(1 << 4);
     /// Storable only by partition: never to be shared.
     pub const PARTITIONED: Self = Self(1 << 5);
+    /// Its key holds more than its URL: an unsafe request to that cannot tell it.
+    pub const SCATTERED: Self = Self(1 << 6);
 
     /// Both.
     #[must_use]

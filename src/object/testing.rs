@@ -29,6 +29,7 @@ pub(crate) fn unpacked(key: Key, stamp: Position, scopes: &[Scope]) -> Unpacked 
         tags: "".into(),
         head: Head::new(StatusCode::OK, &HeaderMap::new()),
         body: Bytes::new(),
+        elsewhere: None,
         part: None,
         freshness: Freshness {
             born: Timestamp::EPOCH,

@@ -29,6 +29,7 @@ pub struct L1 {
 struct Inner {
     engine: Arc<Engine>,
     writers: [Mutex<()>; STRIPES],
+    max_bytes: u64,
     object_bytes_max: u64,
     metrics: Metrics,
 }
@@ -53,7 +54,7 @@ impl L1 {
         });
         Sizes::register(registry, engine.clone(), max_bytes);
         let writers = std::array::from_fn(|_| Mutex::new(()));
-        Self { inner: Arc::new(Inner { engine, writers, object_bytes_max, metrics }) }
+        Self { inner: Arc::new(Inner { engine, writers, max_bytes, object_bytes_max, metrics }) }
     }
 
     /// What is stored under `key`; counts as a use of it.
@@ -72,13 +73,21 @@ impl L1 {
     }
 
     /// Replaces what is stored under `key` by what `change` makes of it, in one step with respect to all other writers;
-    /// `None` stands for nothing stored, on both sides. `change` has to be short and must not use this tier.
+    /// `None` stands for nothing stored, on both sides. `change` has to be short, and may read this tier and not
+    /// write it.
     pub fn replace(&self, key: &Key, change: impl FnOnce(Option<Slot>) -> Option<Slot>) {
         let _writer = self.inner.writer(key);
         match change(self.inner.engine.peek(key)) {
             Some(slot) => self.inner.put(*key, slot),
             None => self.inner.take(key),
         }
+    }
+
+    /// Shows `look` what is stored under `key`, while nobody else writes it. `look` has to be short, and may read this
+    /// tier and not write it.
+    pub fn inspect<T>(&self, key: &Key, look: impl FnOnce(Option<&Slot>) -> T) -> T {
+        let _writer = self.inner.writer(key);
+        look(self.inner.engine.peek(key).as_ref())
     }
 
     /// Removes what is stored under `key`.
@@ -97,6 +106,11 @@ impl L1 {
     /// hold in one piece.
     pub fn object_bytes_max(&self) -> u64 {
         self.inner.object_bytes_max
+    }
+
+    /// Weight that all slots may have together.
+    pub fn max_bytes(&self) -> u64 {
+        self.inner.max_bytes
     }
 
     /// Number of slots.
@@ -312,8 +326,9 @@ mod tests {
                 }
             });
             assert_eq!(l1.lookup(&key(1)).as_ref().and_then(body_bytes), Some(799), "{policy:?}");
+            assert_eq!(l1.inspect(&key(1), |slot| slot.and_then(body_bytes)), Some(799));
             l1.replace(&key(1), |_| None);
-            assert!(l1.lookup(&key(1)).is_none());
+            assert!(l1.lookup(&key(1)).is_none() && l1.inspect(&key(1), |slot| slot.is_none()));
         }
     }
 

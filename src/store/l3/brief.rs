@@ -1,7 +1,8 @@
 //! What is needed of an entry to choose what leaves, and to let its content go.
 //!
 //! It lies apart from the record, so that all briefs can be read at start and rewritten when hits are noted without
-//! touching heads. It names nothing but the content, and has a checksum bound to the key.
+//! touching heads. It names nothing but the content, and has a checksum bound to the key. Of the URL it has sixteen bits,
+//! where an unsafe request to that could not tell the key: too few to find out which it is.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -10,7 +11,13 @@ use super::{
     policy::Worth,
     record::{Coding, Stored},
 };
-use crate::object::{key::Key, time::Timestamp};
+use crate::object::{
+    entry::Entry,
+    freshness::Flags,
+    key::Key,
+    scope::{Position, Scope},
+    time::Timestamp,
+};
 
 /// See above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,23 +31,56 @@ pub(super) struct Brief {
     pub(super) hits: u32,
     /// Milliseconds the origin took.
     pub(super) cost: u32,
+    pub(super) kin: Kin,
 }
 
+/// What makes an entry one of a kind that has to be looked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Kin {
+    /// Whether it is a part of a representation.
+    pub(super) part: bool,
+    /// Where its key holds more than its URL: the place of that, and its stamp.
+    pub(super) scattered: Option<(u16, Position)>,
+}
+
+impl Kin {
+    /// That of an entry.
+    pub(super) fn of(entry: &Entry) -> Self {
+        let scattered = entry.freshness().flags.has(Flags::SCATTERED);
+        let url = entry.scopes().first().copied().filter(|_| scattered);
+        Self { part: entry.part().is_some(), scattered: url.map(|url| (place(url), entry.stamp)) }
+    }
+}
+
+/// The place of a URL in tables of what is known by URL.
+pub(super) fn place(url: Scope) -> u16 {
+    // The scope is a hash already.
+    (url.bits() & u64::from(u16::MAX)) as u16
+}
+
+const ZSTD: u8 = 1;
+const PART: u8 = 1 << 1;
+const SCATTERED: u8 = 1 << 2;
+
 impl Brief {
-    pub(super) const BYTES: usize = 32 + 1 + 8 + 8 + 4 * 4 + 4;
+    pub(super) const BYTES: usize = 32 + 1 + 8 + 8 + 4 * 4 + 2 + 8 + 4;
 
     const CHECKED: usize = Self::BYTES - 4;
 
     pub(super) fn encode(&self, key: &Key) -> [u8; Self::BYTES] {
-        let Self { stored: Stored { id, bytes, coding, length }, keep, used, hits, cost } = *self;
+        let Self { stored: Stored { id, bytes, coding, length }, keep, used, hits, cost, kin } = *self;
         let mut out = [0; Self::BYTES];
         out[..32].copy_from_slice(id.as_bytes());
-        out[32] = u8::from(coding == Coding::Zstd);
+        let flags = [(ZSTD, coding == Coding::Zstd), (PART, kin.part), (SCATTERED, kin.scattered.is_some())];
+        out[32] = flags.into_iter().filter(|(_, set)| *set).map(|(flag, _)| flag).sum();
         out[33..41].copy_from_slice(&bytes.to_le_bytes());
         out[41..49].copy_from_slice(&length.to_le_bytes());
         for (at, number) in [keep, used, hits, cost].into_iter().enumerate() {
             out[49 + 4 * at..53 + 4 * at].copy_from_slice(&number.to_le_bytes());
         }
+        let (place, stamp) = kin.scattered.unwrap_or((0, Position::START));
+        out[65..67].copy_from_slice(&place.to_le_bytes());
+        out[67..75].copy_from_slice(&stamp.number().to_le_bytes());
         let sum = sum(key, &out);
         out[Self::CHECKED..].copy_from_slice(&sum);
         out
@@ -53,10 +93,14 @@ impl Brief {
         }
         let long = |at: usize| bytes[at..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
         let short = |at: usize| bytes[at..].first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
-        let coding = if bytes[32] == 0 { Coding::Plain } else { Coding::Zstd };
+        let has = |flag: u8| bytes[32] & flag != 0;
+        let coding = if has(ZSTD) { Coding::Zstd } else { Coding::Plain };
+        let place = bytes[65..].first_chunk().map(|bytes| u16::from_le_bytes(*bytes))?;
+        let scattered = has(SCATTERED).then_some((place, Position::from_number(long(67)?)));
+        let kin = Kin { part: has(PART), scattered };
         let id = ContentId::from_bytes(*bytes.first_chunk()?);
         let stored = Stored { id, bytes: long(33)?, coding, length: long(41)? };
-        Some(Self { stored, keep: short(49)?, used: short(53)?, hits: short(57)?, cost: short(61)? })
+        Some(Self { stored, keep: short(49)?, used: short(53)?, hits: short(57)?, cost: short(61)?, kin })
     }
 
     /// What its loss is judged by.
@@ -90,7 +134,10 @@ mod tests {
     fn there_and_back_and_damage_is_found() {
         let key = Key::from_bytes([5; 32]);
         let stored = Stored { id: ContentId::of(b"x"), bytes: 100, coding: Coding::Zstd, length: 1000 };
-        let brief = Brief { stored, keep: 1, used: 2, hits: 3, cost: 4 };
+        let kin = Kin { part: true, scattered: Some((5, Position::from_number(6))) };
+        let brief = Brief { stored, keep: 1, used: 2, hits: 3, cost: 4, kin };
+        let plain = Brief { stored: Stored { coding: Coding::Plain, ..stored }, kin: Kin::default(), ..brief };
+        assert_eq!(Brief::decode(&key, &plain.encode(&key)), Some(plain));
         let bytes = brief.encode(&key);
         assert_eq!(Brief::decode(&key, &bytes), Some(brief));
         assert_eq!(Brief::decode(&Key::from_bytes([6; 32]), &bytes), None);

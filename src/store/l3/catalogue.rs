@@ -83,6 +83,15 @@ impl Catalogue {
         }
     }
 
+    /// Notes that the entry has been used so often by now.
+    pub(super) fn served(&self, prefix: u64, now: u32, hits: u32) {
+        if let Some(place) = self.find(prefix).map(|at| &self.places[at as usize]) {
+            place.used.store(now, Relaxed);
+            let known = place.hits.load(Relaxed) & !TOUCHED;
+            place.hits.store(known.max(hits).min(TOUCHED - 1) | TOUCHED, Relaxed);
+        }
+    }
+
     pub(super) fn put(&mut self, prefix: u64, worth: Worth) {
         let Worth { used, hits, cost, blocks, keep } = worth;
         let place = Place { prefix, used: used.into(), hits: hits.min(TOUCHED - 1).into(), cost, blocks, keep };
@@ -221,6 +230,9 @@ mod tests {
         touched.sort_by_key(|(prefix, _)| *prefix);
         assert_eq!(touched, [(3, Worth { used: 6, hits: 2, ..PLAIN }), (7, Worth { used: 6, hits: 1, ..PLAIN })]);
         assert!(catalogue.touched(&mut at, 10).is_empty());
+        catalogue.served(3, 9, 8);
+        catalogue.served(3, 9, 4);
+        assert_eq!(catalogue.touched(&mut at, 10), [(3, Worth { used: 9, hits: 8, ..PLAIN })]);
         assert_eq!(catalogue.hottest(3)[..2], [3, 7]);
         assert_eq!(catalogue.hottest(99).len(), 10);
     }

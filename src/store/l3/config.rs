@@ -55,6 +55,8 @@ pub struct L3Config {
     pub queue_max: usize,
     /// Bytes of memory held by those that wait.
     pub queue_bytes_max: ByteSize,
+    /// Entries that return to memory after a start.
+    pub preload_max: usize,
     /// Reads of the disk at the same time.
     pub threads: usize,
     /// How long a look-up may take before it counts as a miss.

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use crate::files::{self, Lock};
 
 /// Raised whenever anything in the directory changes its form.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 /// Why the tier cannot be opened.
 #[derive(Debug, thiserror::Error)]

@@ -218,10 +218,18 @@ impl Keeper {
         }
         let Applied { totals, freed } = index.apply(changes)?;
         self.totals = totals;
+        let changed = changes.iter().filter_map(|change| match change {
+            Change::Put { key, .. } | Change::Remove(key) => Some(key),
+            Change::Touch { .. } | Change::Condemn(_) | Change::Reclaim(..) => None,
+        });
+        self.tier.handles.changed(changed);
         for change in changes {
             let mut catalogue = self.tier.catalogue.write();
             match change {
-                Change::Put { key, brief, .. } => catalogue.put(key.prefix(), brief.worth()),
+                Change::Put { key, brief, .. } => {
+                    self.tier.census.note(&brief.kin);
+                    catalogue.put(key.prefix(), brief.worth());
+                }
                 Change::Remove(key) => catalogue.remove(key.prefix()),
                 Change::Touch { .. } | Change::Condemn(_) | Change::Reclaim(..) => {}
             }
@@ -240,6 +248,7 @@ impl Keeper {
         match control {
             Control::Condemn(id) => {
                 self.attempt(|keeper| {
+                    keeper.tier.handles.condemn(id);
                     let freed = keeper.apply(&[Change::Condemn(id)])?;
                     keeper.tier.contents.remove(id)?;
                     keeper.remove_content(freed)
@@ -304,6 +313,9 @@ impl Keeper {
         for some in found.chunks(512) {
             let mut catalogue = self.tier.catalogue.write();
             for (key, brief) in some {
+                if let Some(brief) = brief {
+                    self.tier.census.note(&brief.kin);
+                }
                 match brief {
                     Some(brief) if catalogue.worth(key.prefix()).is_none() => {
                         catalogue.put(key.prefix(), brief.worth());
@@ -318,6 +330,7 @@ impl Keeper {
         }
         if self.loading.is_none() {
             self.tier.catalogue.write().completed();
+            self.tier.census.set_complete(true);
         }
         Ok(())
     }
@@ -367,6 +380,8 @@ impl Keeper {
     fn close(&mut self) -> Weak<Index> {
         let index = self.tier.index.write().take();
         *self.tier.catalogue.write() = Catalogue::default();
+        self.tier.census.set_complete(false);
+        self.tier.handles.clear();
         self.loading = None;
         self.totals = Totals::default();
         index.map_or_else(Weak::new, |index| Arc::downgrade(&index))

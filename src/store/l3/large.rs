@@ -4,7 +4,17 @@
 //! disk breaks off and is never sent. A chunk in the page cache is read where it is asked for; one that is not, on a
 //! thread for blocking work. A file removed meanwhile can be read to its end.
 
-use std::{fs::File, io, ops::RangeInclusive, os::unix::fs::FileExt, sync::Arc};
+use std::{
+    fmt,
+    fs::File,
+    future::poll_fn,
+    io,
+    ops::RangeInclusive,
+    os::unix::fs::FileExt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
 use bytes::Bytes;
 
@@ -13,7 +23,7 @@ use super::{
     record::{CHUNK, checksum},
     tier::Tier,
 };
-use crate::object::entry::Entry;
+use crate::object::entry::{Elsewhere, Entry, Unpacked};
 
 /// Why content broke off.
 #[derive(Debug, thiserror::Error)]
@@ -41,14 +51,25 @@ pub struct Pieces {
     next: u64,
     /// Behind the last byte.
     end: u64,
+    /// A chunk that the disk is waited for.
+    reading: Option<Pin<Box<Reading>>>,
 }
 
+type Reading = dyn Future<Output = Result<Bytes, Unreadable>> + Send;
+
 impl Large {
-    pub(super) fn new(entry: Arc<Entry>, content: Content) -> Self {
-        Self { entry, content: Arc::new(content) }
+    pub(super) fn new(entry: &Arc<Entry>, content: Content) -> Self {
+        let content = Arc::new(content);
+        Self { entry: with_content(entry, &content), content }
     }
 
-    /// All but its content, which is empty here.
+    /// The content that `entry` has on the disk.
+    pub fn of(entry: &Arc<Entry>) -> Option<Self> {
+        let content = entry.elsewhere()?.handle()?;
+        Some(Self { entry: Arc::clone(entry), content })
+    }
+
+    /// The entry: its content lies elsewhere, which is to say here.
     pub fn entry(&self) -> &Arc<Entry> {
         &self.entry
     }
@@ -61,12 +82,12 @@ impl Large {
     /// Content from the first to the last byte of `range`, as far as there is any.
     pub fn pieces(&self, range: RangeInclusive<u64>) -> Pieces {
         let end = range.end().saturating_add(1).min(self.content.length);
-        Pieces { content: Arc::clone(&self.content), next: *range.start(), end }
+        Pieces { content: Arc::clone(&self.content), next: *range.start(), end, reading: None }
     }
 
     /// All content, in pieces.
     pub fn all(&self) -> Pieces {
-        Pieces { content: Arc::clone(&self.content), next: 0, end: self.content.length }
+        Pieces { content: Arc::clone(&self.content), next: 0, end: self.content.length, reading: None }
     }
 
     pub(super) fn id(&self) -> ContentId {
@@ -74,34 +95,66 @@ impl Large {
     }
 
     /// The same content under a new head.
-    pub(super) fn under(self, entry: Arc<Entry>) -> Self {
-        Self { entry, ..self }
+    pub(super) fn under(self, entry: &Arc<Entry>) -> Self {
+        Self { entry: with_content(entry, &self.content), ..self }
     }
+}
+
+/// The same entry, with that content.
+fn with_content(entry: &Arc<Entry>, content: &Arc<Content>) -> Arc<Entry> {
+    let handle = Arc::clone(content);
+    let elsewhere = Some(Elsewhere::new(content.length, handle));
+    Arc::new(Unpacked { elsewhere, ..entry.under(entry.head.clone()) }.pack())
 }
 
 impl Pieces {
     /// The next piece, at most a chunk; `None` behind the last.
     pub async fn next(&mut self) -> Option<Result<Bytes, ContentError>> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// As [`Pieces::next`].
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ContentError>>> {
         if self.next >= self.end {
-            return None;
+            return Poll::Ready(None);
         }
         let number = self.next / CHUNK as u64;
-        let chunk = match self.content.clone().chunk(number).await {
-            Ok(chunk) => chunk,
+        Poll::Ready(Some(match ready!(self.poll_chunk(number, cx)) {
+            Ok(chunk) => {
+                let start = number * CHUNK as u64;
+                let piece = offset(self.next - start)..offset(self.end - start).min(chunk.len());
+                self.next = start + piece.end as u64;
+                Ok(chunk.slice(piece))
+            }
             Err(error) => {
                 self.end = self.next;
-                return Some(Err(self.content.found_wrong(error)));
+                Err(self.content.found_wrong(error))
             }
-        };
-        let start = number * CHUNK as u64;
-        let piece = offset(self.next - start)..offset(self.end - start).min(chunk.len());
-        self.next = start + piece.end as u64;
-        Some(Ok(chunk.slice(piece)))
+        }))
+    }
+
+    fn poll_chunk(&mut self, number: u64, cx: &mut Context<'_>) -> Poll<Result<Bytes, Unreadable>> {
+        if self.reading.is_none()
+            && let Some(chunk) = self.content.at_once(number).transpose()
+        {
+            return Poll::Ready(chunk);
+        }
+        let content = &self.content;
+        let reading = self.reading.get_or_insert_with(|| Box::pin(Arc::clone(content).chunk(number)));
+        let chunk = ready!(reading.as_mut().poll(cx));
+        self.reading = None;
+        Poll::Ready(chunk)
     }
 
     /// Bytes that are still to come.
     pub fn remaining(&self) -> u64 {
         self.end.saturating_sub(self.next)
+    }
+}
+
+impl fmt::Debug for Pieces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pieces").field("next", &self.next).field("end", &self.end).finish_non_exhaustive()
     }
 }
 
@@ -111,17 +164,25 @@ fn offset(bytes: u64) -> usize {
 }
 
 impl Content {
+    /// That chunk, found right, if that takes no waiting for the disk.
+    fn at_once(&self, number: u64) -> Result<Option<Bytes>, Unreadable> {
+        self.tier.contents.faults.read()?;
+        let (mut buffer, start) = self.buffer(number);
+        if read_at_once(&self.file, &mut buffer, start) { self.verified(number, buffer).map(Some) } else { Ok(None) }
+    }
+
+    /// Room for that chunk, and where it starts.
+    fn buffer(&self, number: u64) -> (Vec<u8>, u64) {
+        let start = number * CHUNK as u64;
+        (vec![0; offset(self.length - start).min(CHUNK)], start)
+    }
+
     /// That chunk, found right.
     async fn chunk(self: Arc<Self>, number: u64) -> Result<Bytes, Unreadable> {
-        let start = number * CHUNK as u64;
-        let mut buffer = vec![0; offset(self.length - start).min(CHUNK)];
-        self.tier.contents.faults.read()?;
-        if read_at_once(&self.file, &mut buffer, start) {
-            return self.verified(number, buffer);
-        }
         let permit = Arc::clone(&self.tier.reads).acquire_owned().await;
         let read = tokio::task::spawn_blocking(move || {
             let _permit = permit;
+            let (mut buffer, start) = self.buffer(number);
             self.file.read_exact_at(&mut buffer, start).map_err(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => Unreadable::Length,
                 _ => Unreadable::Io(error),

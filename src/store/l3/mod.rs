@@ -30,15 +30,17 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, sync::oneshot, time::Instant};
 use utoipa::ToSchema;
 
-use crate::object::{entry::Entry, key::Key, time::Timestamp, vary::Variants};
+use crate::object::{entry::Entry, key::Key, scope::Scope, time::Timestamp, vary::Variants};
 
 mod admission;
 mod brief;
 mod catalogue;
+mod census;
 mod compress;
 pub mod config;
 mod content;
 mod evict;
+mod handles;
 mod home;
 mod index;
 mod keeper;
@@ -61,7 +63,9 @@ mod upkeep;
 use self::{
     admission::Seen,
     catalogue::Presence,
+    census::Census,
     content::Contents,
+    handles::Handles,
     home::Home,
     keeper::Keeper,
     metrics::{Drop as Dropped, Metrics},
@@ -72,10 +76,11 @@ use self::{
     trouble::{Faults, Trouble},
 };
 pub use self::{
+    census::Scattered,
     config::{Admission, L3Config, L3Policy},
     home::OpenError,
     large::{ContentError, Large, Pieces},
-    stream::{Stopped, Writer},
+    stream::{Finished, Stopped, Writer},
     upkeep::{Collected, Verified},
 };
 
@@ -206,6 +211,8 @@ impl L3 {
             index: RwLock::default(),
             catalogue: RwLock::default(),
             pending: Pending::default(),
+            handles: Handles::default(),
+            census: Census::new(),
             seen: Seen::new(),
             metrics: Metrics::new(registry),
             reads: Arc::new(Semaphore::new(config.threads)),
@@ -233,21 +240,31 @@ impl L3 {
 
     /// Whether `key` is surely not stored: answered from memory, without a wait.
     pub fn lacks(&self, key: &Key) -> bool {
-        matches!(self.tier().peek(key), Peek::Absent) || !self.tier().is_on()
+        self.tier().is_absent(key) || !self.tier().is_on()
     }
 
     /// What is stored under `key`; counts as a use of it. Waits for the disk at most `l3.lookup_timeout`, and not at
     /// all for a key that is not stored.
     pub async fn lookup(&self, key: &Key) -> Option<Found> {
-        let found = match self.tier().peek(key) {
+        let found = self.look(key).await;
+        if found.is_some() {
+            self.tier().touch(key);
+            self.tier().metrics.hits.inc();
+        } else {
+            self.tier().metrics.misses.inc();
+        }
+        found
+    }
+
+    /// As [`L3::lookup`], for who asks on nobody's behalf: it is no use, and nothing is counted.
+    pub async fn look(&self, key: &Key) -> Option<Found> {
+        match self.tier().peek(key) {
             _ if !self.tier().is_on() => None,
             Peek::Found(found) => Some(found),
+            Peek::Open(large) => Some(Found::Large(large)),
             Peek::Absent => None,
             Peek::Read => self.read(*key).await,
-        };
-        let counter = if found.is_some() { &self.tier().metrics.hits } else { &self.tier().metrics.misses };
-        counter.inc();
-        found
+        }
     }
 
     async fn read(&self, key: Key) -> Option<Found> {
@@ -280,17 +297,29 @@ impl L3 {
         admitted
     }
 
-    /// Writes an entry behind, if it is admitted and there is room in the queue. Whether it is on its way; it can be
-    /// found from then on.
+    /// Writes an entry behind, if it is admitted or takes the place of another, and there is room in the queue. Whether
+    /// it is on its way; it can be found from then on. If it is not, what was there goes all the same: it is no longer
+    /// the newest.
     pub fn store(&self, entry: &Arc<Entry>) -> bool {
         let hits = entry.hits.load(std::sync::atomic::Ordering::Relaxed);
-        self.takes(entry) && self.admits(&entry.key, hits) && self.put(entry, None)
+        let stored = self.takes(entry)
+            && (self.tier().is_present(&entry.key) || self.admits(&entry.key, hits))
+            && self.put(entry, None);
+        if !stored {
+            self.remove(&entry.key);
+        }
+        stored
     }
 
-    /// Writes an entry, admitted or not. Whether it came to the disk.
-    pub async fn store_through(&self, entry: &Arc<Entry>) -> bool {
+    /// Writes an entry, admitted or not; it can be found as soon as this returns. The future says whether it came to the
+    /// disk.
+    pub fn store_through(&self, entry: &Arc<Entry>) -> impl Future<Output = bool> + Send + use<> {
         let (told, stored) = oneshot::channel();
-        self.takes(entry) && self.put(entry, Some(told)) && stored.await.unwrap_or(false)
+        let taken = self.takes(entry) && self.put(entry, Some(told));
+        if !taken {
+            self.remove(&entry.key);
+        }
+        async move { taken && stored.await.unwrap_or(false) }
     }
 
     /// Writes a new head for what is stored: of an entry in memory, or of `large` content, which stays as it is.
@@ -301,6 +330,11 @@ impl L3 {
                 self.tier().is_on() && self.tier().push(entry.key, Op::Renew(Arc::clone(entry), large.id()), None)
             }
         }
+    }
+
+    /// Notes that the entry of `key` has been served `hits` times by now.
+    pub fn served(&self, key: &Key, hits: u32) {
+        self.tier().catalogue.read().served(key.prefix(), self.tier().seconds(), hits);
     }
 
     /// Writes a variants record behind.
@@ -327,14 +361,17 @@ impl L3 {
         }
     }
 
-    /// As [`L3::remove`]. Waits until no crash can bring it back; whether that is so.
-    pub async fn removed(&self, key: &Key) -> bool {
-        if self.is_surely_absent(key) {
-            return true;
-        }
+    /// As [`L3::remove`], which is done when this returns. The future waits until no crash can bring it back; it says
+    /// whether that is so.
+    pub fn removed(&self, key: &Key) -> impl Future<Output = bool> + Send + use<> {
+        let absent = self.is_surely_absent(key);
         let (told, removed) = oneshot::channel();
-        self.tier().push(*key, Op::Remove, Some(told));
-        removed.await.unwrap_or(false)
+        if !absent {
+            // While the tier is off nobody can tell when it will be.
+            let told = self.is_on().then_some(told);
+            self.tier().push(*key, Op::Remove, told);
+        }
+        async move { absent || removed.await.unwrap_or(false) }
     }
 
     /// Whether there is nothing to remove. An index that is closed may hold anything.
@@ -350,6 +387,21 @@ impl L3 {
         let prefixes = self.tier().catalogue.read().hottest(max);
         let Some(index) = self.tier().index() else { return Vec::new() };
         prefixes.iter().filter_map(|prefix| index.brief(*prefix).ok().flatten()).map(|(key, _)| key).collect()
+    }
+
+    /// Largest content of one entry that is taken.
+    pub fn object_bytes_max(&self) -> u64 {
+        self.tier().object_bytes_max()
+    }
+
+    /// Whether any of the entries may be a part of a representation.
+    pub fn may_hold_parts(&self) -> bool {
+        self.tier().census.may_hold_parts()
+    }
+
+    /// What is stored of this URL, or one that shares its place, under keys that hold more than the URL.
+    pub fn scattered(&self, url: Scope) -> Scattered {
+        self.tier().census.scattered(brief::place(url))
     }
 
     /// Whether all entries have been read from the index since the start.

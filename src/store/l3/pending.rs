@@ -54,7 +54,15 @@ pub(super) struct Landed {
     pub(super) entry: Arc<Entry>,
     pub(super) stored: Stored,
     pub(super) sums: Arc<[u64]>,
-    pub(super) _claim: Claim,
+    pub(super) claim: Arc<Claim>,
+}
+
+impl Landed {
+    /// The same content under a new head.
+    fn under(&self, entry: &Arc<Entry>) -> Self {
+        let (sums, claim) = (Arc::clone(&self.sums), Arc::clone(&self.claim));
+        Self { entry: Arc::clone(entry), stored: self.stored, sums, claim }
+    }
 }
 
 /// What the writer is asked for beside changes.
@@ -143,17 +151,24 @@ impl Op {
 
 impl Pending {
     /// Puts a change in the queue, in place of one of the same key; `told` learns whether it came to the disk.
-    /// Removals always have room.
+    /// Removals always have room. A new head for other content than what is about to be stored is forgotten.
     pub(super) fn push(
         &self,
         key: Key,
-        op: Op,
+        mut op: Op,
         limits: Limits,
         told: Option<oneshot::Sender<bool>>,
     ) -> Result<(), Crowded> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(Crowded);
+        }
+        if let (Op::Renew(entry, id), Some(waiting)) = (&op, state.waiting.get(&key)) {
+            match &waiting.op {
+                Op::Renew(_, other) if other == id => {}
+                Op::Large(landed) if landed.stored.id == *id => op = Op::Large(Arc::new(landed.under(entry))),
+                _ => return Ok(()),
+            }
         }
         let bytes = op.bytes();
         let crowded = state.order.len() >= limits.entries || state.bytes + bytes > limits.bytes;
@@ -384,6 +399,24 @@ mod tests {
         pending.done(&second, true);
         assert!(pending.find(&key(1)).is_none());
         assert_eq!(pending.size(), (0, 0));
+    }
+
+    #[test]
+    fn a_new_head_brings_nothing_back() {
+        let pending = Pending::default();
+        let entry = || Arc::new(crate::object::testing::entry(key(1), Default::default(), &[]));
+        let renewal = |id: &[u8]| Op::Renew(entry(), ContentId::of(id));
+        let roomy = Limits { entries: 3, bytes: 10_000 };
+        pending.push(key(1), Op::Remove, roomy, None).expect("room");
+        pending.push(key(1), renewal(b"old"), roomy, None).expect("no matter");
+        assert!(matches!(pending.find(&key(1)), Some(Op::Remove)));
+        pending.push(key(1), Op::Entry(entry()), roomy, None).expect("room");
+        pending.push(key(1), renewal(b"old"), roomy, None).expect("no matter");
+        assert!(matches!(pending.find(&key(1)), Some(Op::Entry(_))));
+        for id in [b"a", b"a", b"b"] {
+            pending.push(key(2), renewal(id), roomy, None).expect("room");
+            assert!(matches!(pending.find(&key(2)), Some(Op::Renew(_, id)) if id == ContentId::of(b"a")));
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{io, sync::Arc, sync::atomic::Ordering::Relaxed};
 use tokio::time::Instant;
 
 use super::{
-    brief::{Brief, expiry},
+    brief::{Brief, Kin, expiry},
     compress,
     content::{Claim, ContentId, disk_bytes},
     index::Change,
@@ -31,6 +31,7 @@ struct Facts {
     keep: Timestamp,
     hits: u32,
     cost: u32,
+    kin: Kin,
 }
 
 impl Tier {
@@ -67,7 +68,7 @@ impl Tier {
     fn variants(&self, key: Key, variants: &Variants) -> Result<Change, Trouble> {
         let head = variants_codec::encode(variants);
         let record = Record { kind: Kind::Variants, stored: Stored::NONE, sums: Vec::new(), head };
-        self.change(key, record, &Facts { keep: Timestamp::NEVER, hits: 0, cost: 0 })
+        self.change(key, record, &Facts { keep: Timestamp::NEVER, hits: 0, cost: 0, kin: Kin::default() })
     }
 
     fn entry(self: &Arc<Self>, key: Key, entry: &Entry, prepared: &mut Prepared) -> Result<(), Trouble> {
@@ -177,6 +178,7 @@ impl Tier {
             used: self.seconds(),
             hits: facts.hits,
             cost: facts.cost,
+            kin: facts.kin,
         };
         let sealed = self.seal.seal(&key, &record.encode());
         let record = sealed.ok_or_else(|| io::Error::other("no randomness"))?;
@@ -186,6 +188,7 @@ impl Tier {
 
 impl Facts {
     fn of(entry: &Entry) -> Self {
-        Self { keep: entry.freshness().keep_until, hits: entry.hits.load(Relaxed), cost: entry.fill_millis }
+        let (hits, cost) = (entry.hits.load(Relaxed), entry.fill_millis);
+        Self { keep: entry.freshness().keep_until, hits, cost, kin: Kin::of(entry) }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  push … push      up to WHOLE_MAX in memory, then to a file beside the content; paced by `l3.write_rate`
-//!  commit           the file takes its place and is made last; then the index is to name it
+//!  finish           the file takes its place and is made last
+//!  store            then the index is to name it
 //!  dropped before   the file goes, nothing was there
 //! ```
 
@@ -36,6 +37,13 @@ pub struct Writer {
     _permit: OwnedSemaphorePermit,
 }
 
+/// Content that is on the disk, and what is to name it. Dropped before it is stored, it leaves nothing that counts.
+pub struct Finished {
+    tier: Arc<Tier>,
+    key: Key,
+    op: Op,
+}
+
 /// The content will not be stored; the reason was counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopped;
@@ -64,30 +72,33 @@ impl Writer {
         if ready > 0 { self.write(ready).await } else { Ok(()) }
     }
 
-    /// Stores what was written under the head of `entry`, whose own content does not count. Whether it is on its way;
-    /// it can be found from then on.
-    pub async fn commit(mut self, entry: Unpacked) -> bool {
+    /// Brings what was written to its end, under the head of `entry`, whose own content does not count.
+    pub async fn finish(mut self, entry: Unpacked) -> Option<Finished> {
         if self.file.is_none() {
             let body = std::mem::take(&mut self.held).freeze();
             let entry = Arc::new(Unpacked { body, ..entry }.pack());
-            return self.tier.push(self.key, Op::Entry(entry), None);
+            return Some(self.finished(Op::Entry(entry)));
         }
         if !self.held.is_empty() && self.write(self.held.len()).await.is_err() {
-            return false;
+            return None;
         }
         let entry = Arc::new(Unpacked { body: Bytes::new(), ..entry }.pack());
-        let (Some(file), tier) = (self.file.take(), Arc::clone(&self.tier)) else { return false };
+        let (file, tier) = (self.file.take()?, Arc::clone(&self.tier));
         let (sums, length) = (std::mem::take(&mut self.sums), self.length);
         let landing = tokio::task::spawn_blocking(move || land(&tier, *file, entry, sums, length));
         match landing.await {
-            Ok(Ok(landed)) => self.tier.push(self.key, Op::Large(Arc::new(landed)), None),
+            Ok(Ok(landed)) => Some(self.finished(Op::Large(Arc::new(landed)))),
             Ok(Err(trouble)) => {
                 self.tier.report(trouble);
                 self.stopped(Dropped::Error);
-                false
+                None
             }
-            Err(_) => false,
+            Err(_) => None,
         }
+    }
+
+    fn finished(&self, op: Op) -> Finished {
+        Finished { tier: Arc::clone(&self.tier), key: self.key, op }
     }
 
     /// Bytes that were pushed.
@@ -135,6 +146,13 @@ impl Writer {
     }
 }
 
+impl Finished {
+    /// Stores it. Whether it is on its way; it can be found from then on.
+    pub fn store(self) -> bool {
+        self.tier.push(self.key, self.op, None)
+    }
+}
+
 impl Drop for Writer {
     fn drop(&mut self) {
         self.tier.streaming.fetch_sub(self.length, Relaxed);
@@ -144,12 +162,12 @@ impl Drop for Writer {
 /// Puts content in its place, unless the same is there.
 fn land(tier: &Arc<Tier>, file: Writing, entry: Arc<Entry>, sums: Vec<u64>, length: u64) -> Result<Landed, Trouble> {
     let id = file.id();
-    let claim: Claim = tier.contents.claim(id);
+    let claim: Arc<Claim> = tier.contents.claim(id).into();
     if tier.is_stored(id, length)? {
         tier.metrics.deduplicated.inc_by(length);
     } else {
         file.finish(&tier.contents)?;
     }
     let stored = Stored { id, bytes: length, coding: Coding::Plain, length };
-    Ok(Landed { entry, stored, sums: sums.into(), _claim: claim })
+    Ok(Landed { entry, stored, sums: sums.into(), claim })
 }

@@ -17,9 +17,11 @@ use super::{
     admission::Seen,
     brief::seconds,
     catalogue::{Catalogue, Presence},
+    census::Census,
     compress,
     config::L3Config,
     content::{ContentId, Contents, Unreadable},
+    handles::Handles,
     home::Home,
     index::Index,
     large::{self, Large},
@@ -48,6 +50,8 @@ pub(super) struct Tier {
     pub(super) index: RwLock<Option<Arc<Index>>>,
     pub(super) catalogue: RwLock<Catalogue>,
     pub(super) pending: Pending,
+    pub(super) handles: Handles,
+    pub(super) census: Census,
     pub(super) seen: Seen,
     pub(super) metrics: Metrics,
     /// Reads of the disk at the same time.
@@ -69,6 +73,8 @@ pub(super) struct Tier {
 pub(super) enum Peek {
     /// All.
     Found(Found),
+    /// All, and its content is held open.
+    Open(Large),
     Absent,
     /// That it has to be read.
     Read,
@@ -143,16 +149,35 @@ impl Tier {
         }
         match self.catalogue.read().presence(key.prefix()) {
             Presence::Absent => Peek::Absent,
-            Presence::Present | Presence::Unknown => Peek::Read,
+            Presence::Present | Presence::Unknown => match self.handles.find(key) {
+                Some(large) => Peek::Open(large),
+                None => Peek::Read,
+            },
+        }
+    }
+
+    /// Whether there is surely something under `key`.
+    pub(super) fn is_present(&self, key: &Key) -> bool {
+        match self.pending.find(key) {
+            Some(op) => !matches!(op, Op::Remove),
+            None => self.catalogue.read().presence(key.prefix()) == Presence::Present,
+        }
+    }
+
+    /// Whether there is surely nothing under `key`.
+    pub(super) fn is_absent(&self, key: &Key) -> bool {
+        match self.pending.find(key) {
+            Some(op) => matches!(op, Op::Remove),
+            None => self.catalogue.read().presence(key.prefix()) == Presence::Absent,
         }
     }
 
     /// What is stored under `key`. Blocks.
     pub(super) fn read(self: &Arc<Self>, key: &Key) -> Option<Found> {
         let index = self.index()?;
-        let pending = self.pending.find(key);
+        let (changes, pending) = (self.handles.changes(), self.pending.find(key));
         if let Some(Op::Large(landed)) = &pending {
-            return self.large(Arc::clone(&landed.entry), &landed.stored, Arc::clone(&landed.sums)).ok();
+            return self.large(&landed.entry, &landed.stored, Arc::clone(&landed.sums)).ok();
         }
         let sealed = match index.record(key) {
             Ok(sealed) => sealed?,
@@ -163,14 +188,22 @@ impl Tier {
         };
         match self.opened(key, &sealed) {
             Ok(found) => {
-                self.catalogue.read().touch(key.prefix(), self.seconds());
-                Some(renewed(found, pending))
+                let found = renewed(found, pending);
+                if let Found::Large(large) = &found {
+                    self.handles.keep(*key, large, changes);
+                }
+                Some(found)
             }
             Err(useless) => {
                 self.found_useless(key, useless);
                 None
             }
         }
+    }
+
+    /// Notes a use of what is stored under `key`.
+    pub(super) fn touch(&self, key: &Key) {
+        self.catalogue.read().touch(key.prefix(), self.seconds());
     }
 
     fn opened(self: &Arc<Self>, key: &Key, sealed: &[u8]) -> Result<Found, Useless> {
@@ -194,7 +227,7 @@ impl Tier {
             Kind::Large => {
                 let entry = codec::decode_head(&record.head, Bytes::new()).map_err(|_| Useless::Damaged)?;
                 let entry = Arc::new(self.with_hits(key, entry)?);
-                self.large(entry, &record.stored, record.sums.into())
+                self.large(&entry, &record.stored, record.sums.into())
             }
         }
     }
@@ -246,7 +279,7 @@ impl Tier {
         }
     }
 
-    fn large(self: &Arc<Self>, entry: Arc<Entry>, stored: &Stored, sums: Arc<[u64]>) -> Result<Found, Useless> {
+    fn large(self: &Arc<Self>, entry: &Arc<Entry>, stored: &Stored, sums: Arc<[u64]>) -> Result<Found, Useless> {
         let Stored { id, length, .. } = *stored;
         let file = self.contents.open(id, length).map_err(|error| Useless::Content(id, error))?;
         Ok(Found::Large(Large::new(entry, large::Content { id, file, length, sums, tier: Arc::clone(self) })))
@@ -269,6 +302,7 @@ impl Tier {
     /// Content cannot be had: nobody is to be sent to it any more, unless it is the whole directory that is gone.
     /// Whether it is the content.
     pub(super) fn found_unreadable(&self, id: ContentId, error: &Unreadable) -> bool {
+        self.handles.condemn(id);
         let kind = match error {
             Unreadable::Missing => "missing",
             Unreadable::Length | Unreadable::Bytes => "corrupt",
@@ -301,7 +335,7 @@ impl Tier {
 /// What was found, under the head that is about to be written.
 fn renewed(found: Found, pending: Option<Op>) -> Found {
     match (found, pending) {
-        (Found::Large(large), Some(Op::Renew(entry, id))) if large.id() == id => Found::Large(large.under(entry)),
+        (Found::Large(large), Some(Op::Renew(entry, id))) if large.id() == id => Found::Large(large.under(&entry)),
         (found, _) => found,
     }
 }

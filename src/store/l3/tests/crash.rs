@@ -49,7 +49,7 @@ async fn writes_until_it_is_killed() {
                 for piece in made.body.chunks(9000) {
                     writer.push(Bytes::copy_from_slice(piece)).await.expect("room");
                 }
-                writer.commit(made).await;
+                writer.finish(made).await.map(Finished::store);
             }
             1 if l3.removed(&key(n)).await => println!("removed {n} {version}"),
             _ => {

@@ -57,6 +57,7 @@ fn config() -> L3Config {
         compression: true,
         queue_max: 10_000,
         queue_bytes_max: ByteSize::mib(64),
+        preload_max: 0,
         threads: 4,
         lookup_timeout: Duration::from_secs(30),
         index_memory_bytes: ByteSize::mib(8),

@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::*;
 use crate::object::{
+    freshness::Flags,
     head::Head,
     vary::{Comparing, Variant},
 };
@@ -198,7 +199,7 @@ async fn stream(l3: &L3, n: u64, body: &[u8], piece: usize) -> bool {
             return false;
         }
     }
-    writer.commit(unpacked(n, "")).await
+    writer.finish(unpacked(n, "")).await.is_some_and(Finished::store)
 }
 
 #[tokio::test]
@@ -254,6 +255,72 @@ async fn ranges_read_what_they_need() {
     assert!(read(large.pieces(last + 1..=last + 1)).await == Some(Vec::new()));
     l3.removed(&key(1)).await;
     assert!(read(large.all()).await == Some(body), "who has it open reads it to its end");
+}
+
+#[tokio::test]
+async fn large_entries_are_held_open_as_long_as_they_are_there() {
+    let disk = Disk::new();
+    let l3 = disk.open();
+    for n in [1, 2] {
+        assert!(l3.store_through(&entry(n, noise(n, 300 << 10))).await);
+        assert!(found(&l3, n).await.is_some());
+    }
+    assert_eq!(l3.tier().handles.len(), 2);
+    assert!(matches!(l3.tier().peek(&key(1)), Peek::Open(_)));
+    assert!(found(&l3, 1).await == Some(noise(1, 300 << 10)), "from the open file");
+
+    let Some(Found::Large(large)) = l3.lookup(&key(1)).await else { panic!("large") };
+    let renewed = Unpacked { stamp: Position::from_number(9), ..unpacked(1, "") };
+    assert!(l3.renew(&Arc::new(renewed.pack()), Some(&large)));
+    for flushed in [false, true] {
+        let Some(Found::Large(large)) = l3.lookup(&key(1)).await else { panic!("large") };
+        assert_eq!(large.entry().stamp.number(), 9, "{flushed}");
+        assert_eq!(large.entry().length(), 300 << 10);
+        l3.flush().await;
+    }
+    assert!(l3.store_through(&entry(1, noise(3, 400 << 10))).await);
+    assert!(found(&l3, 1).await == Some(noise(3, 400 << 10)), "and not what was held open before");
+    assert!(l3.removed(&key(2)).await);
+    assert!(found(&l3, 2).await.is_none() && l3.tier().handles.len() == 1);
+    let id = large::Large::of(large.entry()).expect("of the disk").id();
+    assert!(std::fs::metadata(l3.tier().contents.path(id)).is_err(), "its room is free again");
+    l3.clear().await.expect("on");
+    assert_eq!(l3.tier().handles.len(), 0);
+}
+
+#[tokio::test]
+async fn a_new_head_reaches_content_that_has_just_landed() {
+    let disk = Disk::new();
+    let l3 = disk.open();
+    assert!(stream(&l3, 1, &noise(1, 300 << 10), 50_000).await);
+    let Some(Found::Large(large)) = l3.lookup(&key(1)).await else { panic!("large") };
+    let renewed = Unpacked { stamp: Position::from_number(9), ..unpacked(1, "") };
+    assert!(l3.renew(&Arc::new(renewed.pack()), Some(&large)));
+    l3.flush().await;
+    let Some(Found::Large(large)) = l3.lookup(&key(1)).await else { panic!("large") };
+    assert_eq!(large.entry().stamp.number(), 9);
+}
+
+#[tokio::test]
+async fn what_cannot_be_told_by_its_url_is_known_after_a_start() {
+    let disk = Disk::new();
+    let l3 = disk.open();
+    until("loaded", || l3.is_loaded()).await;
+    let [url, other] = [Scope::url("shop", "/a", None), Scope::url("shop", "/b", None)];
+    assert!(l3.scattered(url) == Scattered::No && !l3.may_hold_parts());
+    let mut made = Unpacked { stamp: Position::from_number(7), scopes: [url].into(), ..unpacked(1, "x") };
+    made.freshness.flags = Flags::SCATTERED;
+    let part = Some(crate::object::range::ContentRange::new(&(0..=0), 9));
+    for made in [made, Unpacked { part, scopes: [other].into(), ..unpacked(2, "x") }] {
+        assert!(l3.store_through(&Arc::new(made.pack())).await);
+    }
+    let known = |l3: &L3| (l3.scattered(url), l3.scattered(other), l3.may_hold_parts());
+    let expected = (Scattered::UpTo(Position::from_number(7)), Scattered::No, true);
+    assert_eq!(known(&l3), expected);
+    drop(l3);
+    let l3 = disk.open();
+    until("loaded", || l3.is_loaded()).await;
+    assert_eq!(known(&l3), expected);
 }
 
 #[tokio::test]
