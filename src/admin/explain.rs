@@ -50,7 +50,7 @@ pub(super) async fn by_query(
     let Query(ExplainQuery { url, method }) = query.map_err(|rejection| {
         Problem::bad_request(format!("{}: call /explain?url=http://shop.example/a", rejection.body_text()))
     })?;
-    explained(&shared, &ExplainRequest { url, method, headers: BTreeMap::new() })
+    explained(&shared, &ExplainRequest { url, method, headers: BTreeMap::new() }).await
 }
 
 /// Explain a request with its header fields.
@@ -62,15 +62,15 @@ pub(super) async fn by_body(
     State(shared): State<Arc<Shared>>,
     Json(request): Json<ExplainRequest>,
 ) -> Result<Answer<Explanation>, Problem> {
-    explained(&shared, &request)
+    explained(&shared, &request).await
 }
 
-fn explained(shared: &Shared, request: &ExplainRequest) -> Result<Answer<Explanation>, Problem> {
+async fn explained(shared: &Shared, request: &ExplainRequest) -> Result<Answer<Explanation>, Problem> {
     let method = request.method.as_deref().unwrap_or("GET");
     let method = Method::from_bytes(method.as_bytes())
         .map_err(|_| Problem::bad_request(format!("`method`: {method:?} is not a method")).with_field("method"))?;
     let headers = header_map(&request.headers)?;
-    let explained = shared.proxy.explain(&request.url, &method, headers);
+    let explained = shared.proxy.explain(&request.url, &method, headers).await;
     explained.map(Answer).map_err(|error| Problem::bad_request(format!("`url`: {error}")).with_field("url"))
 }
 

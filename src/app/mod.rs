@@ -107,6 +107,8 @@ pub async fn start(config: &Config, access: Option<AccessLog>) -> Result<Running
     let (handler, stopped) = (ProxyHandler(proxy.clone()), stop.clone());
     let serving = Workers::start(config.listen.workers, data_listener, &server, &handler, &stopped);
     let serving = serving.map_err(Error::Workers)?;
+    let (warming, stopped, max) = (proxy.clone(), stop.clone(), config.l3.preload_max);
+    tokio::spawn(async move { stopped.run_until_cancelled(warming.preload(max)).await });
     let stopped = stop_admin.clone();
     let administering = tokio::spawn(async move {
         admin_plane.serve(admin_listener, stopped).await;

@@ -32,6 +32,7 @@ pub(super) struct Place {
 }
 
 /// How a request goes on after the head.
+#[expect(clippy::large_enum_variant, reason = "made once for a request, and taken apart at once")]
 pub(super) enum Next {
     Done(Result<Answer, Arc<Failure>>),
     /// From the start: another variant, or purged meanwhile.
@@ -192,7 +193,7 @@ impl<O: Outgoing> Exchange<O> {
         method: &Method,
     ) -> Result<Answer, Arc<Failure>> {
         let Some(entry) = stale.filter(|entry| self.may_stand_in(entry)) else { return Err(failure) };
-        let outcome = self.outcome_of(&entry, Kind::StaleOnError(Tier::L1), leads, forward);
+        let outcome = self.outcome_of(&entry, Kind::StaleOnError(Tier::of(&entry)), leads, forward);
         tracing::debug!(%failure, "a stale response stands in");
         Ok(self.served(&entry, outcome, method, self.cache.now()))
     }

@@ -44,7 +44,7 @@ impl Cache {
     /// Whether what a stored part lacks is no more than one body may take in memory. What is more, or nobody knows how
     /// much, is better fetched whole: then its readers get it while it arrives.
     pub(super) fn may_complete(&self, part: &Entry) -> bool {
-        lack(part).is_some_and(|lacks| lacks <= self.memory_bytes_max() as u64)
+        part.elsewhere().is_none() && lack(part).is_some_and(|lacks| lacks <= self.memory_bytes_max() as u64)
     }
 }
 
@@ -78,8 +78,11 @@ impl<O: Outgoing> Fetch<O> {
         entry.stamp = part.stamp;
         (entry.body, entry.part, entry.key) = (combined.body, None, self.start.key);
         let entry = Arc::new(entry.pack());
-        exchange.cache.insert(Arc::clone(&entry), &self.fill, exchange.key_holds_more());
+        let written = exchange.cache.insert(&entry, &self.fill, &exchange.route);
         exchange.cache.remove(&part);
+        if let Some(written) = written {
+            written.await;
+        }
         let leader = if withheld.is_empty() {
             Arc::clone(&entry)
         } else {
@@ -106,7 +109,7 @@ impl<O: Outgoing> Fetch<O> {
         if !held.same_strong(&validators) {
             return None;
         }
-        let limit = exchange.cache.object_bytes_max(&exchange.route);
+        let limit = exchange.cache.memory_object_bytes_max(&exchange.route);
         let lacks = usize::try_from(lack(stored)?).ok()?;
         let _held = exchange.cache.memory().reserve(lacks)?;
         let body: Bytes = Limited::new(body, lacks).collect().await.ok()?.to_bytes();

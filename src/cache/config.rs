@@ -29,6 +29,18 @@ pub enum ClientGone {
     Cancel,
 }
 
+/// What a route does with the disk tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Disk {
+    /// Read, and written a moment after memory.
+    WriteBehind,
+    /// Read, and written before the last byte of a response goes to the client.
+    WriteThrough,
+    /// Neither read nor written.
+    Off,
+}
+
 /// How the query takes part in the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -78,6 +90,8 @@ pub struct Policy {
     pub keep: Duration,
     /// Size of a body that may be stored, on top of the share each tier allows.
     pub object_bytes_max: ByteSize,
+    /// See [`Disk`].
+    pub l3: Disk,
     /// Variants of one key (RFC 9111 section 4.1); the least recently stored one makes room.
     pub variants_max: usize,
     /// Whether Accept-Encoding and Accept-Language are compared by meaning, not by byte.

@@ -18,6 +18,7 @@ use super::{
     answer::{Next, Place},
     asked::Asked,
     call::{Answer, Call, Departure, Outgoing},
+    disk::Disk,
     failure::Failure,
     fetch::Fetch,
     fill::{Fill, Settled},
@@ -26,6 +27,7 @@ use super::{
     lookup::Found,
     outcome::{Forward, Kind, Outcome, Tier},
     part_key,
+    promote::Wanted,
     route::Route,
     target::Target,
 };
@@ -70,6 +72,18 @@ enum Looked {
     Forward(Miss),
 }
 
+/// What was decided on what was found.
+enum Decided {
+    Answer(Answer),
+    /// A stored response to be confirmed.
+    Candidate(Arc<Entry>, Forward),
+    /// Nothing is stored that could be used.
+    Lacking {
+        key: Key,
+        forward: Forward,
+    },
+}
+
 /// A request that has to be forwarded, and what is known of what it asks for.
 struct Miss {
     forward: Forward,
@@ -79,6 +93,8 @@ struct Miss {
     candidate: Option<Arc<Entry>>,
     /// A stored part to be completed.
     completing: Option<Arc<Entry>>,
+    /// What was known of changes under the key before it was looked for on the disk.
+    changes: Option<u32>,
 }
 
 /// What a fill starts from.
@@ -100,7 +116,7 @@ impl<O: Outgoing> Exchange<O> {
         let mut rejoins = 0;
         loop {
             let now = self.cache.now();
-            let miss = match self.look_up(&method, now) {
+            let miss = match self.look_up(&method, now).await {
                 Looked::Answer(answer) => return Ok(answer),
                 Looked::Forward(miss) => miss,
             };
@@ -138,65 +154,112 @@ impl<O: Outgoing> Exchange<O> {
         self.cache.pass(call, forward).await
     }
 
-    /// Whether an unsafe request to the same URL cannot tell its key.
-    pub(super) fn key_holds_more(&self) -> bool {
-        let spelt = self.target.path != self.target.normal_path;
-        self.body.is_some() || self.target.forwarded || spelt || self.route.keys_hold_more()
-    }
-
     /// The content to send along.
     pub(super) fn content(&self) -> RequestBody {
         self.body.clone().map_or(RequestBody::Empty, RequestBody::Bytes)
     }
 
     /// Answers from the tiers, or says why the request has to be forwarded.
-    fn look_up(self: &Arc<Self>, method: &Method, now: Timestamp) -> Looked {
-        let (candidate, forward, key) = match self.cache.find(&self.route, &self.key, &&self.headers, now) {
-            Found::Entry { entry, soft } => match reuse::reuse(&entry.freshness(), now, &self.directives, soft) {
-                Reuse::Fresh => return Looked::Answer(self.stored(&entry, Kind::Hit(Tier::L1), method, now)),
-                Reuse::Stale => return Looked::Answer(self.stored(&entry, Kind::StaleHit(Tier::L1), method, now)),
-                Reuse::StaleWhileRevalidate => {
-                    self.refresh_behind(&entry, now);
-                    return Looked::Answer(self.stored(&entry, Kind::StaleHit(Tier::L1), method, now));
-                }
-                Reuse::Revalidate(why) => {
-                    let forward = if by_request(why) { Forward::Request } else { Forward::Stale };
-                    let key = entry.key;
-                    (Some(entry), forward, key)
-                }
-            },
-            Found::OtherVariant(key) => (None, Forward::VaryMiss, key),
-            Found::HitForMiss(_) => (None, Forward::HitForMiss, self.key),
-            Found::Nothing => (None, Forward::UriMiss, self.key),
+    async fn look_up(self: &Arc<Self>, method: &Method, now: Timestamp) -> Looked {
+        let found = self.cache.find(&self.route, &self.key, &&self.headers, now);
+        let (found, changes) = match self.cache.disk_for(&self.route) {
+            Some(disk) if found.missing(&self.key).is_some_and(|key| !disk.l3.lacks(&key)) => {
+                Box::pin(self.look_deeper(disk, found, now)).await
+            }
+            Some(disk) => {
+                let changes = disk.changes.of(&found.expected(&self.key));
+                (found, Some(changes))
+            }
+            None => (found, None),
         };
-        if candidate.is_none()
-            && let Some(part) = self.part(&key, now)
-        {
-            return self.look_at_part(part, key, method, now);
+        let (key, forward) = match self.decide(found, method, now) {
+            Decided::Answer(answer) => return Looked::Answer(answer),
+            Decided::Candidate(entry, forward) => {
+                let (key, candidate) = (entry.key, Some(entry));
+                return Looked::Forward(Miss { forward, key, candidate, completing: None, changes });
+            }
+            Decided::Lacking { key, forward } => (key, forward),
+        };
+        let part = if self.cache.has_parts() { Box::pin(self.part(&key, now)).await } else { None };
+        match part {
+            Some(part) => self.look_at_part(part, key, changes, method, now),
+            None => Looked::Forward(Miss { forward, key, candidate: None, completing: None, changes }),
         }
-        Looked::Forward(Miss { forward, key, candidate, completing: None })
     }
 
-    fn look_at_part(&self, part: Arc<Entry>, key: Key, method: &Method, now: Timestamp) -> Looked {
-        let covers =
-            |range| range::from_part(&self.headers, method, &part.validators(), &range, part.content().len()).is_some();
-        if self.asked.range && part.part().is_some_and(covers) {
-            return Looked::Answer(self.stored(&part, Kind::Hit(Tier::L1), method, now));
+    /// Goes on in L3; with what was found, what was known of changes before it was looked for.
+    async fn look_deeper(&self, disk: &Disk, found: Found, now: Timestamp) -> (Found, Option<u32>) {
+        let (route, url) = (&*self.route, self.target.url_scope(&self.route));
+        let wanted = Wanted { route, url, key: &self.key, headers: &self.headers, now };
+        let (found, changes) = self.cache.find_on_disk(disk, &wanted, found).await;
+        (found, Some(changes))
+    }
+
+    /// Decides on what was found.
+    fn decide(self: &Arc<Self>, found: Found, method: &Method, now: Timestamp) -> Decided {
+        match found {
+            Found::Entry { entry, soft, tier } => {
+                let kind = match reuse::reuse(&entry.freshness(), now, &self.directives, soft) {
+                    Reuse::Fresh => Kind::Hit(tier),
+                    Reuse::Stale => Kind::StaleHit(tier),
+                    Reuse::StaleWhileRevalidate => {
+                        self.refresh_behind(&entry, now);
+                        Kind::StaleHit(tier)
+                    }
+                    Reuse::Revalidate(why) => {
+                        let forward = if by_request(why) { Forward::Request } else { Forward::Stale };
+                        return Decided::Candidate(entry, forward);
+                    }
+                };
+                Decided::Answer(self.stored(&entry, kind, method, now))
+            }
+            Found::OtherVariant { expected, .. } => Decided::Lacking { key: expected, forward: Forward::VaryMiss },
+            Found::HitForMiss(_) => Decided::Lacking { key: self.key, forward: Forward::HitForMiss },
+            Found::Nothing => Decided::Lacking { key: self.key, forward: Forward::UriMiss },
+        }
+    }
+
+    fn look_at_part(
+        &self,
+        (part, tier): (Arc<Entry>, Tier),
+        key: Key,
+        changes: Option<u32>,
+        method: &Method,
+        now: Timestamp,
+    ) -> Looked {
+        if self.covers(&part, method) {
+            return Looked::Answer(self.stored(&part, Kind::Hit(tier), method, now));
         }
         // The rest is gathered in memory before anybody gets any of it.
         let completing = Some(part).filter(|part| !self.asked.range && self.cache.may_complete(part));
-        Looked::Forward(Miss { forward: Forward::Partial, key, candidate: None, completing })
+        Looked::Forward(Miss { forward: Forward::Partial, key, candidate: None, completing, changes })
     }
 
-    /// A stored, fresh part of what is asked for.
-    fn part(&self, key: &Key, now: Timestamp) -> Option<Arc<Entry>> {
-        if !self.cache.has_parts() {
-            return None;
-        }
-        let Some(Slot::Entry(part)) = self.cache.l1().lookup(&part_key(key)) else { return None };
-        let untouched = self.cache.purge_log().standing(&part) == Standing::Untouched;
+    /// Whether a stored part is all that is asked for.
+    fn covers(&self, part: &Entry, method: &Method) -> bool {
+        let length = usize::try_from(part.length()).unwrap_or(usize::MAX);
+        let covers = |range| range::from_part(&self.headers, method, &part.validators(), &range, length).is_some();
+        self.asked.range && part.part().is_some_and(covers)
+    }
+
+    /// A stored, fresh part of what is asked for, and where it is.
+    async fn part(&self, key: &Key, now: Timestamp) -> Option<(Arc<Entry>, Tier)> {
+        let key = part_key(key);
+        let found = match self.cache.l1().lookup(&key) {
+            Some(Slot::Entry(part)) => (part, Tier::L1),
+            Some(_) => return None,
+            None => {
+                let url = self.target.url_scope(&self.route);
+                (self.cache.entry_on_disk(&self.route, url, &key).await?, Tier::L3)
+            }
+        };
+        Some(found).filter(|(part, _)| self.is_part_of_use(part, now))
+    }
+
+    fn is_part_of_use(&self, part: &Entry, now: Timestamp) -> bool {
+        let untouched = self.cache.purge_log().standing(part) == Standing::Untouched;
         let fresh = reuse::reuse(&part.freshness(), now, &self.directives, false) == Reuse::Fresh;
-        (part.part().is_some() && untouched && fresh).then_some(part)
+        part.part().is_some() && untouched && fresh
     }
 
     fn stored(&self, entry: &Arc<Entry>, kind: Kind, method: &Method, now: Timestamp) -> Answer {
@@ -206,6 +269,7 @@ impl<O: Outgoing> Exchange<O> {
 
     /// A stored response as the answer.
     pub(super) fn served(&self, entry: &Arc<Entry>, outcome: Outcome, method: &Method, now: Timestamp) -> Answer {
+        self.cache.note_served(&self.route, entry);
         let response = hit::from_entry(entry, &self.asking(method), &outcome, self.cache.name(), now);
         Answer { response, outcome }
     }
@@ -223,7 +287,7 @@ impl<O: Outgoing> Exchange<O> {
 
     /// Joins a fill under way, or starts one. `None`: something was stored meanwhile, look again.
     fn take_place(self: &Arc<Self>, alone: bool, miss: Miss, method: &Method, now: Timestamp) -> Option<Place> {
-        let Miss { forward, key, candidate, completing } = miss;
+        let Miss { forward, key, candidate, completing, changes } = miss;
         let part = self.asked.range && candidate.is_none() && self.cache.flight().running(&key).is_none();
         let conditions = forward == Forward::HitForMiss;
         let start = Start { key, candidate, completing, part, conditions };
@@ -241,7 +305,7 @@ impl<O: Outgoing> Exchange<O> {
         };
         match self.cache.flight().join(key, fit, || self.new_fill()) {
             Join::Follow(fill) => reader.map(|reader| Place { fill, reader, leads: false }),
-            Join::Lead(permit) => self.lead(permit, start, method, now),
+            Join::Lead(permit) => self.lead(permit, start, changes, method, now),
             Join::Alone => self.go_alone(start),
         }
     }
@@ -254,10 +318,17 @@ impl<O: Outgoing> Exchange<O> {
         Some(Place { fill, reader, leads: true })
     }
 
-    fn lead(self: &Arc<Self>, permit: Permit, start: Start, method: &Method, now: Timestamp) -> Option<Place> {
+    fn lead(
+        self: &Arc<Self>,
+        permit: Permit,
+        start: Start,
+        changes: Option<u32>,
+        method: &Method,
+        now: Timestamp,
+    ) -> Option<Place> {
         let nothing = start.candidate.is_none() && start.completing.is_none();
         // A fill may have been stored and have left the table between the look-up and now.
-        if nothing && matches!(self.look_up(method, now), Looked::Answer(_)) {
+        if nothing && self.is_stored_by_now(&start.key, changes, method, now) {
             // Whoever has joined since then would wait for a fill that nobody runs.
             permit.fill().settle(Settled::Again);
             return None;
@@ -266,6 +337,25 @@ impl<O: Outgoing> Exchange<O> {
         let reader = fill.reader()?;
         self.spawn(Arc::clone(&fill), Some(permit), start);
         Some(Place { fill, reader, leads: true })
+    }
+
+    /// Whether something is stored by now that answers; `changes` is what was known of them under `key`.
+    fn is_stored_by_now(self: &Arc<Self>, key: &Key, changes: Option<u32>, method: &Method, now: Timestamp) -> bool {
+        let in_memory = match self.cache.find(&self.route, &self.key, &&self.headers, now) {
+            Found::Entry { entry, soft, .. } => {
+                !matches!(reuse::reuse(&entry.freshness(), now, &self.directives, soft), Reuse::Revalidate(_))
+            }
+            _ => false,
+        };
+        let part = || match self.cache.l1().lookup(&part_key(key)) {
+            Some(Slot::Entry(part)) => self.is_part_of_use(&part, now) && self.covers(&part, method),
+            _ => false,
+        };
+        let on_disk = || {
+            let disk = self.cache.disk().filter(|disk| changes.is_some_and(|seen| seen != disk.changes.of(key)));
+            disk.is_some_and(|disk| !disk.l3.lacks(key))
+        };
+        in_memory || on_disk() || (self.asked.range && self.cache.has_parts() && part())
     }
 
     /// What a fill under way is to this request.

@@ -1,6 +1,6 @@
 //! Why a request is answered as it is: the key and its parts, what the tiers hold, the arithmetic of freshness.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use http::{HeaderMap, HeaderName, Method, header};
 use serde::Serialize;
@@ -10,6 +10,7 @@ use super::{
     Cache,
     asked::Asked,
     lookup::Found,
+    outcome::Tier,
     route::{Class, Partition, Route},
     target::Target,
 };
@@ -24,7 +25,7 @@ use crate::{
         time::Timestamp,
     },
     purge::Standing,
-    store::Slot,
+    store::{Slot, l3},
     telemetry::mask::is_secret_field,
 };
 
@@ -48,6 +49,8 @@ pub struct Explanation {
     pub key_parts: Vec<KeyPart>,
     /// What L1 holds under the key.
     pub l1: Option<Stored>,
+    /// What L3 holds under the key.
+    pub l3: Option<Stored>,
     /// The variants of the key, where there are some.
     pub variants: Vec<Stored>,
     /// A fill of the key is under way.
@@ -70,6 +73,8 @@ pub struct KeyPart {
 pub struct Stored {
     /// Its key: the primary one, or a variant's.
     pub key: String,
+    /// The tier it was found in: `L1` or `L3`.
+    pub tier: String,
     /// `entry`, `part`, `variants` or `hit-for-miss`.
     pub kind: String,
     /// Status of the stored response.
@@ -117,19 +122,21 @@ pub struct FreshnessArithmetic {
 
 impl Cache {
     /// Explains what a request of `method` for `target` with these fields would meet now.
-    pub fn explain(&self, route: &Route, target: &Target, method: &Method, headers: &HeaderMap) -> Explanation {
+    pub async fn explain(&self, route: &Route, target: &Target, method: &Method, headers: &HeaderMap) -> Explanation {
         let now = self.now();
         let class = route.class(method);
         let key = self.primary_key(route, target, headers);
-        let (l1, variants) = self.holdings(&key, now);
+        let (in_memory, on_disk) = (self.l1().lookup(&key), self.slot_on_disk(&key).await);
+        let variants = self.variants_held(in_memory.as_ref().or(on_disk.as_ref()), now).await;
         Explanation {
             url: target.url(),
             route: route.name.to_string(),
-            verdict: self.verdict_on(route, &key, class, headers, now),
+            verdict: self.verdict_on(route, &key, class, headers, now).await,
             class: class.as_str().to_owned(),
             key: key.to_string(),
             key_parts: key_parts(route, target, headers),
-            l1,
+            l1: in_memory.map(|slot| self.stored(&key, &slot, Tier::L1, now)),
+            l3: on_disk.map(|slot| self.stored(&key, &slot, Tier::L3, now)),
             variants,
             filling: self.flight().running(&key).is_some(),
             purge_position: self.purge_log().position().number(),
@@ -157,22 +164,32 @@ impl Cache {
         found.into_iter().take(max).map(|(_, url)| url).collect()
     }
 
-    fn holdings(&self, key: &Key, now: Timestamp) -> (Option<Stored>, Vec<Stored>) {
-        let Some(slot) = self.l1().lookup(key) else { return (None, Vec::new()) };
-        let variants = match &slot {
-            Slot::Variants(variants) => variants
-                .iter()
-                .take(VARIANTS_SHOWN)
-                .filter_map(|variant| Some(self.stored(variant.key(), &self.l1().lookup(variant.key())?, now)))
-                .collect(),
-            _ => Vec::new(),
-        };
-        (Some(self.stored(key, &slot, now)), variants)
+    /// What L3 holds under `key`, without taking it for used.
+    async fn slot_on_disk(&self, key: &Key) -> Option<Slot> {
+        Some(match self.l3()?.look(key).await? {
+            l3::Found::Entry(entry) => Slot::Entry(entry),
+            l3::Found::Large(large) => Slot::Entry(Arc::clone(large.entry())),
+            l3::Found::Variants(variants) => Slot::Variants(variants),
+        })
     }
 
-    fn stored(&self, key: &Key, slot: &Slot, now: Timestamp) -> Stored {
+    async fn variants_held(&self, slot: Option<&Slot>, now: Timestamp) -> Vec<Stored> {
+        let Some(Slot::Variants(variants)) = slot else { return Vec::new() };
+        let mut held = Vec::new();
+        for variant in variants.iter().take(VARIANTS_SHOWN) {
+            let key = variant.key();
+            match self.l1().lookup(key) {
+                Some(slot) => held.push(self.stored(key, &slot, Tier::L1, now)),
+                None => held.extend(self.slot_on_disk(key).await.map(|slot| self.stored(key, &slot, Tier::L3, now))),
+            }
+        }
+        held
+    }
+
+    fn stored(&self, key: &Key, slot: &Slot, tier: Tier, now: Timestamp) -> Stored {
         let empty = Stored {
             key: key.to_string(),
+            tier: tier.as_str().to_owned(),
             kind: String::new(),
             status: None,
             body_bytes: None,
@@ -196,7 +213,7 @@ impl Cache {
             Slot::Entry(entry) => Stored {
                 kind: if entry.part().is_some() { "part" } else { "entry" }.to_owned(),
                 status: Some(entry.head.status.as_u16()),
-                body_bytes: Some(entry.content().len() as u64),
+                body_bytes: Some(entry.length()),
                 hits: Some(entry.hits.load(std::sync::atomic::Ordering::Relaxed)),
                 fill_millis: Some(entry.fill_millis),
                 tags: entry.tags().split_whitespace().map(str::to_owned).collect(),
@@ -208,7 +225,7 @@ impl Cache {
         }
     }
 
-    fn verdict_on(&self, route: &Route, key: &Key, class: Class, headers: &HeaderMap, now: Timestamp) -> String {
+    async fn verdict_on(&self, route: &Route, key: &Key, class: Class, headers: &HeaderMap, now: Timestamp) -> String {
         if route.bypass() {
             return "passed on: the route bypasses the cache".to_owned();
         }
@@ -219,19 +236,38 @@ impl Cache {
         if directives.no_store {
             return "passed on: the request says no-store".to_owned();
         }
-        match self.find(route, key, &headers, now) {
+        match self.find_in_either(route, key, headers, now).await {
             Found::Nothing => "forwarded: nothing is stored under the key".to_owned(),
-            Found::OtherVariant(_) => "forwarded: other variants are stored, this one is not".to_owned(),
+            Found::OtherVariant { .. } => "forwarded: other variants are stored, this one is not".to_owned(),
             Found::HitForMiss(reason) => {
                 format!("forwarded side by side: the last response could not be stored ({reason})")
             }
-            Found::Entry { entry, soft } => match reuse::reuse(&entry.freshness(), now, &directives, soft) {
-                Reuse::Fresh => "hit: a fresh response is stored".to_owned(),
-                Reuse::Stale => "hit: stale, and the request accepts that".to_owned(),
+            Found::Entry { entry, soft, tier } => match reuse::reuse(&entry.freshness(), now, &directives, soft) {
+                Reuse::Fresh => format!("hit: a fresh response is stored in {}", tier.as_str()),
+                Reuse::Stale => format!("hit: stale, and the request accepts that; stored in {}", tier.as_str()),
                 Reuse::StaleWhileRevalidate => "hit: stale, refreshed behind the answer".to_owned(),
                 Reuse::Revalidate(why) => format!("validated with the origin: {}", why.as_str()),
             },
         }
+    }
+}
+
+impl Cache {
+    /// What a request would find, without putting it anywhere else.
+    async fn find_in_either(&self, route: &Route, key: &Key, headers: &HeaderMap, now: Timestamp) -> Found {
+        let mut found = self.find(route, key, &headers, now);
+        // A record, and then its variant.
+        for _ in 0..2 {
+            let Some(missing) = found.missing(key).filter(|_| self.disk_for(route).is_some()) else { break };
+            found = match self.slot_on_disk(&missing).await {
+                Some(Slot::Variants(variants)) => self.find_variant(route, key, &variants, headers, now),
+                Some(Slot::Entry(entry)) if self.is_of_use(&entry) => {
+                    return self.standing(entry, Tier::L3, || found);
+                }
+                _ => break,
+            };
+        }
+        found
     }
 }
 

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use crate::origin;
+use crate::{origin, store::l3::ContentError};
 
 /// A failure as a client sees it; shared by all that waited for the same fill.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +16,9 @@ pub enum Failure {
     /// The file that held the older part of the body cannot be read.
     #[error("the part of the body that was spilled to a file cannot be read back")]
     Spill,
+    /// Stored content proved damaged, or its disk failed, after the answer had begun.
+    #[error(transparent)]
+    Disk(ContentError),
     /// The fill was given up: nobody reads it and it cannot be stored.
     #[error("the transfer was given up")]
     GivenUp,
@@ -30,7 +33,7 @@ impl Failure {
         match self {
             Self::Origin(error) => error.status(),
             Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
-            Self::Spill | Self::GivenUp => StatusCode::BAD_GATEWAY,
+            Self::Spill | Self::Disk(_) | Self::GivenUp => StatusCode::BAD_GATEWAY,
             Self::RequestBody(_) => StatusCode::BAD_REQUEST,
         }
     }
@@ -40,7 +43,7 @@ impl Failure {
         match self {
             Self::Origin(error) => Some(error.proxy_status()),
             Self::OnlyIfCached => None,
-            Self::Spill => Some("proxy_internal_error"),
+            Self::Spill | Self::Disk(_) => Some("proxy_internal_error"),
             Self::GivenUp => Some("connection_terminated"),
             Self::RequestBody(_) => Some("http_request_error"),
         }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!  stamp read ─▶ request leaves ─▶ head: tags known, purges since the stamp looked up ─▶ body …
-//!     ─▶ complete: looked up again ─▶ into L1 ─▶ out of the flight table ─▶ readers see the end
+//!     ─▶ complete: looked up again ─▶ into the tiers ─▶ out of the flight table ─▶ readers see the end
 //! ```
 //!
 //! A purge that is applied at any moment in between has a position above the stamp: the entry either is not stored, or
@@ -135,7 +135,7 @@ impl<O: Outgoing> Fetch<O> {
         let (leader, others) = match exchange.renewed(&old, old.head.status, &merged, facts, self.fill.stamp) {
             Ok(Renewed { entry, withheld }) => {
                 let entry = Arc::new(entry.pack());
-                exchange.cache.renew(&old, &entry, Some(&self.fill), exchange.key_holds_more());
+                exchange.cache.renew(&old, &entry, Some(&self.fill), &exchange.route);
                 (if withheld.is_empty() { Arc::clone(&entry) } else { once(merged) }, Some(entry))
             }
             // Confirmed for this once, but no longer storable: it answers who asked, and leaves the cache.
@@ -219,7 +219,7 @@ impl<O: Outgoing> Fetch<O> {
     /// An error status, and a stale response that the one who asked may have instead.
     fn serve_stale(mut self, entry: Arc<Entry>, status: u16) {
         self.exchange.cache.metrics().fill_ended("stale-if-error");
-        let (kind, status) = (Kind::StaleOnError(Tier::L1), Some(status));
+        let (kind, status) = (Kind::StaleOnError(Tier::of(&entry)), Some(status));
         let stored = Stored { leader: Arc::clone(&entry), others: Some(entry), kind, status };
         self.fill.settle_until(Settled::Stored(stored), self.until());
         self.linger();

@@ -33,7 +33,7 @@ impl<O: Outgoing> Exchange<O> {
             (Ok(response), _) => response,
             (Err(failure), Some(entry)) if self.may_stand_in(entry) => {
                 let now = self.cache.now();
-                let outcome = Outcome { forward: Some(forward), ..Outcome::of(Kind::StaleOnError(Tier::L1)) };
+                let outcome = Outcome { forward: Some(forward), ..Outcome::of(Kind::StaleOnError(Tier::of(entry))) };
                 tracing::debug!(%failure, "a stale response stands in for a failed HEAD");
                 return Ok(self.served(entry, outcome, &Method::HEAD, now));
             }
@@ -50,7 +50,7 @@ impl<O: Outgoing> Exchange<O> {
 
     /// Freshens the stored GET, or drops it where the HEAD shows that it is no longer what the origin would send.
     fn take_in(&self, old: &Arc<Entry>, response: &OriginResponse, stamp: Position, requested: Timestamp) {
-        let length = old.content().len() as u64;
+        let length = old.length();
         let fields =
             match merge::head_response(&old.head, &old.validators(), length, response.status, &response.headers) {
                 Freshening::Updated(fields) => fields,
@@ -62,7 +62,7 @@ impl<O: Outgoing> Exchange<O> {
         }
         let facts = self.facts(false, requested, self.cache.now());
         if let Ok(Renewed { entry, .. }) = self.renewed(old, old.head.status, &fields, facts, stamp) {
-            self.cache.renew(old, &Arc::new(entry.pack()), None, self.key_holds_more());
+            self.cache.renew(old, &Arc::new(entry.pack()), None, &self.route);
         }
     }
 }

@@ -5,14 +5,23 @@ use std::{ops::RangeInclusive, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
-use super::{asked::Asked, body::Body, fill::Shared, growing::Reader, outcome::Outcome};
-use crate::object::{
-    conditional::{self, Precondition},
-    entry::Entry,
-    head::{self, Head},
-    range::{self, ContentRange, Wanted},
-    time::Timestamp,
-    validators::Validators,
+use super::{
+    asked::Asked,
+    body::{Body, Segment},
+    fill::Shared,
+    growing::Reader,
+    outcome::Outcome,
+};
+use crate::{
+    object::{
+        conditional::{self, Precondition},
+        entry::Entry,
+        head::{self, Head},
+        range::{self, ContentRange, Multipart, Wanted},
+        time::Timestamp,
+        validators::Validators,
+    },
+    store::l3::Large,
 };
 
 /// What of the request the answer depends on.
@@ -30,15 +39,14 @@ pub(super) fn from_entry(
     name: &str,
     now: Timestamp,
 ) -> Response<Body> {
-    entry.served();
     let mut fields = entry.head.to_map();
     fields.insert(header::AGE, age(entry, now));
     fields.append(super::CACHE_STATUS, outcome.cache_status(name));
     let plain = !reader.asked.conditions && !reader.asked.range;
     if plain && entry.part().is_none() && *reader.method != Method::HEAD {
-        return respond(entry.head.status, fields, Body::Full(entry.body()));
+        return respond(entry.head.status, fields, Stored::of(entry).all());
     }
-    let content = Content::Stored(entry.body(), entry.part());
+    let content = Content::Stored(Stored::of(entry), entry.part());
     shaped(&entry.head, &entry.validators(), fields, content, reader)
 }
 
@@ -58,7 +66,7 @@ pub(super) fn write_head(
     out: &mut Vec<u8>,
 ) -> bool {
     let without_content = matches!(entry.head.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
-    if entry.part().is_some() || without_content {
+    if entry.part().is_some() || entry.elsewhere().is_some() || without_content {
         return false;
     }
     let Some(reason) = status.canonical_reason() else { return false };
@@ -95,8 +103,50 @@ pub(super) fn from_shared(shared: &Shared, body: Reader, reader: &Asking<'_>, fi
 
 /// Content to take an answer's bytes from.
 enum Content {
-    Stored(Bytes, Option<ContentRange>),
+    Stored(Stored, Option<ContentRange>),
     Growing(Reader, Option<u64>),
+}
+
+/// Stored content, wherever it lies.
+enum Stored {
+    Memory(Bytes),
+    Disk(Large),
+}
+
+impl Stored {
+    fn of(entry: &Arc<Entry>) -> Self {
+        Large::of(entry).map_or_else(|| Self::Memory(entry.body()), Self::Disk)
+    }
+
+    fn length(&self) -> u64 {
+        match self {
+            Self::Memory(body) => body.len() as u64,
+            Self::Disk(large) => large.length(),
+        }
+    }
+
+    fn all(&self) -> Body {
+        match self {
+            Self::Memory(body) => Body::Full(body.clone()),
+            Self::Disk(large) => Body::Stored(large.all()),
+        }
+    }
+
+    fn only(&self, wanted: RangeInclusive<u64>) -> Body {
+        match self {
+            Self::Memory(body) => Body::Full(range::slice(body, &wanted)),
+            Self::Disk(large) => Body::Stored(large.pieces(wanted)),
+        }
+    }
+
+    fn several(&self, multipart: Multipart) -> Body {
+        let segment = |segment| match (segment, self) {
+            (range::Segment::Text(text), _) => Segment::Bytes(text),
+            (range::Segment::Content(wanted), Self::Memory(body)) => Segment::Bytes(range::slice(body, &wanted)),
+            (range::Segment::Content(wanted), Self::Disk(large)) => Segment::Stored(large.pieces(wanted)),
+        };
+        Body::Segments(multipart.segments.into_iter().map(segment).collect())
+    }
 }
 
 fn shaped(
@@ -114,25 +164,15 @@ fn shaped(
         }
     }
     match content {
-        Content::Stored(body, Some(part)) => from_part(head, validators, fields, body, part, reader),
-        Content::Stored(body, None) if *reader.method == Method::HEAD => {
-            fields.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(body.len()));
+        Content::Stored(stored, Some(part)) => from_part(head, validators, fields, &stored, part, reader),
+        Content::Stored(stored, None) if *reader.method == Method::HEAD => {
+            fields.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(stored.length()));
             respond(head.status, fields, Body::Empty)
         }
-        Content::Stored(body, None) => {
-            let len = body.len() as u64;
-            ranged(
-                head,
-                validators,
-                fields,
-                Some(len),
-                reader,
-                |wanted| match wanted {
-                    None => Body::Full(body.clone()),
-                    Some(wanted) => Body::Full(range::slice(&body, &wanted)),
-                },
-                Some(&body),
-            )
+        Content::Stored(stored, None) => {
+            let length = Some(stored.length());
+            let body = |wanted: Option<_>| wanted.map_or_else(|| stored.all(), |wanted| stored.only(wanted));
+            ranged(head, validators, fields, length, reader, body, Some(&stored))
         }
         Content::Growing(growing, length) => {
             let mut growing = Some(growing);
@@ -161,7 +201,7 @@ fn ranged(
     length: Option<u64>,
     reader: &Asking<'_>,
     mut body: impl FnMut(Option<RangeInclusive<u64>>) -> Body,
-    whole: Option<&Bytes>,
+    whole: Option<&Stored>,
 ) -> Response<Body> {
     let (Some(length), true) =
         (length, reader.asked.range && head.status == StatusCode::OK && *reader.method == Method::GET)
@@ -177,10 +217,10 @@ fn ranged(
         Wanted::Many(wanted) => match whole {
             Some(whole) => {
                 let content_type = fields.get(header::CONTENT_TYPE).cloned();
-                let multipart = range::multipart(whole, &wanted, content_type.as_ref(), seed());
-                fields.insert(header::CONTENT_TYPE, multipart.content_type);
+                let multipart = range::multipart(length, &wanted, content_type.as_ref(), seed());
+                fields.insert(header::CONTENT_TYPE, multipart.content_type.clone());
                 fields.insert(header::CONTENT_LENGTH, HeaderValue::from(multipart.length));
-                respond(StatusCode::PARTIAL_CONTENT, fields, Body::Segments(multipart.segments.into()))
+                respond(StatusCode::PARTIAL_CONTENT, fields, whole.several(multipart))
             }
             None => respond(head.status, fields, body(None)),
         },
@@ -198,16 +238,19 @@ fn from_part(
     head: &Head,
     validators: &Validators,
     mut fields: HeaderMap,
-    body: Bytes,
+    stored: &Stored,
     part: ContentRange,
     reader: &Asking<'_>,
 ) -> Response<Body> {
-    match range::from_part(reader.headers, reader.method, validators, &part, body.len()) {
+    let length = usize::try_from(stored.length()).unwrap_or(usize::MAX);
+    match range::from_part(reader.headers, reader.method, validators, &part, length) {
         Some(cut) => {
             partial_fields(&mut fields, &cut.content_range);
-            respond(StatusCode::PARTIAL_CONTENT, fields, Body::Full(body.slice(cut.body)))
+            let wanted = cut.body.start as u64..=(cut.body.end as u64).saturating_sub(1);
+            let body = if cut.body.is_empty() { Body::Empty } else { stored.only(wanted) };
+            respond(StatusCode::PARTIAL_CONTENT, fields, body)
         }
-        None => respond(head.status, fields, Body::Full(body)),
+        None => respond(head.status, fields, stored.all()),
     }
 }
 

@@ -2,34 +2,46 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use http::HeaderMap;
 
 use super::{
-    Cache, part_key,
+    Cache,
+    disk::Written,
+    part_key,
     route::{Class, Route},
     target::Target,
 };
 use crate::{
-    object::{key::Key, scope::Scope},
+    object::{key::Key, scope::Scope, vary::Variants},
     purge::{Mode, Purge, PurgeId},
-    store::Slot,
+    store::{Slot, l3},
 };
+
+/// How long an unsafe request waits until no crash can bring back what it removed. A disk that is slower has to do with a
+/// purge.
+const REMOVAL_MAX: Duration = Duration::from_secs(2);
+
+/// Removals on their way to the disk.
+type Removals = Vec<Written>;
 
 impl Cache {
     /// Takes what GET stored of a URL out of the tiers, and keeps fills under way from bringing it back.
     ///
     /// Where keys hold more than the URL, what others have stored of it lies under keys that this request cannot tell:
-    /// those are purged through the log.
+    /// those are purged through the log. What lies on the disk is gone for good when this returns.
     pub(super) async fn forget(&self, route: &Route, target: &Target, request: &HeaderMap) {
         let url = target.url_scope(route);
         self.metrics().url_invalidated();
         // Fills are told first, entries removed second: see `Cache::recall`.
         self.invalidations().note(url);
+        let mut removals = Removals::new();
         for target in spellings(route, target) {
-            self.forget_primary(&target.key(route, self.secret(), request, Class::Get, None));
+            let key = target.key(route, self.secret(), request, Class::Get, None);
+            self.forget_primary(&key, &mut removals).await;
         }
         // Asked without taking note: whoever asks next must not rely on a purge that is only on its way.
-        if self.invalidations().is_scattered(url, self.purge_log()) {
+        if self.is_scattered(url) || !are_made(removals).await {
             self.purge_url(url).await;
         }
     }
@@ -50,21 +62,63 @@ impl Cache {
     }
 
     /// The record of variants stays: it says which fields select one, and that has not changed.
-    fn forget_primary(&self, primary: &Key) {
-        self.forget_key(primary);
-        if let Some(Slot::Variants(variants)) = self.l1().lookup(primary) {
-            variants.iter().for_each(|variant| self.forget_key(variant.key()));
+    async fn forget_primary(&self, primary: &Key, removals: &mut Removals) {
+        match self.variants_of(primary).await {
+            Some(variants) => variants.iter().for_each(|variant| self.forget_key(variant.key(), removals)),
+            None => self.forget_slot(primary, removals),
+        }
+        self.forget_part(primary, removals);
+    }
+
+    /// The record of variants under `primary`, in whichever tier it is.
+    async fn variants_of(&self, primary: &Key) -> Option<Arc<Variants>> {
+        match (self.l1().lookup(primary), self.disk()) {
+            (Some(Slot::Variants(variants)), _) => Some(variants),
+            (None, Some(disk)) => match disk.l3.look(primary).await {
+                Some(l3::Found::Variants(variants)) => Some(variants),
+                _ => None,
+            },
+            _ => None,
         }
     }
 
-    fn forget_key(&self, key: &Key) {
-        if let Some(Slot::Entry(_)) = self.l1().lookup(key) {
-            self.l1().remove(key);
-        }
+    fn forget_key(&self, key: &Key, removals: &mut Removals) {
+        self.forget_slot(key, removals);
+        self.forget_part(key, removals);
+    }
+
+    fn forget_part(&self, key: &Key, removals: &mut Removals) {
         if self.has_parts() {
-            self.l1().remove(&part_key(key));
+            self.forget_slot(&part_key(key), removals);
         }
     }
+
+    /// Removes a response, under a key that holds no record.
+    fn forget_slot(&self, key: &Key, removals: &mut Removals) {
+        self.l1().replace(key, |slot| {
+            if let Some(disk) = self.disk() {
+                disk.changes.note(key);
+                if !disk.l3.lacks(key) {
+                    removals.push(Box::pin(disk.l3.removed(key)));
+                } else {
+                    disk.l3.remove(key);
+                }
+            }
+            match slot {
+                Some(Slot::HitForMiss(marker)) => Some(Slot::HitForMiss(marker)),
+                _ => None,
+            }
+        });
+    }
+}
+
+/// Waits until all have come to the disk, for as long as that is reasonable. Whether they have.
+async fn are_made(removals: Removals) -> bool {
+    if removals.is_empty() {
+        return true;
+    }
+    let made = tokio::time::timeout(REMOVAL_MAX, join_all(removals)).await;
+    made.is_ok_and(|made| made.into_iter().all(|made| made))
 }
 
 /// How one URL may have been named where its key is not marked as scattered: with its path as it is and as it is

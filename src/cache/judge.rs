@@ -10,7 +10,7 @@ use crate::{
     object::{
         age, date, directives,
         entry::{Entry, Unpacked},
-        freshness::Freshness,
+        freshness::{Flags, Freshness},
         head::Head,
         scope::{Position, Scope},
         tags,
@@ -149,6 +149,18 @@ impl<O> Exchange<O> {
         }
     }
 
+    /// Whether an unsafe request to the same URL cannot tell its key.
+    fn key_holds_more(&self) -> bool {
+        let spelt = self.target.path != self.target.normal_path;
+        self.body.is_some() || self.target.forwarded || spelt || self.route.keys_hold_more()
+    }
+
+    /// The same, with a mark where unsafe requests to the URL cannot tell the key.
+    pub(super) fn marked(&self, freshness: Freshness) -> Freshness {
+        let scattered = if self.key_holds_more() { Flags::SCATTERED } else { Flags::default() };
+        Freshness { flags: freshness.flags.with(scattered), ..freshness }
+    }
+
     /// The stored response `old` with the fields of a newer one, already merged (RFC 9111 section 3.2).
     pub(super) fn renewed(
         &self,
@@ -166,6 +178,7 @@ impl<O> Exchange<O> {
         let (scopes, tags) = (&old.scopes().into(), old.tags());
         let judging = Judging { route: &self.route, client: &self.headers, facts, scopes, tags, stamp };
         let Judged { head, withheld, freshness, scopes, tags, .. } = self.cache.judge(&judging, status, fields)?;
+        let freshness = self.marked(freshness);
         let entry = Unpacked { freshness, stamp, scopes, tags, stored, ..old.under(head) };
         Ok(Renewed { entry, withheld })
     }

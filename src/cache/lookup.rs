@@ -57,13 +57,37 @@ struct Fresh {
 /// What the tiers hold for a request.
 pub(super) enum Found {
     /// A response that may be used, fresh or not.
-    Entry { entry: Arc<Entry>, soft: bool },
-    /// Only other variants; the key under which this one would be.
-    OtherVariant(Key),
+    Entry { entry: Arc<Entry>, soft: bool, tier: Tier },
+    /// Only other variants.
+    OtherVariant {
+        /// The key under which this one would be.
+        expected: Key,
+        /// The key of a variant that is known and would do, but is not in L1.
+        selected: Option<Key>,
+    },
     /// Known to be not storable lately, for this reason.
     HitForMiss(&'static str),
     /// Nothing.
     Nothing,
+}
+
+impl Found {
+    /// The key under which a response would lie, as far as this tells; `primary` is that of the request.
+    pub(super) fn expected(&self, primary: &Key) -> Key {
+        match self {
+            Self::OtherVariant { expected, .. } => *expected,
+            Self::Entry { .. } | Self::HitForMiss(_) | Self::Nothing => *primary,
+        }
+    }
+
+    /// The key under which L3 may have what L1 lacks.
+    pub(super) fn missing(&self, primary: &Key) -> Option<Key> {
+        match self {
+            Self::Nothing => Some(*primary),
+            Self::OtherVariant { selected, .. } => *selected,
+            Self::Entry { .. } | Self::HitForMiss(_) => None,
+        }
+    }
 }
 
 impl Cache {
@@ -79,12 +103,12 @@ impl Cache {
             None => Found::Nothing,
             Some(Slot::HitForMiss(marker)) if now < marker.until => Found::HitForMiss(marker.reason),
             Some(Slot::HitForMiss(_)) => Found::Nothing,
-            Some(Slot::Entry(entry)) => self.standing(entry, || Found::Nothing),
+            Some(Slot::Entry(entry)) => self.standing(entry, Tier::L1, || Found::Nothing),
             Some(Slot::Variants(variants)) => self.find_variant(route, key, &variants, headers, now),
         }
     }
 
-    fn find_variant(
+    pub(super) fn find_variant(
         &self,
         route: &Route,
         key: &Key,
@@ -92,26 +116,27 @@ impl Cache {
         headers: &HeaderMap,
         now: Timestamp,
     ) -> Found {
-        let other = || {
+        let other = |selected| {
             let latest = variants.iter().next();
             let expected = latest.map(|known| vary::variant_key(key, known.fields(), headers, self.comparing(route)));
             let expected = expected.unwrap_or(*key);
             match self.l1().lookup(&expected) {
                 Some(Slot::HitForMiss(marker)) if now < marker.until => Found::HitForMiss(marker.reason),
-                _ => Found::OtherVariant(expected),
+                _ => Found::OtherVariant { expected, selected },
             }
         };
-        let Some(selected) = variants.select(key, headers, self.comparing(route)) else { return other() };
+        let Some(selected) = variants.select(key, headers, self.comparing(route)) else { return other(None) };
         match self.l1().lookup(&selected) {
-            Some(Slot::Entry(entry)) => self.standing(entry, other),
-            _ => other(),
+            Some(Slot::Entry(entry)) => self.standing(entry, Tier::L1, || other(None)),
+            _ => other(Some(selected)),
         }
     }
 
-    fn standing(&self, entry: Arc<Entry>, otherwise: impl FnOnce() -> Found) -> Found {
+    /// What an entry that was found in `tier` is to the purge log.
+    pub(super) fn standing(&self, entry: Arc<Entry>, tier: Tier, otherwise: impl FnOnce() -> Found) -> Found {
         match self.purge_log().standing(&entry) {
-            Standing::Untouched => Found::Entry { entry, soft: false },
-            Standing::Soft => Found::Entry { entry, soft: true },
+            Standing::Untouched => Found::Entry { entry, soft: false, tier },
+            Standing::Soft => Found::Entry { entry, soft: true, tier },
             Standing::Hard => {
                 self.remove(&entry);
                 otherwise()
@@ -130,6 +155,7 @@ impl Cache {
     ) -> Option<Answer> {
         let asked = Asked::of(headers);
         let Fresh { entry, outcome, now } = self.fresh(route, target, route.class(method), asked, &headers, at)?;
+        self.note_served(route, &entry);
         let response = hit::from_entry(&entry, &Asking { method, headers, asked }, &outcome, self.name(), now);
         Some(Answer { response, outcome })
     }
@@ -160,7 +186,7 @@ impl Cache {
         if !hit::write_head(&entry, status, &outcome, self.name(), now, head) {
             return Err(NotPlain::Request);
         }
-        entry.served();
+        self.note_served(route, &entry);
         Ok(PlainHit { status, outcome, content: (!not_modified).then_some(entry) })
     }
 
@@ -183,7 +209,7 @@ impl Cache {
         }
         let now = self.inner.clock.at(at);
         let key = target.key(route, self.secret(), fields, class, None);
-        let Found::Entry { entry, soft } = self.find(route, &key, fields, now) else { return None };
+        let Found::Entry { entry, soft, .. } = self.find(route, &key, fields, now) else { return None };
         let freshness = entry.freshness();
         if reuse::reuse(&freshness, now, &directives, soft) != Reuse::Fresh {
             return None;

@@ -4,14 +4,11 @@
 //! tells through [`Outgoing`] how a request leaves for its origin.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use prometheus_client::registry::Registry;
 
 use crate::{
@@ -19,11 +16,10 @@ use crate::{
         entry::Entry,
         key::{Key, KeyBuilder},
         time::Timestamp,
-        vary::{Variant, Variants, Vary},
     },
     origin::Origins,
     purge,
-    store::{L1, L3, Slot},
+    store::{L1, L3},
 };
 
 mod adopt;
@@ -31,10 +27,12 @@ mod answer;
 mod asked;
 mod body;
 mod call;
+mod changes;
 mod clock;
 mod complete;
 pub mod config;
 mod decide;
+mod disk;
 mod exchange;
 pub mod explain;
 mod failure;
@@ -54,12 +52,17 @@ mod metrics;
 mod outcome;
 mod pass;
 mod plan;
+mod pour;
+mod preload;
+mod promote;
 mod pump;
+mod reads;
 mod refused;
 pub mod route;
 mod spill;
 pub mod stats;
 pub mod target;
+mod tiers;
 
 pub use self::{
     body::{Body, Broken},
@@ -73,13 +76,12 @@ pub use self::{
 };
 use self::{
     config::FillConfig,
-    fill::Fill,
+    disk::Disk,
     flight::{Flight, Permit},
     growing::Growing,
     invalidations::Invalidations,
     memory::Memory,
     metrics::Metrics,
-    refused::Refused,
     route::Route,
 };
 
@@ -98,7 +100,7 @@ struct Inner {
     secret: [u8; 32],
     clock: Clock,
     l1: L1,
-    l3: Option<L3>,
+    disk: Option<Disk>,
     log: purge::Log,
     origins: Origins,
     flight: Arc<Flight>,
@@ -146,7 +148,7 @@ impl Cache {
             secret,
             clock,
             l1,
-            l3,
+            disk: l3.map(Disk::new),
             log,
             origins,
             flight: Flight::new(),
@@ -171,7 +173,7 @@ impl Cache {
 
     /// The disk tier, where there is one.
     pub fn l3(&self) -> Option<&L3> {
-        self.inner.l3.as_ref()
+        self.disk().map(|disk| &disk.l3)
     }
 
     /// The time now.
@@ -237,8 +239,8 @@ impl Cache {
         Growing::new(self.memory_bytes_max(), self.memory().clone(), self.inner.spill.clone())
     }
 
-    /// Largest body that may be stored for `route`.
-    fn object_bytes_max(&self, route: &Route) -> u64 {
+    /// Largest body that may be stored in memory for `route`.
+    fn memory_object_bytes_max(&self, route: &Route) -> u64 {
         route.object_bytes_max().min(self.l1().object_bytes_max())
     }
 
@@ -251,101 +253,6 @@ impl Cache {
         // Without randomness there is no jitter; nothing else depends on it.
         let _ = getrandom::fill(&mut bytes);
         most * f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
-    }
-
-    /// Stores what a fill brought; `scattered`: its key holds more than the URL.
-    fn insert(&self, entry: Arc<Entry>, fill: &Fill, scattered: bool) {
-        if is_misplaced(&entry) {
-            tracing::error!(url = %entry.url(), "a variant was about to be stored for everybody");
-            return;
-        }
-        let key = entry.key;
-        if entry.part().is_some() {
-            self.inner.parts.fetch_add(1, Relaxed);
-        }
-        if scattered {
-            self.invalidations().scatter(fill.scopes[0], entry.stamp);
-        }
-        self.l1().insert(key, Slot::Entry(entry));
-        self.recall(&key, fill);
-    }
-
-    /// Puts `new` in the place of `old`, which it confirms; not where something newer lies there by now. `scattered`: its
-    /// key holds more than the URL.
-    fn renew(&self, old: &Arc<Entry>, new: &Arc<Entry>, fill: Option<&Fill>, scattered: bool) {
-        if scattered {
-            self.invalidations().scatter(new.scopes()[0], new.stamp);
-        }
-        self.l1().replace(&old.key, |slot| match slot {
-            Some(Slot::Entry(entry)) if !Arc::ptr_eq(&entry, old) => Some(Slot::Entry(entry)),
-            // Without a fill, nothing tells whether it was invalidated rather than evicted.
-            None if fill.is_none() => None,
-            _ => Some(Slot::Entry(Arc::clone(new))),
-        });
-        if let Some(fill) = fill {
-            self.recall(&old.key, fill);
-        }
-    }
-
-    /// Removes what was stored if its URL was invalidated meanwhile. An unsafe request notes the URL first and removes
-    /// entries second: whichever way it races with a fill, one of them sees the other.
-    fn recall(&self, key: &Key, fill: &Fill) {
-        if fill.is_invalidated() {
-            self.l1().remove(key);
-        }
-    }
-
-    /// Removes an entry; not what has taken its place.
-    fn remove(&self, entry: &Arc<Entry>) {
-        self.l1().replace(&entry.key, |slot| match slot {
-            Some(Slot::Entry(stored)) if Arc::ptr_eq(&stored, entry) => None,
-            other => other,
-        });
-    }
-
-    fn has_parts(&self) -> bool {
-        self.inner.parts.load(Relaxed) > 0
-    }
-
-    /// Makes the variant findable under the primary key.
-    ///
-    /// What lies under the key of a variant that the record does not hold was out of reach of unsafe requests: the
-    /// record was evicted, or the variant made room for others in it. It goes before it can be found again.
-    fn remember_variant(&self, primary: &Key, route: &Route, variant: &Variant) {
-        let max = route.policy.variants_max;
-        if !self.record_variant(primary, variant, max, false) {
-            self.l1().remove(variant.key());
-            self.l1().remove(&part_key(variant.key()));
-            self.record_variant(primary, variant, max, true);
-        }
-    }
-
-    /// Writes the variant into the record; one that it does not hold only if it is `cleared`. Says whether it did.
-    fn record_variant(&self, primary: &Key, variant: &Variant, max: usize, cleared: bool) -> bool {
-        let mut written = true;
-        self.l1().replace(primary, |slot| {
-            let known = match &slot {
-                Some(Slot::Variants(variants)) => Arc::clone(variants),
-                _ => Arc::new(Variants::default()),
-            };
-            written = cleared || known.iter().any(|one| one.key() == variant.key());
-            if written { Some(Slot::Variants(Arc::new(known.with(variant.clone(), max)))) } else { slot }
-        });
-        written
-    }
-
-    /// Remembers that `key` was not storable, with a response of `status`; unless a response that is still of use is
-    /// stored there.
-    fn mark_hit_for_miss(&self, key: &Key, until: Timestamp, refused: Refused, status: StatusCode) {
-        let now = self.now();
-        let of_use = |entry: &Entry| {
-            entry.freshness().is_fresh(now) || (now < entry.freshness().keep_until && !refused.supersedes(status))
-        };
-        self.l1().replace(key, |slot| match slot {
-            Some(Slot::Entry(entry)) if of_use(&entry) => Some(Slot::Entry(entry)),
-            Some(Slot::Variants(variants)) => Some(Slot::Variants(variants)),
-            _ => Some(Slot::hit_for_miss(until, refused.as_str())),
-        });
     }
 
     /// Keeps a failed fill in the table for `time`, so that those who ask again at once get the same answer.
@@ -379,13 +286,6 @@ impl Cache {
     }
 }
 
-/// Whether it varies and yet lies where no `Vary` is looked at: there it would answer everybody. Nothing should bring
-/// that about, and nothing would be worse.
-fn is_misplaced(entry: &Entry) -> bool {
-    let primary = entry.key == entry.primary() || (entry.part().is_some() && entry.key == part_key(&entry.primary()));
-    primary && entry.head.contains(&header::VARY) && Vary::of(&entry.head.to_map()) != Vary::None
-}
-
 /// The key under which a part of what `key` names is stored.
 fn part_key(key: &Key) -> Key {
     KeyBuilder::new("part").field(key.as_bytes()).finish()
@@ -401,24 +301,5 @@ fn ttl(entry: &Entry, now: Timestamp) -> i64 {
         seconds(entry.freshness().ttl(now))
     } else {
         -seconds(now.since(entry.freshness().fresh_until))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::object::{entry::Unpacked, head::Head, scope::Position, testing};
-
-    #[test]
-    fn a_variant_has_no_place_under_the_primary_key() {
-        let primary = KeyBuilder::new("test").finish();
-        let variant = KeyBuilder::new("test").field(b"gzip").finish();
-        let lies = |key, vary: &'static str| {
-            let fields = HeaderMap::from_iter([(header::VARY, HeaderValue::from_static(vary))]);
-            let entry = testing::unpacked(primary, Position::START, &[]);
-            is_misplaced(&Unpacked { key, head: Head::new(StatusCode::OK, &fields), ..entry }.pack())
-        };
-        assert!(lies(primary, "accept-encoding") && lies(primary, "*"));
-        assert!(!lies(variant, "accept-encoding") && !lies(primary, ""));
     }
 }

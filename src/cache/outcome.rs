@@ -5,6 +5,8 @@ use std::io::Write;
 
 use http::HeaderValue;
 
+use crate::object::entry::Entry;
+
 /// Why a request went to the origin (RFC 9211 section 2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Forward {
@@ -47,13 +49,21 @@ impl Forward {
 pub enum Tier {
     /// Memory.
     L1,
+    /// The disk.
+    L3,
 }
 
 impl Tier {
+    /// The one that has the content of a stored response.
+    pub(super) fn of(entry: &Entry) -> Self {
+        if entry.elsewhere().is_some() { Self::L3 } else { Self::L1 }
+    }
+
     /// As labels and `detail` say it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::L1 => "L1",
+            Self::L3 => "L3",
         }
     }
 }

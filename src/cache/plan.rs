@@ -72,11 +72,23 @@ impl<O: Outgoing> Fetch<O> {
         };
         let length = exact_length(&response.body);
         let part = part_of(status, headers, length)?;
-        if length.is_some_and(|length| length > exchange.cache.object_bytes_max(&exchange.route)) {
-            return Err(Refused::TooLarge);
-        }
         let key = if part.is_some() { part_key(&variant) } else { variant };
+        self.fits(length, &key)?;
         Ok(Plan { head, validators, withheld, freshness, key, vary, scopes, tags, part, length, requested })
+    }
+}
+
+impl<O: Outgoing> Fetch<O> {
+    /// Whether a tier takes a body of that length, where it is known.
+    fn fits(&self, length: Option<u64>, key: &Key) -> Result<(), Refused> {
+        let (cache, route) = (&self.exchange.cache, &self.exchange.route);
+        match length {
+            Some(length) if length > cache.object_bytes_max(route) => Err(Refused::TooLarge),
+            Some(length) if length > cache.memory_object_bytes_max(route) && !self.is_worth_pouring(key) => {
+                Err(Refused::NotAdmitted)
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -9,10 +9,12 @@ use http_body_util::BodyExt;
 use super::{
     call::Outgoing,
     config::ClientGone,
+    disk::Written,
     failure::Failure,
     fetch::Fetch,
     fill::{Settled, Shared},
     plan::Plan,
+    pour::Pour,
     refused::Refused,
 };
 use crate::{
@@ -56,8 +58,17 @@ impl<O: Outgoing> Fetch<O> {
     /// Moves the body from the origin to those who read it, and to the cache.
     pub(super) async fn pump(mut self, mut body: OriginBody, plan: Plan) {
         let exchange = Arc::clone(&self.exchange);
-        let limit = exchange.cache.object_bytes_max(&exchange.route);
+        let memory_max = exchange.cache.memory_object_bytes_max(&exchange.route);
         let mut storable = true;
+        let mut pour = None;
+        if plan.length.is_some_and(|length| length > memory_max) {
+            pour = self.pour(&plan);
+            storable = pour.is_some();
+            if !storable {
+                self.fill.growing.stop_keeping();
+                self.permit = None;
+            }
+        }
         let mut trailers = None;
         // What ends the body, held back until the rest is stored: who has the last byte may ask again at once.
         let mut last = Bytes::new();
@@ -88,17 +99,33 @@ impl<O: Outgoing> Fetch<O> {
                 }
                 Err(frame) => trailers = frame.into_trailers().ok(),
             }
-            if storable && self.fill.growing.len() + last.len() as u64 > limit {
+            let length = self.fill.growing.len() + last.len() as u64;
+            if storable
+                && length > memory_max
+                && let Err(refused) = self.outgrown(length, &plan, &mut pour)
+            {
                 storable = false;
+                pour = None;
                 self.fill.growing.stop_keeping();
-                self.refused(&plan.key, Refused::TooLarge, plan.head.status);
+                self.refused(&plan.key, refused, plan.head.status);
                 self.permit = None;
             }
+        }
+        if let Some(pour) = pour {
+            self.fill.growing.complete(last, None, trailers);
+            self.fill.growing.spill_rest().await;
+            self.settle_poured(pour, plan).await;
+            self.permit = None;
+            return exchange.cache.metrics().fill_ended("complete");
         }
         let whole = if storable { self.fill.growing.contiguous(&last).await } else { None };
         let stored = whole.is_some();
         match &whole {
-            Some(body) => self.commit(body.clone(), plan),
+            Some(body) => {
+                if let Some(written) = self.commit(body.clone(), plan) {
+                    written.await;
+                }
+            }
             None if self.fill.growing.push(std::mem::take(&mut last)).await.is_err() => {
                 return self.broken(Failure::GivenUp);
             }
@@ -113,18 +140,37 @@ impl<O: Outgoing> Fetch<O> {
         exchange.cache.metrics().fill_ended("complete");
     }
 
-    fn commit(&self, body: Bytes, plan: Plan) {
+    /// A body has grown too large for memory: sees to it that it goes to the disk.
+    fn outgrown(&self, length: u64, plan: &Plan, pour: &mut Option<Pour>) -> Result<(), Refused> {
+        if length > self.exchange.cache.object_bytes_max(&self.exchange.route) {
+            return Err(Refused::TooLarge);
+        }
+        if pour.is_none() {
+            *pour = if self.is_worth_pouring(&plan.key) { self.pour(plan) } else { None };
+        }
+        if pour.is_some() { Ok(()) } else { Err(Refused::NotAdmitted) }
+    }
+
+    /// Stores it. What is given back is to be awaited before anybody has the last byte.
+    fn commit(&self, body: Bytes, plan: Plan) -> Option<Written> {
+        let length = body.len() as u64;
+        let entry = Arc::new(self.stored_form(body, length, plan)?.pack());
+        self.exchange.cache.insert(&entry, &self.fill, &self.exchange.route)
+    }
+
+    /// What is to be stored of a body that has come to its end; nothing, if it is not to be any more.
+    pub(super) fn stored_form(&self, body: Bytes, length: u64, plan: Plan) -> Option<Unpacked> {
         let exchange = &*self.exchange;
         let now = exchange.cache.now();
-        let wrong_length = plan.part.is_some_and(|part| body.is_empty() || body.len() as u64 > part.length());
+        let wrong_length = plan.part.is_some_and(|part| length == 0 || length > part.length());
         // F2 again: the purge may have come while the body did. A soft one leaves its mark by itself: the entry's
         // stamp is older.
         let purged = exchange.cache.purge_log().verdict(self.fill.stamp, &plan.scopes) == Standing::Hard;
         if wrong_length || purged || self.fill.is_invalidated() {
-            return;
+            return None;
         }
         let millis = now.since(plan.requested).as_millis();
-        let entry = Unpacked {
+        Some(Unpacked {
             key: plan.key,
             primary: exchange.key,
             stamp: self.fill.stamp,
@@ -135,11 +181,10 @@ impl<O: Outgoing> Fetch<O> {
             body,
             elsewhere: None,
             part: plan.part,
-            freshness: plan.freshness,
+            freshness: exchange.marked(plan.freshness),
             stored: now,
             fill_millis: u32::try_from(millis).unwrap_or(u32::MAX),
             hits: 0,
-        };
-        exchange.cache.insert(Arc::new(entry.pack()), &self.fill, exchange.key_holds_more());
+        })
     }
 }

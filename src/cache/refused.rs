@@ -15,6 +15,8 @@ pub(super) enum Refused {
     VaryChanged,
     /// Larger than any tier takes, or than the route allows.
     TooLarge,
+    /// Too large for memory, and not asked for often enough for the disk.
+    NotAdmitted,
     /// More tags than an entry may have.
     TooManyTags,
     /// Purged while it was on its way (rule F2).
@@ -35,6 +37,7 @@ impl Refused {
             Self::VaryAny => "vary-any",
             Self::VaryChanged => "vary-changed",
             Self::TooLarge => "too-large",
+            Self::NotAdmitted => "not-admitted",
             Self::TooManyTags => "too-many-tags",
             Self::Purged => "purged",
             Self::NoContentRange => "no-content-range",
@@ -49,9 +52,10 @@ impl Refused {
     }
 
     /// Whether the next requests for the same had better not wait for each other. Not after server errors: a herd side
-    /// by side is the last thing a failing origin needs. Not after a 304: it says nothing about storing.
+    /// by side is the last thing a failing origin needs. Not after a 304: it says nothing about storing. Not where it is
+    /// the next one that is stored.
     pub(super) fn lasts(self, status: StatusCode) -> bool {
-        let by_request = matches!(self, Self::Purged | Self::Verdict(Reason::RequestNoStore));
+        let by_request = matches!(self, Self::Purged | Self::NotAdmitted | Self::Verdict(Reason::RequestNoStore));
         !by_request && !status.is_server_error() && status != StatusCode::NOT_MODIFIED
     }
 

@@ -12,7 +12,7 @@ use http::{
 
 pub use super::{
     content_range::ContentRange,
-    multipart::{Multipart, multipart, slice},
+    multipart::{Multipart, Segment, multipart, slice},
     parts::{Combined, Cut, Part, combine, from_part, missing, part_of},
 };
 use super::{

@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::cache::Outcome;
+use crate::cache::{Outcome, Tier};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -27,6 +27,12 @@ struct OutcomeLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TierLabels {
+    route: String,
+    tier: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabels {
     route: String,
 }
@@ -35,6 +41,7 @@ struct RouteLabels {
 #[derive(Clone)]
 pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
+    tiers: Family<TierLabels, Counter>,
     duration: Family<OutcomeLabels, Histogram, fn() -> Histogram>,
     sent: Family<RouteLabels, Counter>,
     in_flight: Gauge,
@@ -44,6 +51,7 @@ pub struct Metrics {
 /// The handles of one route.
 pub(super) struct RouteMetrics {
     requests: [Counter; Outcome::NAMES.len()],
+    from_disk: Counter,
     duration: [Histogram; Outcome::NAMES.len()],
     sent: Counter,
     in_flight: Gauge,
@@ -58,12 +66,18 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             requests: Family::default(),
+            tiers: Family::default(),
             duration: Family::new_with_constructor(latency),
             sent: Family::default(),
             in_flight: Gauge::default(),
             tunnels: Gauge::default(),
         };
         registry.register("requests", "requests answered, by route and outcome", metrics.requests.clone());
+        registry.register(
+            "tier_hits",
+            "requests answered from another tier than memory, by route and tier; they are among those of `requests`",
+            metrics.tiers.clone(),
+        );
         registry.register_with_unit(
             "request_duration",
             "from the request head to the last byte of the answer, by outcome",
@@ -81,6 +95,7 @@ impl Metrics {
         let requests = |outcome| RequestLabels { route: name.to_owned(), outcome };
         Arc::new(RouteMetrics {
             requests: Outcome::NAMES.map(|outcome| self.requests.get_or_create_owned(&requests(outcome))),
+            from_disk: self.tiers.get_or_create_owned(&TierLabels { route: name.to_owned(), tier: "l3" }),
             duration: Outcome::NAMES.map(|outcome| self.duration.get_or_create_owned(&OutcomeLabels { outcome })),
             sent: self.sent.get_or_create_owned(&RouteLabels { route: name.to_owned() }),
             in_flight: self.in_flight.clone(),
@@ -114,6 +129,9 @@ impl RouteMetrics {
     pub(super) fn ended(&self, outcome: &Outcome, sent: u64, duration: Duration) {
         let index = outcome.index();
         self.requests[index].inc();
+        if outcome.tier() == Some(Tier::L3) {
+            self.from_disk.inc();
+        }
         self.duration[index].observe(duration.as_secs_f64());
         self.sent.inc_by(sent);
         self.in_flight.dec();

@@ -75,18 +75,28 @@ impl Proxy {
     ///
     /// # Errors
     /// Where `url` is not an absolute http or https URL.
-    pub fn explain(&self, url: &str, method: &Method, mut headers: HeaderMap) -> Result<Explanation, ResolveError> {
+    pub async fn explain(
+        &self,
+        url: &str,
+        method: &Method,
+        mut headers: HeaderMap,
+    ) -> Result<Explanation, ResolveError> {
         let Resolved { route, target } = self.resolve(url)?;
         let proxy = self.headers_config().trusted.first().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), ipnet::IpNet::addr);
         let forwarded = self.settle(&mut headers, proxy);
         let refused = self.inner.routes.find_entry(&target.authority, &target.normal_path);
         let refused = refused.is_some_and(|(matcher, route)| route.is_left_by(matcher, &target.path));
-        let mut explanation = self.cache().explain(&route, &Target { forwarded, ..target }, method, &headers);
+        let mut explanation = self.cache().explain(&route, &Target { forwarded, ..target }, method, &headers).await;
         if refused {
             "refused: its dot segments could lead out of the path of its route or upstream"
                 .clone_into(&mut explanation.verdict);
         }
         Ok(explanation)
+    }
+
+    /// Brings the most used entries of the disk tier back into memory: up to `max` of them.
+    pub async fn preload(&self, max: usize) {
+        self.cache().preload(max, |url| self.resolve(url).ok().map(|resolved| resolved.route)).await;
     }
 
     /// The sites that a purge of all of `authority` has to cover: its own, for either scheme, and those of routes that

@@ -5,6 +5,7 @@ mod adversary;
 mod coalesce;
 mod config;
 mod conformance_current;
+mod disk;
 mod disk_chaos;
 mod disk_operate;
 mod express;

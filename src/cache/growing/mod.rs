@@ -65,6 +65,8 @@ struct State {
     end: Option<End>,
     readers: Slab<ReaderState>,
     writer: Option<Waker>,
+    /// Whether it was found that it will not be stored.
+    given_up: bool,
 }
 
 enum Mode {
@@ -82,6 +84,9 @@ enum End {
 struct ReaderState {
     offset: u64,
     waker: Option<Waker>,
+    /// Reads for a tier, not for a client: nobody waits for it, and it does not keep a body from being abandoned. It
+    /// breaks off once the body will not be stored.
+    for_tier: bool,
 }
 
 impl Growing {
@@ -95,23 +100,33 @@ impl Growing {
             end: None,
             readers: Slab::new(),
             writer: None,
+            given_up: false,
         };
         Arc::new(Self { state: Mutex::new(state), memory_max, memory, spill })
     }
 
     /// A reader from the first byte; `None` once the first byte is gone.
     pub(super) fn reader(self: &Arc<Self>) -> Option<Reader> {
+        self.read(false)
+    }
+
+    /// A reader for a tier, from the first byte.
+    pub(super) fn reader_for_tier(self: &Arc<Self>) -> Option<Reader> {
+        self.read(true)
+    }
+
+    fn read(self: &Arc<Self>, for_tier: bool) -> Option<Reader> {
         let mut state = self.state.lock();
         if !state.whole {
             return None;
         }
-        let slot = state.readers.insert(ReaderState { offset: 0, waker: None });
+        let slot = state.readers.insert(ReaderState { offset: 0, waker: None, for_tier });
         Some(Reader::new(Arc::clone(self), slot))
     }
 
-    /// How many readers there are.
+    /// How many clients read it.
     pub(super) fn readers(&self) -> usize {
-        self.state.lock().readers.len()
+        self.state.lock().clients()
     }
 
     /// The whole body, where it is complete and in memory.
@@ -142,7 +157,8 @@ impl Growing {
     /// It will not be stored: from now on nobody can join, nothing more goes to the file, and the writer waits for the
     /// slowest reader. What is in the file already stays there for those who have not read it.
     pub(super) fn stop_keeping(&self) {
-        self.state.lock().whole = false;
+        let mut state = self.state.lock();
+        (state.whole, state.given_up) = (false, true);
     }
 
     async fn make_room(self: &Arc<Self>) -> Result<(), WriterStopped> {
@@ -236,7 +252,7 @@ impl Growing {
     pub(super) async fn abandoned(&self) {
         std::future::poll_fn(|cx| {
             let mut state = self.state.lock();
-            if state.readers.is_empty() && !(state.wanted && state.whole) {
+            if state.clients() == 0 && !(state.wanted && state.whole) {
                 return Poll::Ready(());
             }
             state.writer = Some(cx.waker().clone());
@@ -317,9 +333,15 @@ impl Growing {
 }
 
 impl State {
-    /// How far the slowest reader is.
+    /// How many clients read it.
+    fn clients(&self) -> usize {
+        self.readers.iter().filter(|(_, reader)| !reader.for_tier).count()
+    }
+
+    /// How far the slowest of those is that are waited for.
     fn slowest(&self) -> Option<u64> {
-        self.readers.iter().map(|(_, reader)| reader.offset).min()
+        let waited_for = self.readers.iter().filter(|(_, reader)| !(reader.for_tier && self.given_up));
+        waited_for.map(|(_, reader)| reader.offset).min()
     }
 
     /// Drops what lies before `slowest`. What is given back is to be dropped without the lock.

@@ -115,6 +115,9 @@ impl Reader {
 
     fn next_step(&self, cx: &mut Context<'_>) -> Step {
         let mut state = self.growing.state.lock();
+        if state.given_up && state.readers[self.slot].for_tier {
+            return Step::End(End::Failed(Arc::new(Failure::GivenUp)));
+        }
         if let Some(data) = state.chunks.rest_at(self.offset) {
             return Step::Data(data);
         }

@@ -330,6 +330,18 @@ impl Gateway {
         self.ended().await
     }
 
+    /// Stops it in order and starts it again over the same data directory, on other ports.
+    pub(crate) async fn restart(mut self) -> Self {
+        self.stop().await;
+        self.start_again().await
+    }
+
+    /// As [`Gateway::restart`], with `toml` in the place of its configuration.
+    pub(crate) async fn restart_with(mut self, toml: &str) -> Self {
+        toml.clone_into(&mut self.builder.config);
+        self.restart().await
+    }
+
     /// Waits until it has ended.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let process = &mut self.process.0;
