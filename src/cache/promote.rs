@@ -110,9 +110,11 @@ impl Cache {
         Some(promoted)
     }
 
-    /// Whether an entry of the disk may be used at all (rule I1).
+    /// Whether an entry of the disk may be used at all (rule I1). One whose stamp the log has not come to was stored
+    /// beside another log, and this one could not purge it.
     pub(super) fn is_of_use(&self, entry: &Entry) -> bool {
-        self.purge_log().standing(entry) != Standing::Hard && !is_misplaced(entry)
+        let log = self.purge_log();
+        entry.stamp <= log.position() && log.standing(entry) != Standing::Hard && !is_misplaced(entry)
     }
 }
 

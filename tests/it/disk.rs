@@ -117,6 +117,16 @@ async fn a_soft_purge_holds_after_a_restart() {
 }
 
 #[tokio::test]
+async fn what_another_purge_log_was_beside_is_not_used() {
+    let origin = numbered().await;
+    let gateway = gateway::new().origin(&origin).config(ALL).run().await;
+    gateway.purge(json!({ "tags": ["other"] })).await;
+    gateway.get("/a").await.assert_ok("0");
+    let gateway = gateway.restart_without("purge").await;
+    gateway.get("/a").await.assert_ok("1").assert_forwarded("uri-miss");
+}
+
+#[tokio::test]
 async fn an_unsafe_request_reaches_the_disk() {
     let origin = numbered().await;
     let mut gateway = gateway::new().origin(&origin).config(ALL).run().await;

@@ -407,6 +407,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn nobody_waits_for_a_reader_for_a_tier() {
+        let (growing, _directory) = growing(4000, 6000);
+        let (client, idle) = (growing.reader().expect("whole"), growing.reader_for_tier().expect("whole"));
+        assert_eq!(growing.readers(), 1);
+        let writing = write_out(&growing, chunks());
+        assert_eq!(all(client).await.expect("complete"), expected());
+        writing.await.expect("no panic");
+        assert!(matches!(*all(idle).await.expect_err("not kept for it"), Failure::GivenUp));
+    }
+
+    #[tokio::test]
+    async fn a_reader_for_a_tier_keeps_a_complete_body_and_not_a_fill() {
+        let (growing, _directory) = growing(4000, 1 << 20);
+        let (client, idle) = (growing.reader().expect("whole"), growing.reader_for_tier().expect("whole"));
+        let reading = growing.reader_for_tier().expect("whole");
+        write_out(&growing, chunks()).await.expect("no panic");
+        for reader in [client, reading] {
+            assert_eq!(all(reader).await.expect("complete"), expected());
+        }
+        let late = growing.reader().expect("kept from the first byte");
+        assert_eq!(all(late).await.expect("complete"), expected());
+        growing.abandoned().await;
+        drop(idle);
+    }
+
+    #[tokio::test]
     async fn what_is_not_kept_is_not_spilled() {
         let (growing, _directory) = growing(4000, 1 << 20);
         let (mut slow, fast) = (growing.reader().expect("whole"), growing.reader().expect("whole"));

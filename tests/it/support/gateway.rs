@@ -342,6 +342,13 @@ impl Gateway {
         self.restart().await
     }
 
+    /// As [`Gateway::restart`]; what lies at `path` in its data directory is lost meanwhile.
+    pub(crate) async fn restart_without(mut self, path: &str) -> Self {
+        self.stop().await;
+        std::fs::remove_dir_all(self.directory.path().join("data").join(path)).expect("a directory");
+        self.start_again().await
+    }
+
     /// Waits until it has ended.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let process = &mut self.process.0;
