@@ -8,7 +8,9 @@
 //!
 //! Both are changed while L1 lets nobody else write the key, so that they never disagree on which response is the newest.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use tokio::time::timeout;
 
 use super::{Cache, changes::Changes, config::Disk as Use, reads::Reads, route::Route};
 use crate::{
@@ -26,6 +28,9 @@ pub(super) struct Disk {
     pub(super) changes: Changes,
     pub(super) reads: Reads,
 }
+
+/// How long a client waits for the disk where a route writes through: a disk that hangs keeps nothing from anybody.
+const WRITTEN_MAX: Duration = Duration::from_secs(5);
 
 /// Says whether an entry has come to the disk, once it is known.
 pub(super) type Written = Pin<Box<dyn Future<Output = bool> + Send>>;
@@ -63,19 +68,16 @@ impl Cache {
     pub(super) fn to_disk(&self, route: &Route, entry: &Arc<Entry>) -> Option<Written> {
         let disk = self.disk()?;
         disk.changes.note(&entry.key);
-        let written: Option<Written> = match route.policy.l3 {
-            Use::Off => {
-                // Of a time when the route was another.
-                disk.l3.remove(&entry.key);
-                return None;
+        match route.policy.l3 {
+            // What there may be is of a time when the route was another.
+            Use::Off => disk.l3.remove(&entry.key),
+            Use::WriteBehind => drop(disk.l3.store(entry)),
+            Use::WriteThrough => {
+                let written = disk.l3.store_through(entry);
+                return Some(Box::pin(async move { timeout(WRITTEN_MAX, written).await.unwrap_or(false) }));
             }
-            Use::WriteThrough => Some(Box::pin(disk.l3.store_through(entry))),
-            Use::WriteBehind => {
-                disk.l3.store(entry);
-                None
-            }
-        };
-        written
+        }
+        None
     }
 
     /// Hands a new head of an entry to L3: of one that lies there, or that may lie there from now on.

@@ -248,6 +248,7 @@ impl Keeper {
         match control {
             Control::Condemn(id) => {
                 self.attempt(|keeper| {
+                    keeper.tier.handles.condemn(id);
                     let freed = keeper.apply(&[Change::Condemn(id)])?;
                     keeper.tier.contents.remove(id)?;
                     keeper.remove_content(freed)

@@ -302,6 +302,7 @@ impl Tier {
     /// Content cannot be had: nobody is to be sent to it any more, unless it is the whole directory that is gone.
     /// Whether it is the content.
     pub(super) fn found_unreadable(&self, id: ContentId, error: &Unreadable) -> bool {
+        self.handles.condemn(id);
         let kind = match error {
             Unreadable::Missing => "missing",
             Unreadable::Length | Unreadable::Bytes => "corrupt",
