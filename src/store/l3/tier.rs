@@ -314,11 +314,8 @@ impl Tier {
             self.report(Trouble::Io(rustix::io::Errno::NOENT.into()));
             return false;
         }
-        if self.contents.condemn(id) {
-            self.handles.condemn(id);
-            if !self.pending.ask(Control::Condemn(id)) {
-                self.contents.acquit(id);
-            }
+        if self.contents.condemn(id) && !self.pending.ask(Control::Condemn(id)) {
+            self.contents.acquit(id);
         }
         true
     }
