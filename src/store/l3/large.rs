@@ -19,6 +19,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
+    buffers::Buffer,
     content::{ContentId, Unreadable},
     record::{CHUNK, checksum},
     tier::Tier,
@@ -51,6 +52,8 @@ pub struct Pieces {
     next: u64,
     /// Behind the last byte.
     end: u64,
+    /// Whether the disk had to be waited for.
+    cold: bool,
     /// A chunk that the disk is waited for.
     reading: Option<Pin<Box<Reading>>>,
 }
@@ -82,12 +85,12 @@ impl Large {
     /// Content from the first to the last byte of `range`, as far as there is any.
     pub fn pieces(&self, range: RangeInclusive<u64>) -> Pieces {
         let end = range.end().saturating_add(1).min(self.content.length);
-        Pieces { content: Arc::clone(&self.content), next: *range.start(), end, reading: None }
+        Pieces { content: Arc::clone(&self.content), next: *range.start(), end, cold: false, reading: None }
     }
 
     /// All content, in pieces.
     pub fn all(&self) -> Pieces {
-        Pieces { content: Arc::clone(&self.content), next: 0, end: self.content.length, reading: None }
+        Pieces { content: Arc::clone(&self.content), next: 0, end: self.content.length, cold: false, reading: None }
     }
 
     pub(super) fn id(&self) -> ContentId {
@@ -108,7 +111,7 @@ fn with_content(entry: &Arc<Entry>, content: &Arc<Content>) -> Arc<Entry> {
 }
 
 impl Pieces {
-    /// The next piece, at most a chunk; `None` behind the last.
+    /// The next piece, some chunks at most; `None` behind the last.
     pub async fn next(&mut self) -> Option<Result<Bytes, ContentError>> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
@@ -134,10 +137,13 @@ impl Pieces {
     }
 
     fn poll_chunk(&mut self, number: u64, cx: &mut Context<'_>) -> Poll<Result<Bytes, Unreadable>> {
-        if self.reading.is_none()
-            && let Some(chunk) = self.content.at_once(number).transpose()
-        {
-            return Poll::Ready(chunk);
+        if self.reading.is_none() {
+            // A file that is in the page cache in part only is read chunk by chunk.
+            let most = if self.cold { CHUNK } else { Buffer::largest() };
+            if let Some(chunks) = self.content.at_once(number, self.end, most).transpose() {
+                return Poll::Ready(chunks);
+            }
+            self.cold = true;
         }
         let content = &self.content;
         let reading = self.reading.get_or_insert_with(|| Box::pin(Arc::clone(content).chunk(number)));
@@ -164,17 +170,18 @@ fn offset(bytes: u64) -> usize {
 }
 
 impl Content {
-    /// That chunk, found right, if that takes no waiting for the disk.
-    fn at_once(&self, number: u64) -> Result<Option<Bytes>, Unreadable> {
+    /// That chunk and those after it, up to the one that holds the last byte before `end`, or `most` bytes; found right, if
+    /// that takes no waiting for the disk.
+    fn at_once(&self, number: u64, end: u64, most: usize) -> Result<Option<Bytes>, Unreadable> {
         self.tier.contents.faults.read()?;
-        let (mut buffer, start) = self.buffer(number);
-        if read_at_once(&self.file, &mut buffer, start) { self.verified(number, buffer).map(Some) } else { Ok(None) }
-    }
-
-    /// Room for that chunk, and where it starts.
-    fn buffer(&self, number: u64) -> (Vec<u8>, u64) {
         let start = number * CHUNK as u64;
-        (vec![0; offset(self.length - start).min(CHUNK)], start)
+        let wanted = offset(end.next_multiple_of(CHUNK as u64).min(self.length) - start);
+        let mut buffer = Buffer::new(wanted.min(most));
+        if read_at_once(&self.file, buffer.as_mut(), start) {
+            self.verified(number, buffer).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     /// That chunk, found right.
@@ -182,8 +189,9 @@ impl Content {
         let permit = Arc::clone(&self.tier.reads).acquire_owned().await;
         let read = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let (mut buffer, start) = self.buffer(number);
-            self.file.read_exact_at(&mut buffer, start).map_err(|error| match error.kind() {
+            let start = number * CHUNK as u64;
+            let mut buffer = Buffer::new(offset(self.length - start).min(CHUNK));
+            self.file.read_exact_at(buffer.as_mut(), start).map_err(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => Unreadable::Length,
                 _ => Unreadable::Io(error),
             })?;
@@ -192,9 +200,13 @@ impl Content {
         read.await.map_err(io::Error::other)?
     }
 
-    fn verified(&self, number: u64, chunk: Vec<u8>) -> Result<Bytes, Unreadable> {
-        let sum = usize::try_from(number).ok().and_then(|number| self.sums.get(number));
-        if sum == Some(&checksum(&chunk)) { Ok(chunk.into()) } else { Err(Unreadable::Bytes) }
+    /// What is in the buffer, if its chunks, of which the first has that number, are what was written.
+    fn verified(&self, number: u64, buffer: Buffer) -> Result<Bytes, Unreadable> {
+        let first = usize::try_from(number).unwrap_or(usize::MAX);
+        let sums = self.sums.get(first..).unwrap_or_default();
+        let chunks = buffer.as_ref().chunks(CHUNK);
+        let right = chunks.len() <= sums.len() && chunks.zip(sums).all(|(chunk, sum)| checksum(chunk) == *sum);
+        if right { Ok(Bytes::from_owner(buffer)) } else { Err(Unreadable::Bytes) }
     }
 
     fn found_wrong(&self, error: Unreadable) -> ContentError {

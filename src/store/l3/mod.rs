@@ -34,6 +34,7 @@ use crate::object::{entry::Entry, key::Key, scope::Scope, time::Timestamp, vary:
 
 mod admission;
 mod brief;
+mod buffers;
 mod catalogue;
 mod census;
 mod compress;

@@ -109,12 +109,12 @@ async fn content_cut_short_or_gone() {
 async fn a_large_file_cut_while_it_is_read_breaks_off() {
     let disk = Disk::new();
     let l3 = disk.open();
-    assert!(l3.store_through(&entry(1, noise(1, 1 << 20))).await);
+    assert!(l3.store_through(&entry(1, noise(1, 4 << 20))).await);
     let Some(Found::Large(large)) = l3.lookup(&key(1)).await else { panic!("large") };
     let mut pieces = large.all();
     pieces.next().await.expect("more").expect("sound");
     let path = content_files(&disk).remove(0);
-    fs::File::options().write(true).open(path).and_then(|file| file.set_len(200_000)).expect("cut");
+    fs::File::options().write(true).open(path).and_then(|file| file.set_len(2_000_000)).expect("cut");
     let error = pieces.next().await.expect("more").expect_err("not there any more");
     assert!(error.to_string().contains("length"), "{error}");
     assert!(pieces.next().await.is_none());
