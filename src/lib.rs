@@ -21,6 +21,7 @@ pub mod cli;
 pub mod config;
 pub mod files;
 pub mod listener;
+pub mod llm;
 pub mod object;
 pub mod origin;
 pub mod proxy;
