@@ -64,7 +64,16 @@ impl Watcher {
     /// Of an answer to that call; `stream`: it comes as server-sent events.
     pub fn new(protocol: Protocol, endpoint: Endpoint, stream: bool, limited: bool) -> Self {
         let stream = stream.then(Stream::default);
-        Self { protocol, endpoint, limited, stream, usage: Usage::default(), unfit: None, ended: false, finished: false }
+        Self {
+            protocol,
+            endpoint,
+            limited,
+            stream,
+            usage: Usage::default(),
+            unfit: None,
+            ended: false,
+            finished: false,
+        }
     }
 
     /// The next bytes of a stream; those of other answers are looked at when they are whole.
@@ -131,7 +140,8 @@ impl Watcher {
             "response.incomplete" => self.incomplete(message.get("response")),
             _ => {}
         }
-        let inner = message.get("response").or_else(|| message.get("message")).filter(|inner| !inner.members().is_empty());
+        let inner =
+            message.get("response").or_else(|| message.get("message")).filter(|inner| !inner.members().is_empty());
         self.message(inner.unwrap_or(&message));
         if let Some(delta) = message.get("delta") {
             self.reason(delta);
@@ -246,7 +256,10 @@ mod tests {
         assert_eq!(whole(Protocol::Anthropic, answer), Ok(Usage { input: 112, cached: 100, output: 9 }));
         assert_eq!(whole(Protocol::Openai, r#"{"error":{"message":"overloaded"}}"#), Err(Unfit::Error));
         assert_eq!(whole(Protocol::Openai, r#"{"error":null,"choices":[]}"#), Ok(Usage::default()));
-        assert_eq!(whole(Protocol::Openai, r#"{"choices":[{"finish_reason":"content_filter"}]}"#), Err(Unfit::Filtered));
+        assert_eq!(
+            whole(Protocol::Openai, r#"{"choices":[{"finish_reason":"content_filter"}]}"#),
+            Err(Unfit::Filtered)
+        );
         assert_eq!(whole(Protocol::Openai, r#"{"choices":[{"finish_reason":"length"}]}"#), Err(Unfit::CutShort));
         assert_eq!(whole(Protocol::Openai, r#"{"choices":["#), Err(Unfit::Unreadable));
         assert_eq!(whole(Protocol::Gemini, r#"{"promptFeedback":{"blockReason":"SAFETY"}}"#), Err(Unfit::Filtered));
@@ -254,7 +267,8 @@ mod tests {
 
     #[test]
     fn a_stream_is_whole_when_its_protocol_says_so() {
-        let openai = [r#"{"choices":[{"delta":{"content":"a"}}]}"#, r#"{"choices":[{"finish_reason":"stop"}]}"#, "[DONE]"];
+        let openai =
+            [r#"{"choices":[{"delta":{"content":"a"}}]}"#, r#"{"choices":[{"finish_reason":"stop"}]}"#, "[DONE]"];
         assert_eq!(stream(Protocol::Openai, false, &openai), Ok(Usage::default()));
         assert_eq!(stream(Protocol::Openai, false, &openai[..2]), Err(Unfit::Incomplete));
         let usage = r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#;
@@ -267,7 +281,9 @@ mod tests {
         ];
         assert_eq!(stream(Protocol::Anthropic, false, &anthropic), Ok(Usage { input: 3, cached: 0, output: 8 }));
         assert_eq!(stream(Protocol::Anthropic, false, &anthropic[..2]), Err(Unfit::Incomplete));
-        let responses = [r#"{"type":"response.completed","response":{"status":"completed","usage":{"input_tokens":4,"output_tokens":6}}}"#];
+        let responses = [
+            r#"{"type":"response.completed","response":{"status":"completed","usage":{"input_tokens":4,"output_tokens":6}}}"#,
+        ];
         assert_eq!(stream(Protocol::Openai, false, &responses), Ok(Usage { input: 4, cached: 0, output: 6 }));
         let gemini = [r#"{"candidates":[{"content":{}}]}"#, r#"{"candidates":[{"finishReason":"STOP"}]}"#];
         assert_eq!(stream(Protocol::Gemini, false, &gemini), Ok(Usage::default()));

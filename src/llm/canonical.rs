@@ -123,13 +123,13 @@ mod tests {
     use super::*;
 
     /// Leaves out members named `out`, and takes texts that begin with `~` for `masked`.
-    struct Some;
+    struct Example;
 
-    impl Rules for Some {
+    impl Rules for Example {
         fn part(&self, path: &Path<'_>, value: &Value<'_>) -> Part {
             match value.text() {
                 _ if path.is(&[super::super::path::Part::Name("out")]) => Part::Out,
-                Option::Some(text) if text.starts_with('~') => Part::As("masked".to_owned()),
+                Some(text) if text.starts_with('~') => Part::As("masked".to_owned()),
                 _ => Part::In,
             }
         }
@@ -137,13 +137,16 @@ mod tests {
 
     fn form(text: &str) -> Vec<u8> {
         let mut form = Vec::new();
-        write(&Value::parse(text.as_bytes()).expect("JSON"), &Some, &mut form);
+        write(&Value::parse(text.as_bytes()).expect("JSON"), &Example, &mut form);
         form
     }
 
     #[test]
     fn order_and_blanks_do_not_count() {
-        assert_eq!(form(r#"{"b":[1,{"y":2,"x":3}],"a":null}"#), form("{ \"a\" : null,\n \"b\":[1, {\"x\":3,\"y\":2}] }"));
+        assert_eq!(
+            form(r#"{"b":[1,{"y":2,"x":3}],"a":null}"#),
+            form("{ \"a\" : null,\n \"b\":[1, {\"x\":3,\"y\":2}] }")
+        );
         assert_ne!(form(r#"[1,2]"#), form(r#"[2,1]"#), "that of elements does");
         assert_eq!(form(r#""\u00e9\/""#), form(r#""é/""#));
         assert_ne!(form(r#"" a""#), form(r#""a""#));
@@ -153,9 +156,29 @@ mod tests {
     #[test]
     fn kinds_and_borders_count() {
         let different = [
-            "null", "true", "false", "0", "\"\"", "\"0\"", "[]", "{}", "[[]]", "[{}]", "{\"a\":[]}", "{\"a\":{}}", "[\"a\",\"b\"]",
-            "[\"ab\"]", "[\"a\"]", "{\"a\":\"b\"}", "[\"a\",[\"b\"]]", "[[\"a\"],\"b\"]", "[null]", "{\"a\":null}", "\"masked\"",
-            "[\"~x\"]", "[\"masked\"]",
+            "null",
+            "true",
+            "false",
+            "0",
+            "\"\"",
+            "\"0\"",
+            "[]",
+            "{}",
+            "[[]]",
+            "[{}]",
+            "{\"a\":[]}",
+            "{\"a\":{}}",
+            "[\"a\",\"b\"]",
+            "[\"ab\"]",
+            "[\"a\"]",
+            "{\"a\":\"b\"}",
+            "[\"a\",[\"b\"]]",
+            "[[\"a\"],\"b\"]",
+            "[null]",
+            "{\"a\":null}",
+            "\"masked\"",
+            "[\"~x\"]",
+            "[\"masked\"]",
         ];
         for (index, one) in different.iter().enumerate() {
             for other in &different[..index] {

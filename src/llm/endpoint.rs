@@ -111,7 +111,8 @@ impl Endpoint {
 /// follow only after a version.
 fn is_models(path: &str) -> bool {
     let Some((before, name)) = path.rsplit_once("/models") else { return false };
-    let is_base = before.rsplit('/').next().is_some_and(|last| last.is_empty() || last.starts_with('v') || last == "openai");
+    let is_base =
+        before.rsplit('/').next().is_some_and(|last| last.is_empty() || last.starts_with('v') || last == "openai");
     is_base && (name.is_empty() || name.starts_with('/')) && !name.contains(':')
 }
 
@@ -126,7 +127,10 @@ mod tests {
     #[test]
     fn by_the_end_of_the_path() {
         for path in [
-            "/v1/chat/completions", "/chat/completions", "/api/v1/chat/completions/", "/openai/deployments/gpt/chat/completions",
+            "/v1/chat/completions",
+            "/chat/completions",
+            "/api/v1/chat/completions/",
+            "/openai/deployments/gpt/chat/completions",
         ] {
             assert_eq!(post(Protocol::Openai, path), Some(Endpoint::ChatCompletions), "{path}");
         }

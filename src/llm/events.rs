@@ -107,7 +107,11 @@ mod tests {
     }
 
     fn data(stream: &[u8], sizes: &[usize]) -> Vec<String> {
-        split(stream, sizes).iter().filter_map(|event| Event::parse(event)).map(|event| event.data.into_owned()).collect()
+        split(stream, sizes)
+            .iter()
+            .filter_map(|event| Event::parse(event))
+            .map(|event| event.data.into_owned())
+            .collect()
     }
 
     #[test]

@@ -68,8 +68,18 @@ const GEMINI: &[&[Part]] = &[&[Name("labels")], &[Name("cache")]];
 
 /// Tools that run where the model does and look at what changes. Names begin so; dates of versions follow.
 const TOOLS: [&str; 12] = [
-    "web_search", "web_fetch", "file_search", "code_interpreter", "code_execution", "computer", "mcp", "image_generation",
-    "google_search", "googleSearch", "url_context", "codeExecution",
+    "web_search",
+    "web_fetch",
+    "file_search",
+    "code_interpreter",
+    "code_execution",
+    "computer",
+    "mcp",
+    "image_generation",
+    "google_search",
+    "googleSearch",
+    "url_context",
+    "codeExecution",
 ];
 
 impl Rules for Fields {
@@ -144,8 +154,14 @@ mod tests {
     fn what_is_no_part_of_the_key() {
         let bare = r#""model":"m","messages":[]"#;
         for more in [
-            r#""user":"u""#, r#""stream":true"#, r#""stream_options":{"include_usage":true}"#, r#""metadata":{"a":"b"}"#,
-            r#""prompt_cache_key":"k""#, r#""service_tier":"flex""#, r#""cache":{"ttl":1}"#, r#""safety_identifier":"x""#,
+            r#""user":"u""#,
+            r#""stream":true"#,
+            r#""stream_options":{"include_usage":true}"#,
+            r#""metadata":{"a":"b"}"#,
+            r#""prompt_cache_key":"k""#,
+            r#""service_tier":"flex""#,
+            r#""cache":{"ttl":1}"#,
+            r#""safety_identifier":"x""#,
         ] {
             assert!(same(Protocol::Openai, bare, &format!("{more},{bare}")), "{more}");
         }
@@ -155,8 +171,14 @@ mod tests {
     fn everything_else_is() {
         let bare = r#""model":"m""#;
         for more in [
-            r#""temperature":0"#, r#""reasoning_effort":"low""#, r#""num_ctx":1"#, r#""heard_of_by_nobody":1"#, r#""seed":1"#,
-            r#""n":2"#, r#""a":{"user":"u"}"#, r#""tools":[{"input_schema":{"properties":{"cache_control":{}}}}]"#,
+            r#""temperature":0"#,
+            r#""reasoning_effort":"low""#,
+            r#""num_ctx":1"#,
+            r#""heard_of_by_nobody":1"#,
+            r#""seed":1"#,
+            r#""n":2"#,
+            r#""a":{"user":"u"}"#,
+            r#""tools":[{"input_schema":{"properties":{"cache_control":{}}}}]"#,
         ] {
             for protocol in [Protocol::Openai, Protocol::Anthropic, Protocol::Gemini] {
                 assert!(!same(protocol, bare, &format!("{more},{bare}")), "{more}");
