@@ -9,3 +9,4 @@ pub mod fields;
 pub mod json;
 pub mod number;
 pub mod path;
+pub mod provider;
