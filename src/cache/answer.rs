@@ -52,10 +52,10 @@ impl<O: Outgoing> Exchange<O> {
             }
         });
         // A model thinks for minutes: who goes by itself meanwhile pays twice and is not sooner there.
+        let _waiting = (!leads).then(|| self.cache.metrics().follower_waiting());
         let settled = if leads || self.model.is_some() {
             waiting.await
         } else {
-            let _waiting = self.cache.metrics().follower_waiting();
             match tokio::time::timeout(self.cache.follow_timeout(), waiting).await {
                 Ok(settled) => settled,
                 Err(_) => return Next::Alone,

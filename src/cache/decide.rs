@@ -24,7 +24,7 @@ impl Cache {
     /// Where no answer can be had: the origin failed and nothing stored may stand in for it.
     pub async fn call<O: Outgoing>(&self, call: Call<O>) -> Result<Answer, Arc<Failure>> {
         if let Some(models) = call.route.models.clone() {
-            return Box::pin(self.call_model(call, models)).await;
+            return self.call_model(call, models).await;
         }
         let class = call.route.class(&call.method);
         let asked = Asked::of(&call.headers);

@@ -1,7 +1,7 @@
 //! What becomes of a response head, whatever brought it: a new response, a 304, an answer to HEAD, parts that were
 //! combined. Whether it is stored and until when, the fields that are kept, and what purges reach it by.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use http::{HeaderMap, HeaderName, StatusCode, header};
 
@@ -74,11 +74,11 @@ impl Cache {
     ) -> Result<Judged, Refused> {
         let Judging { route, client, facts, .. } = judging;
         let told = directives::effective(fields);
-        let rules = judging.model.map_or(&route.rules, |model| &model.rules);
-        if let Some(model) = judging.model {
-            model.judge(status)?;
-        }
-        let freshness = match verdict::verdict(facts, status, fields, &told, rules) {
+        let rules = match judging.model {
+            Some(model) => model.rules_for(status)?,
+            None => Cow::Borrowed(&route.rules),
+        };
+        let freshness = match verdict::verdict(facts, status, fields, &told, &rules) {
             Verdict::Store(freshness) => freshness,
             Verdict::Refuse(reason) => return Err(reason.into()),
         };
@@ -92,7 +92,9 @@ impl Cache {
         if judging.model.is_some() {
             withheld.extend(fields.keys().filter(|name| llm::is_withheld(name.as_str(), status)).cloned());
         }
-        let kept = |name: &HeaderName| route.keeps(name) && !withheld.contains(name);
+        // All that an answer of a model depends on is in its key.
+        let depends = |name: &HeaderName| judging.model.is_some() && *name == header::VARY;
+        let kept = |name: &HeaderName| route.keeps(name) && !withheld.contains(name) && !depends(name);
         let head = Head::of(status, fields, kept);
         let validators = if withheld.is_empty() { Validators::of(fields) } else { Validators::of(&head.to_map()) };
         Ok(Judged { head, validators, freshness, scopes, tags, withheld })

@@ -82,7 +82,7 @@ use self::{
     flight::{Flight, Permit},
     growing::Growing,
     invalidations::Invalidations,
-    llm::accounts::Accounts,
+    llm::{Misses, accounts::Accounts},
     memory::Memory,
     metrics::Metrics,
     route::Route,
@@ -112,6 +112,7 @@ struct Inner {
     spill: Spill,
     metrics: Metrics,
     accounts: Accounts,
+    misses: Misses,
     /// Parts ever stored: while there are none, no miss looks for one.
     parts: AtomicU64,
 }
@@ -163,6 +164,7 @@ impl Cache {
             spill,
             metrics,
             accounts: Accounts::register(prices, registry),
+            misses: Misses::default(),
             parts: AtomicU64::new(0),
         };
         Self { inner: Arc::new(inner) }

@@ -132,7 +132,7 @@ impl<O: Outgoing> Fetch<O> {
         let stored = whole.is_some();
         match &whole {
             Some(body) => {
-                if let Some(written) = self.commit(body.clone(), plan) {
+                for written in self.commit(body.clone(), plan) {
                     written.await;
                 }
             }
@@ -186,10 +186,14 @@ impl<O: Outgoing> Fetch<O> {
     }
 
     /// Stores it. What is given back is to be awaited before anybody has the last byte.
-    fn commit(&self, body: Bytes, plan: Plan) -> Option<Written> {
+    fn commit(&self, body: Bytes, plan: Plan) -> Vec<Written> {
+        if let Some(keys) = self.exchange.model.as_ref().and_then(|model| model.inputs.as_ref()) {
+            return self.commit_in_parts(&body, plan, keys);
+        }
         let length = body.len() as u64;
-        let entry = Arc::new(self.stored_form(body, length, plan)?.pack());
-        self.exchange.cache.insert(&entry, &self.fill, &self.exchange.route)
+        let Some(form) = self.stored_form(body, length, plan) else { return Vec::new() };
+        let written = self.exchange.cache.insert(&Arc::new(form.pack()), &self.fill, &self.exchange.route);
+        written.into_iter().collect()
     }
 
     /// What is to be stored of a body that has come to its end; nothing, if it is not to be any more.

@@ -80,8 +80,7 @@ impl<'a> Resolver<'a> {
         self.require(&route);
         let RouteSettings { path, place, settings } = route;
         let before = self.problems.len();
-        let good =
-            load::tried(settings, &path, &mut self.problems, |setting| probe(&self.sections, setting));
+        let good = load::tried(settings, &path, &mut self.problems, |setting| probe(&self.sections, setting));
         let tree = layer::tree(&good);
         // Without its name or its upstream it is no route, which has been said.
         let route: RouteConfig = Value::from(tree.clone()).deserialize().ok()?;

@@ -264,7 +264,6 @@ impl Watcher {
             self.usage.output = output.saturating_add(thoughts);
         }
     }
-
 }
 
 #[cfg(test)]

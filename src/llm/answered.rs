@@ -29,8 +29,7 @@ const NAMES: [&str; 24] = [
 ];
 
 /// Beginnings of names.
-const BEGINNINGS: [&str; 5] =
-    ["x-ratelimit-", "anthropic-ratelimit-", "ratelimit", "anthropic-priority-", "x-larder-"];
+const BEGINNINGS: [&str; 5] = ["x-ratelimit-", "anthropic-ratelimit-", "ratelimit", "anthropic-priority-", "x-larder-"];
 
 /// Whether a field of that name, in lower case, says something of one exchange only.
 pub fn is_of_one_exchange(name: &str) -> bool {
@@ -46,7 +45,8 @@ mod tests {
         for name in ["content-type", "openai-version", "openai-organization", "x-robots-tag", "content-length"] {
             assert!(!is_of_one_exchange(name), "{name}");
         }
-        for name in ["x-request-id", "x-ratelimit-remaining-tokens", "anthropic-ratelimit-requests-limit", "set-cookie"] {
+        for name in ["x-request-id", "x-ratelimit-remaining-tokens", "anthropic-ratelimit-requests-limit", "set-cookie"]
+        {
             assert!(is_of_one_exchange(name), "{name}");
         }
     }

@@ -89,7 +89,8 @@ impl FromStr for Pace {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refused = || format!("{text:?} is none of \"instant\", \"original\" and a number of events such as \"50/s\"");
+        let refused =
+            || format!("{text:?} is none of \"instant\", \"original\" and a number of events such as \"50/s\"");
         match text {
             "instant" => Ok(Self::Instant),
             "original" => Ok(Self::Original),

@@ -113,8 +113,12 @@ impl Controls {
                 "never" => self.pass(),
                 _ => {}
             },
-            "x-larder-namespace" | "x-larder-key" | "cf-aig-cache-key" | "helicone-cache-seed"
-            | "x-portkey-cache-namespace" | "x-bf-cache-key" => {
+            "x-larder-namespace"
+            | "x-larder-key"
+            | "cf-aig-cache-key"
+            | "helicone-cache-seed"
+            | "x-portkey-cache-namespace"
+            | "x-bf-cache-key" => {
                 self.keep_apart(name, value);
                 if matches!(name, "cf-aig-cache-key" | "x-bf-cache-key") {
                     self.opt_in();
@@ -250,7 +254,8 @@ mod tests {
     use super::*;
 
     fn controls(fields: &[(&'static str, &'static str)]) -> Controls {
-        let fields = fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let fields =
+            fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
         Controls::of(&fields.collect(), 7)
     }
 
@@ -301,7 +306,10 @@ mod tests {
         for (index, one) in all.iter().enumerate() {
             assert!(!all[..index].contains(one), "{index}");
         }
-        assert_eq!(apart(&[("helicone-cache-bucket-max-size", "3")]), apart(&[("helicone-cache-bucket-max-size", "6")]));
+        assert_eq!(
+            apart(&[("helicone-cache-bucket-max-size", "3")]),
+            apart(&[("helicone-cache-bucket-max-size", "6")])
+        );
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct Fields<'v> {
     pub protocol: Protocol,
     /// Texts that mean nothing.
     pub volatile: &'v [Volatile],
+    /// Whether the inputs have keys of their own.
+    pub apart: bool,
     /// Whether a document at a URL was met, which may change.
     pub names_url: Cell<bool>,
     /// Whether something was met that only who owns it can name: a file, a store of vectors.
@@ -54,6 +56,7 @@ const OPENAI: &[&[Part]] = &[
     &[Name("metadata")],
     &[Name("prompt_cache_key")],
     &[Name("prompt_cache_retention")],
+    &[Name("prompt_cache_options")],
     &[Name("service_tier")],
     // Anthropic's marks, which gateways that speak both take.
     &[Name("messages"), Each, Name("cache_control")],
@@ -97,7 +100,7 @@ const OWNED: [&str; 6] = ["file_id", "file_ids", "vector_store_ids", "container_
 impl<'v> Fields<'v> {
     /// Of bodies in that protocol.
     pub fn new(protocol: Protocol, volatile: &'v [Volatile]) -> Self {
-        Self { protocol, volatile, names_url: Cell::new(false), names_file: Cell::new(false) }
+        Self { protocol, volatile, apart: false, names_url: Cell::new(false), names_file: Cell::new(false) }
     }
 
     fn text(&self, path: &Path<'_>, text: &str) -> canonical::Part {
@@ -126,6 +129,9 @@ impl Rules for Fields<'_> {
         if path.is(&[Name("cache")]) && question::is_control(value) {
             return canonical::Part::Out;
         }
+        if self.apart && path.is(&[Name("input")]) {
+            return canonical::Part::Out;
+        }
         if path.name().is_some_and(|name| OWNED.contains(&name)) {
             self.names_file.set(true);
         }
@@ -143,7 +149,7 @@ impl Stateful {
         let is_true = |name| body.get(name).is_some_and(Value::is_true);
         if is_true("background") {
             Some(Self::Background)
-        } else if is_set("previous_response_id") || is_set("conversation") || is_set("container") {
+        } else if is_set("previous_response_id") || is_set("conversation") || is_set("container") || is_set("thread") {
             Some(Self::Continued)
         } else if is_true("store") {
             Some(Self::Stored)

@@ -1,7 +1,7 @@
 //! What a call asks, as far as a cache has to know: what its key is made of, whether its answer may be stored and for how
 //! long, and what of it does not go to the provider.
 
-use std::{borrow::Cow, collections::BTreeSet, ops::Range, time::Duration};
+use std::{collections::BTreeSet, ops::Range, time::Duration};
 
 use http::{HeaderMap, Method, header};
 
@@ -9,10 +9,12 @@ use super::{
     canonical,
     config::{Config, Scope, Store},
     controls::Controls,
+    embeddings,
     endpoint::{Endpoint, Protocol},
     fields::{Fields, Stateful},
     form,
     json::{Kind, Value},
+    outline::Outline,
     scope::{self, Groups},
     volatile::{self, Volatile},
 };
@@ -71,8 +73,19 @@ pub struct Question {
     pub lifetime: Result<Duration, Why>,
     /// What it says of the cache.
     pub controls: Controls,
+    /// The inputs of which each has an answer of its own, where there are several.
+    pub inputs: Option<Inputs>,
     /// Bytes of its content that are for a gateway and do not go to the provider.
     pub cut: Option<Range<usize>>,
+}
+
+/// Inputs of which each has an answer of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inputs {
+    /// The list of them in the content.
+    pub list: Range<usize>,
+    /// Each: its place in the content, and a hash of what it says.
+    pub each: Vec<(Range<usize>, [u8; 32])>,
 }
 
 /// Why a call passes: nothing stored answers it, and its answer is not stored.
@@ -126,6 +139,16 @@ impl Settings {
             _ => Err(Why::OtherContent),
         }
     }
+
+    /// What a call says, to be compared with others.
+    pub fn outline(&self, question: &Question, path: &str, body: &[u8]) -> Outline {
+        let fields = Fields::new(self.protocol, &self.volatile);
+        // Of a list of models there is no body, and of a form nothing that could be told apart.
+        let body = Value::parse(body).ok();
+        let others = question.parts.iter().filter(|(name, _)| body.is_none() || !matches!(*name, "content" | "input"));
+        let others = others.map(|(name, bytes)| (*name, &bytes[..]));
+        Outline::of(body.as_ref(), &fields, others.chain([("path", path.as_bytes())]))
+    }
 }
 
 fn is(content_type: &str, media: &str) -> bool {
@@ -161,8 +184,7 @@ impl Draft<'_> {
         let model = value("model").map(Into::into);
         let sure = value("temperature").is_none_or(|text| text.parse() == Ok(0.0));
         let lifetime = self.lifetime(model.as_deref(), sure && self.asked.endpoint == Endpoint::Transcriptions);
-        let representation =
-            if value("stream") == Some("true") { Representation::Sse } else { Representation::Json };
+        let representation = if value("stream") == Some("true") { Representation::Sse } else { Representation::Json };
         let lifetime = self.permitted(lifetime);
         let parts = vec![("content", hash.finalize().as_bytes().to_vec())];
         Ok(self.question(model, representation, parts, lifetime, false, None))
@@ -175,10 +197,15 @@ impl Draft<'_> {
             return Err(Why::Unreadable);
         }
         let cut = self.take_control(&body);
-        let fields = Fields::new(settings.protocol, &settings.volatile);
+        let mut fields = Fields::new(settings.protocol, &settings.volatile);
+        let mut inputs = (asked.endpoint == Endpoint::Embeddings).then(|| inputs(&body, &fields)).flatten();
+        fields.apart = inputs.is_some();
         let mut hash = blake3::Hasher::new();
         canonical::write(&body, &fields, &mut hash);
         let mut parts = vec![("content", hash.finalize().as_bytes().to_vec())];
+        if let Some(one) = inputs.take_if(|inputs| inputs.each.len() == 1) {
+            parts.push(("input", one.each[0].1.to_vec()));
+        }
         let representation = representation(asked, &body);
         if let (Representation::Sse, Some(options)) = (representation, body.get("stream_options")) {
             let mut form = Vec::new();
@@ -197,6 +224,7 @@ impl Draft<'_> {
         let lifetime = lifetime.map(|ttl| if url { ttl.min(settings.config.media_url_ttl) } else { ttl });
         let lifetime = self.permitted(lifetime);
         let mut question = self.question(model, representation, parts, lifetime, is_limited(&body), cut);
+        question.inputs = inputs;
         if settings.config.scope == Scope::EndUser {
             scope::of_end_user(&body, &mut question.scope);
         }
@@ -260,8 +288,29 @@ impl Draft<'_> {
         ];
         parts.extend(api_fields(asked.fields));
         parts.extend(content);
-        Question { endpoint: asked.endpoint, representation, model, limited, scope, parts, lifetime, controls, cut }
+        Question {
+            endpoint: asked.endpoint,
+            representation,
+            model,
+            limited,
+            scope,
+            parts,
+            lifetime,
+            controls,
+            inputs: None,
+            cut,
+        }
     }
+}
+
+fn inputs(body: &Value<'_>, fields: &Fields<'_>) -> Option<Inputs> {
+    let (inputs, list) = embeddings::inputs(body)?;
+    let each = inputs.into_iter().map(|input| {
+        let mut hash = blake3::Hasher::new();
+        canonical::write(input, fields, &mut hash);
+        (input.span.clone(), *hash.finalize().as_bytes())
+    });
+    Some(Inputs { list, each: each.collect() })
 }
 
 /// Whether the member `cache` is what LiteLLM's clients say to their gateway, and nothing for a provider.
@@ -332,7 +381,7 @@ fn api_fields(fields: &HeaderMap) -> Vec<(&'static str, Vec<u8>)> {
     exact.into_iter().chain(sets).collect()
 }
 
-fn members(line: &Cow<'_, str>) -> Vec<String> {
+fn members(line: &str) -> Vec<String> {
     line.split(',').map(|member| member.trim().to_owned()).filter(|member| !member.is_empty()).collect()
 }
 
@@ -390,7 +439,8 @@ mod tests {
     }
 
     fn ask(scope: Scope, fields: &[(&'static str, &'static str)], body: &str) -> Result<Question, Why> {
-        let fields = fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let fields =
+            fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
         let fields = fields.collect();
         let (endpoint, path) = (Endpoint::ChatCompletions, "/v1/chat/completions");
         settings(scope).question(&Asked { endpoint, path, query: None, fields: &fields, body: body.as_bytes() }, 0)
@@ -466,6 +516,9 @@ mod tests {
         assert!(scope(Scope::Shared, "{}").is_empty());
         assert_eq!(scope(Scope::Credential, r#"{"user":"u"}"#), scope(Scope::Credential, "{}"));
         assert_ne!(scope(Scope::EndUser, r#"{"user":"u"}"#), scope(Scope::EndUser, r#"{"user":"v"}"#));
-        assert!(!scope(Scope::Shared, r#"{"tools":[{"vector_store_ids":["v"]}]}"#).is_empty(), "only its owner can name it");
+        assert!(
+            !scope(Scope::Shared, r#"{"tools":[{"vector_store_ids":["v"]}]}"#).is_empty(),
+            "only its owner can name it"
+        );
     }
 }

@@ -13,7 +13,13 @@ use super::json::Value;
 const CREDENTIALS: [&str; 4] = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
 /// Fields that say on whose account a credential is used, where it is good for several.
-const ACCOUNTS: [&str; 4] = ["openai-organization", "openai-project", "x-goog-user-project", "anthropic-workspace-id"];
+const ACCOUNTS: [&str; 5] = [
+    "openai-organization",
+    "openai-project",
+    "x-goog-user-project",
+    "anthropic-workspace-id",
+    "anthropic-user-profile-id",
+];
 
 /// The argument in which Gemini takes a credential.
 const KEY_ARGUMENT: &str = "key";
@@ -62,7 +68,8 @@ fn without_scheme(credential: &[u8]) -> &[u8] {
 
 /// The credentials of a request and what they are used for, each behind its length; or the group that they belong to.
 pub fn of_credential(fields: &HeaderMap, query: Option<&str>, groups: &Groups) -> Vec<u8> {
-    let lines = |name: &'static str| fields.get_all(HeaderName::from_static(name)).iter().map(move |value| (name, value));
+    let lines =
+        |name: &'static str| fields.get_all(HeaderName::from_static(name)).iter().map(move |value| (name, value));
     let credentials: Vec<_> = CREDENTIALS.into_iter().flat_map(lines).collect();
     let argument = credential_argument(query);
     let first = credentials.first().map(|(_, value)| value.as_bytes()).or(argument.map(str::as_bytes));
@@ -89,7 +96,8 @@ pub fn of_credential(fields: &HeaderMap, query: Option<&str>, groups: &Groups) -
 /// The end user a body names, each name behind its length.
 pub fn of_end_user(body: &Value<'_>, scope: &mut Vec<u8>) {
     let metadata = body.get("metadata").and_then(|metadata| metadata.get("user_id"));
-    for (name, value) in [("user", body.get("user")), ("safety", body.get("safety_identifier")), ("metadata", metadata)] {
+    for (name, value) in [("user", body.get("user")), ("safety", body.get("safety_identifier")), ("metadata", metadata)]
+    {
         if let Some(user) = value.and_then(Value::text) {
             for part in [name, user] {
                 scope.extend_from_slice(&(part.len() as u64).to_le_bytes());
@@ -120,7 +128,8 @@ mod tests {
     use super::*;
 
     fn scope(fields: &[(&'static str, &'static str)], query: Option<&str>, groups: &Groups) -> Vec<u8> {
-        let fields = fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let fields =
+            fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
         of_credential(&fields.collect(), query, groups)
     }
 
@@ -145,7 +154,8 @@ mod tests {
 
     #[test]
     fn groups_share() {
-        let digests = ["sk-1", "sk-2"].map(|key| Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        let digests = ["sk-1", "sk-2"]
+            .map(|key| Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect::<String>());
         let groups = Groups::new(digests.iter().map(|digest| (&digest[..], "team"))).expect("digests");
         let one = scope(&[("authorization", "Bearer sk-1")], None, &groups);
         assert_eq!(one, scope(&[("x-api-key", "sk-2")], None, &groups));

@@ -21,6 +21,7 @@ use utoipa::ToSchema;
 
 use crate::llm::{
     answer::{Seen, Usage},
+    embeddings,
     price::Prices,
 };
 
@@ -139,7 +140,11 @@ impl Accounts {
             Unit::Seconds,
             inner.seconds.clone(),
         );
-        registry.register("llm_unstored", "whole answers of models that were not stored, by reason", inner.unstored.clone());
+        registry.register(
+            "llm_unstored",
+            "whole answers of models that were not stored, by reason",
+            inner.unstored.clone(),
+        );
         Self { inner: Arc::new(inner) }
     }
 
@@ -229,6 +234,22 @@ impl Bill {
         }
     }
 
+    /// As [`Bill::saved`], for an answer put together of several; `usages` tell what each cost.
+    pub(super) fn saved_in_parts(&self, usages: impl Iterator<Item = HeaderValue>, fields: &mut HeaderMap) {
+        let mut sum: Option<(Usage, Duration)> = None;
+        for (usage, took) in usages.filter_map(|value| read(&value)) {
+            let (all, longest) = sum.get_or_insert_default();
+            all.input += usage.input;
+            all.cached += usage.cached;
+            all.output += usage.output;
+            *longest = took.max(*longest);
+        }
+        if let Some(value) = sum.and_then(|(usage, took)| usage_field(&usage, took)) {
+            fields.insert(USAGE, value);
+            self.saved(fields);
+        }
+    }
+
     /// Counts it `times`, and tells the price of one.
     fn book(&self, account: Account, usage: &Usage, made_by: Option<&str>, times: u64) -> Option<f64> {
         let inner = &self.accounts.inner;
@@ -238,11 +259,8 @@ impl Bill {
         let totals = &inner.totals[usize::from(account == Account::Saved)];
         totals.input.fetch_add(usage.input.saturating_mul(times), Relaxed);
         totals.output.fetch_add(usage.output.saturating_mul(times), Relaxed);
-        let kinds = [
-            ("input", usage.input.saturating_sub(usage.cached)),
-            ("cached", usage.cached),
-            ("output", usage.output),
-        ];
+        let kinds =
+            [("input", usage.input.saturating_sub(usage.cached)), ("cached", usage.cached), ("output", usage.output)];
         for (kind, count) in kinds.into_iter().filter(|(_, count)| *count > 0) {
             let (route, model) = (Arc::clone(&self.route), Arc::clone(&self.model));
             let labels = Tokens { route, model, kind, account: account.as_str() };
@@ -255,7 +273,11 @@ impl Bill {
         let labels =
             Money { route: Arc::clone(&self.route), model: Arc::clone(&self.model), account: account.as_str() };
         inner.dollars.get_or_create(&labels).inc_by(all);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "prices are bounded and not negative")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "prices are bounded and not negative"
+        )]
         totals.micros.fetch_add((all * 1e6).round() as u64, Relaxed);
         Some(one)
     }
@@ -276,6 +298,13 @@ fn read(value: &HeaderValue) -> Option<(Usage, Duration)> {
     };
     let usage = Usage { input: number("input")?, cached: number("cached")?, output: number("output")? };
     Some((usage, Duration::from_millis(number("millis")?)))
+}
+
+/// What the `nth` of `all` parts of an answer cost.
+pub(super) fn share(value: &HeaderValue, nth: usize, all: usize) -> Option<HeaderValue> {
+    let (usage, took) = read(value)?;
+    let of = |count| embeddings::share(count, nth, all);
+    usage_field(&Usage { input: of(usage.input), cached: of(usage.cached), output: of(usage.output) }, took)
 }
 
 /// How long the provider took.

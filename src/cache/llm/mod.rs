@@ -5,15 +5,14 @@
 //! of what the body means ([`crate::llm`]), the route's word counts and not the provider's `Cache-Control`, and what is
 //! stored and saved is counted in tokens.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use self::accounts::{Accounts, Bill};
 use super::{
-    Cache,
-    asked,
+    Cache, asked,
     call::{Answer, Call, Outgoing},
     exchange::Exchange,
     failure::Failure,
@@ -40,9 +39,13 @@ use crate::{
 };
 
 pub mod accounts;
+mod batch;
+mod explain;
+mod misses;
 mod paced;
 mod watched;
 
+pub(super) use self::misses::Misses;
 pub use self::{paced::Paced, watched::Watched};
 
 /// Errors that the same call would meet again.
@@ -50,6 +53,9 @@ const LASTING: [u16; 4] = [400, 404, 413, 422];
 
 /// How long the answer that says so is everybody's who asks at the same time, where errors are not stored.
 const ERROR_SHARED: Duration = Duration::from_secs(1);
+
+/// An answer on its way.
+type Answering<'a> = Pin<Box<dyn Future<Output = Result<Answer, Arc<Failure>>> + Send + 'a>>;
 
 /// What a route lays down for calls to models.
 #[derive(Debug)]
@@ -69,6 +75,10 @@ pub(super) struct Asking {
     /// Lifetimes of its answer.
     pub(super) rules: Rules,
     pub(super) bill: Bill,
+    /// Keys under which the answers of its inputs are stored, each for itself.
+    pub(super) inputs: Option<Vec<Key>>,
+    /// Whether its client wants to know why it is not answered from here.
+    pub(super) tell: bool,
 }
 
 impl Models {
@@ -79,8 +89,13 @@ impl Models {
 }
 
 impl Cache {
-    /// Answers a request to a provider of models.
-    pub(super) async fn call_model<O: Outgoing>(
+    /// Answers a request to a provider of models. As a type of its own: the compiler would otherwise go through all that
+    /// is within each time that it is named.
+    pub(super) fn call_model<O: Outgoing>(&self, call: Call<O>, models: Arc<Models>) -> Answering<'_> {
+        Box::pin(self.answer_model(call, models))
+    }
+
+    async fn answer_model<O: Outgoing>(
         &self,
         mut call: Call<O>,
         models: Arc<Models>,
@@ -115,18 +130,39 @@ impl Cache {
             Cow::Borrowed(query) => query.into(),
             Cow::Owned(query) => query.into(),
         });
-        let body = without(body, &question);
         let directives = self.directives_of(&call, &question.controls);
+        let tell = explain::is_asked(&call.headers);
         if settings.config.controls {
             Controls::consume(&mut call.headers);
         }
-        let key = self.model_key(&models, &call, path, &question);
         let bill = self.accounts().bill(&call.route.name, question.model.as_deref());
         let rules = rules(&call.route, &models, &question);
-        self.ask(call, Asking { question, models, rules, bill }, key, body, directives).await
+        let place = (&*call.route, &call.method, &call.headers, call.target.query.as_deref());
+        let key = self.model_key(&models, place, path, &question, None);
+        if let (Some(inputs), Ok(_), None) = (&question.inputs, &question.lifetime, &question.cut) {
+            let keys =
+                inputs.each.iter().map(|(_, input)| self.model_key(&models, place, path, &question, Some(input)));
+            let keys = keys.collect();
+            let asking = Asking { question, models, rules, bill, inputs: None, tell };
+            let parts: Answering<'_> = Box::pin(self.ask_in_parts(call, asking, keys, body, directives));
+            return parts.await;
+        }
+        let body = without(body, &question);
+        self.ask(call, Asking { question, models, rules, bill, inputs: None, tell }, key, body, directives).await
     }
 
-    async fn ask<O: Outgoing>(
+    fn ask<O: Outgoing>(
+        &self,
+        call: Call<O>,
+        asking: Asking,
+        key: Key,
+        body: Bytes,
+        directives: RequestDirectives,
+    ) -> Answering<'_> {
+        Box::pin(self.asked(call, asking, key, body, directives))
+    }
+
+    async fn asked<O: Outgoing>(
         &self,
         mut call: Call<O>,
         asking: Asking,
@@ -135,6 +171,7 @@ impl Cache {
         directives: RequestDirectives,
     ) -> Result<Answer, Arc<Failure>> {
         let why = asking.question.lifetime.err().or(directives.no_store.then_some(Why::Client));
+        let tell = asking.tell;
         let (dialects, bill) = (asking.question.controls.dialects.clone(), asking.bill.clone());
         let pace = asking.question.controls.pace.unwrap_or(asking.models.settings.config.replay);
         let mut answer = match why {
@@ -163,7 +200,15 @@ impl Cache {
                     outgoing: call.outgoing,
                     model: Some(asking),
                 };
-                Arc::new(exchange).run(method).await?
+                let exchange = Arc::new(exchange);
+                let answer = Arc::clone(&exchange).run(method).await?;
+                match (&exchange.model, &exchange.body) {
+                    (Some(asking), Some(body)) if !answer.outcome.is_hit() => {
+                        let path = asking.models.path(&exchange.target.path);
+                        self.told_of_miss(answer, asking, path, body, tell)
+                    }
+                    _ => answer,
+                }
             }
         };
         let hit = answer.outcome.is_hit();
@@ -190,16 +235,27 @@ impl Cache {
         directives
     }
 
-    fn model_key<O>(&self, models: &Models, call: &Call<O>, path: &str, question: &Question) -> Key {
+    /// The key of a call, or of one of its inputs.
+    fn model_key(
+        &self,
+        models: &Models,
+        (route, method, headers, query): (&Route, &Method, &HeaderMap, Option<&str>),
+        path: &str,
+        question: &Question,
+        input: Option<&[u8; 32]>,
+    ) -> Key {
         let mut key = KeyBuilder::new("llm");
-        key.field(blake3::keyed_hash(self.secret(), &question.scope).as_bytes());
-        key.field(models.upstream.as_bytes()).field(call.method.as_str().as_bytes()).field(path.as_bytes());
-        key.optional(call.target.query.as_deref().map(str::as_bytes));
+        key.field(&self.scope_of(question));
+        key.field(models.upstream.as_bytes()).field(method.as_str().as_bytes()).field(path.as_bytes());
+        key.optional(query.map(str::as_bytes));
         for (name, bytes) in &question.parts {
             key.field(name.as_bytes()).field(bytes);
         }
-        for name in &call.route.key_headers {
-            for value in call.headers.get_all(name) {
+        if let Some(input) = input {
+            key.field(b"input").field(input);
+        }
+        for name in &route.key_headers {
+            for value in headers.get_all(name) {
                 key.optional(Some(value.as_bytes()));
             }
             key.optional(None);
@@ -209,6 +265,10 @@ impl Cache {
 
     pub(super) fn accounts(&self) -> &Accounts {
         &self.inner.accounts
+    }
+
+    fn misses(&self) -> &Misses {
+        &self.inner.misses
     }
 }
 
@@ -236,11 +296,10 @@ fn rules(route: &Route, models: &Models, question: &Question) -> Rules {
     let config = &models.settings.config;
     let error = if config.error_ttl.is_zero() { ERROR_SHARED } else { config.error_ttl };
     let lasting = LASTING.into_iter().map(|status| (status.to_string(), error));
-    let passing = ["4xx", "5xx"].into_iter().map(|class| (class.to_owned(), ERROR_SHARED));
     Rules {
         mode: RuleMode::Force,
         default_ttl: question.lifetime.unwrap_or_default(),
-        status_ttl: lasting.chain(passing).collect(),
+        status_ttl: lasting.collect(),
         stale_while_revalidate: Duration::ZERO,
         stale_if_error: config.stale_if_error,
         keep: Duration::ZERO,
@@ -278,10 +337,17 @@ impl Asking {
         status == StatusCode::OK || lasting
     }
 
-    /// A status that nothing can be made of.
-    pub(super) fn judge(&self, status: StatusCode) -> Result<(), Refused> {
-        let known = status == StatusCode::OK || status.is_client_error() || status.is_server_error();
-        if known { Ok(()) } else { Err(Reason::Status.into()) }
+    /// What an answer with that status is judged by; an error where nothing can be made of it.
+    pub(super) fn rules_for(&self, status: StatusCode) -> Result<Cow<'_, Rules>, Refused> {
+        if status == StatusCode::OK {
+            return Ok(Cow::Borrowed(&self.rules));
+        }
+        if !status.is_client_error() && !status.is_server_error() {
+            return Err(Reason::Status.into());
+        }
+        let mut rules = self.rules.clone();
+        rules.status_ttl.entry(status.as_str().to_owned()).or_insert(ERROR_SHARED);
+        Ok(Cow::Owned(rules))
     }
 
     /// Whether a stored answer may take the place of one with that status.

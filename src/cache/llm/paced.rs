@@ -32,19 +32,20 @@ impl Paced {
     /// The same answer at that pace, where it is a stream that is in memory.
     pub(super) fn over(mut answer: Answer, pace: Pace) -> Answer {
         let fields = answer.response.headers();
-        let streams = fields.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        let streams =
+            fields.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         let took = fields.get(USAGE).and_then(millis);
         if pace == Pace::Instant || !streams {
             return answer;
         }
         answer.response = answer.response.map(|body| match body {
-            Body::Full(content) => Self::new(&content, pace, took),
+            Body::Full(content) => Self::body(&content, pace, took),
             other => other,
         });
         answer
     }
 
-    fn new(content: &Bytes, pace: Pace, took: Option<Duration>) -> Body {
+    fn body(content: &Bytes, pace: Pace, took: Option<Duration>) -> Body {
         let mut start = 0;
         let mut events = VecDeque::new();
         for end in Splitter::default().ends(content) {
@@ -95,7 +96,7 @@ mod tests {
     async fn times(pace: Pace, took: Duration) -> Vec<(Bytes, u128)> {
         let content = Bytes::from_static(b"data: a\n\ndata: b\n\nevent: c\ndata: c\n\ndata: [DONE]\n\n");
         let begun = Instant::now();
-        let (mut body, mut times) = (Paced::new(&content, pace, Some(took)), Vec::new());
+        let (mut body, mut times) = (Paced::body(&content, pace, Some(took)), Vec::new());
         while let Some(frame) = body.frame().await {
             let data = frame.expect("stored").into_data().expect("data");
             times.push((data, begun.elapsed().as_millis()));
