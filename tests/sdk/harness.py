@@ -114,9 +114,12 @@ def dump(item, **options):
     return item.model_dump(**options) if hasattr(item, "model_dump") else item
 
 
+_LOOP = asyncio.new_event_loop()
+
+
 def run(awaitable):
-    """For the asynchronous half of the SDKs."""
-    return asyncio.run(awaitable)
+    """For the asynchronous half of the SDKs, some of which keep connections for the process: always in the same loop."""
+    return _LOOP.run_until_complete(awaitable)
 
 
 def ask(resource, stream: bool = False, **arguments) -> Got:
@@ -167,4 +170,4 @@ async def exchange(base: str, path: str, body: bytes, fields: dict | None = None
 
 
 def post(base: str, path: str, body: bytes, fields: dict | None = None) -> tuple[int, dict, bytes]:
-    return asyncio.run(asyncio.wait_for(exchange(base, path, body, fields), PATIENCE))
+    return run(asyncio.wait_for(exchange(base, path, body, fields), PATIENCE))
