@@ -1,6 +1,6 @@
 //! The body of a fill: shared while it arrives, stored when it is complete.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
 use http_body::Body as _;
@@ -13,6 +13,7 @@ use super::{
     failure::Failure,
     fetch::Fetch,
     fill::{Settled, Shared},
+    llm::accounts,
     plan::Plan,
     pour::Pour,
     refused::Refused,
@@ -56,7 +57,7 @@ impl<O: Outgoing> Fetch<O> {
     }
 
     /// Moves the body from the origin to those who read it, and to the cache.
-    pub(super) async fn pump(mut self, mut body: OriginBody, plan: Plan) {
+    pub(super) async fn pump(mut self, mut body: OriginBody, mut plan: Plan) {
         let exchange = Arc::clone(&self.exchange);
         let memory_max = exchange.cache.memory_object_bytes_max(&exchange.route);
         let mut storable = true;
@@ -90,6 +91,9 @@ impl<O: Outgoing> Fetch<O> {
                 Ok(frame) => frame,
                 Err(error) => return self.broken(error.into()),
             };
+            if let (Some(watcher), Some(data)) = (&mut plan.watcher, frame.data_ref()) {
+                watcher.piece(data);
+            }
             match frame.into_data() {
                 Ok(data) if body.is_end_stream() => last = data,
                 Ok(data) => {
@@ -111,6 +115,9 @@ impl<O: Outgoing> Fetch<O> {
                 self.permit = None;
             }
         }
+        if pour.is_some() && !self.has_ended_well(&mut plan, None) {
+            (pour, storable) = (None, false);
+        }
         if let Some(pour) = pour {
             self.fill.growing.complete(last, None, trailers);
             self.fill.growing.spill_rest().await;
@@ -118,7 +125,10 @@ impl<O: Outgoing> Fetch<O> {
             self.permit = None;
             return exchange.cache.metrics().fill_ended("complete");
         }
-        let whole = if storable { self.fill.growing.contiguous(&last).await } else { None };
+        let mut whole = if storable { self.fill.growing.contiguous(&last).await } else { None };
+        if !self.has_ended_well(&mut plan, whole.as_deref()) {
+            whole = None;
+        }
         let stored = whole.is_some();
         match &whole {
             Some(body) => {
@@ -138,6 +148,30 @@ impl<O: Outgoing> Fetch<O> {
             self.fill.growing.spill_rest().await;
         }
         exchange.cache.metrics().fill_ended("complete");
+    }
+
+    /// Whether an answer of a model is whole and fit to be stored, as far as its protocol tells; any other is. What it cost
+    /// is counted, and becomes part of its head.
+    fn has_ended_well(&self, plan: &mut Plan, whole: Option<&[u8]>) -> bool {
+        let (Some(watcher), Some(model)) = (plan.watcher.take(), &self.exchange.model) else { return true };
+        if !plan.head.status.is_success() {
+            return model.keeps(plan.head.status);
+        }
+        let is_seen = watcher.is_stream() || whole.is_some();
+        let seen = watcher.end(whole);
+        if is_seen {
+            model.bill.billed(&seen);
+            model.bill.shared(&seen, self.fill.followers.load(Relaxed));
+        }
+        if let Err(unfit) = seen.fit {
+            model.bill.unstored(unfit.as_str());
+            return false;
+        }
+        let took = self.exchange.cache.now().since(plan.requested);
+        if let Some(usage) = accounts::usage_field(&seen.usage, took) {
+            plan.head = plan.head.clone().with(&accounts::USAGE, &usage);
+        }
+        true
     }
 
     /// A body has grown too large for memory: sees to it that it goes to the disk.
