@@ -41,15 +41,28 @@ def at(gateway):
     return base
 
 
+def each_once(make):
+    """Clients cost more to make than a call does, and one that nobody holds may close its connections while it is asked."""
+    made = {}
+
+    def client(*arguments, **options):
+        known = (arguments, tuple(sorted(options.items(), key=lambda option: option[0])))
+        if known not in made:
+            made[known] = make(*arguments, **options)
+        return made[known]
+
+    return client
+
+
 @pytest.fixture(scope="session")
 def openai_at(at):
     """An OpenAI client of a route."""
     import openai
 
-    def client(route: str = "openai", key: str = "sk-one", kind=openai.OpenAI, **options):
-        return kind(base_url=at(route, "/v1"), api_key=key, max_retries=options.pop("max_retries", 0), timeout=harness.PATIENCE, **options)
+    def client(route: str = "openai", key: str = "sk-one", kind=openai.OpenAI, max_retries: int = 0, **options):
+        return kind(base_url=at(route, "/v1"), api_key=key, max_retries=max_retries, timeout=harness.PATIENCE, **options)
 
-    return client
+    return each_once(client)
 
 
 @pytest.fixture
@@ -61,10 +74,10 @@ def openai_client(openai_at):
 def anthropic_at(at):
     import anthropic
 
-    def client(key: str = "sk-ant-one", kind=anthropic.Anthropic, **options):
-        return kind(base_url=at("anthropic"), api_key=key, max_retries=options.pop("max_retries", 0), timeout=harness.PATIENCE, **options)
+    def client(key: str = "sk-ant-one", kind=anthropic.Anthropic, max_retries: int = 0, **options):
+        return kind(base_url=at("anthropic"), api_key=key, max_retries=max_retries, timeout=harness.PATIENCE, **options)
 
-    return client
+    return each_once(client)
 
 
 @pytest.fixture
@@ -76,12 +89,8 @@ def anthropic_client(anthropic_at):
 def gemini_at(at):
     from google import genai
 
-    # A client that nobody holds closes its connections, even while it is asked.
-    held = []
-
     def client(key: str = "gemini-one"):
         options = genai.types.HttpOptions(base_url=at("gemini"), api_version="v1beta", timeout=harness.PATIENCE * 1000)
-        held.append(genai.Client(api_key=key, http_options=options))
-        return held[-1]
+        return genai.Client(api_key=key, http_options=options)
 
-    return client
+    return each_once(client)

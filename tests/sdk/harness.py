@@ -144,12 +144,13 @@ async def ask_async(resource, stream: bool = False, **arguments) -> Got:
 async def exchange(base: str, path: str, body: bytes, fields: dict | None = None, on_piece=None) -> tuple[int, dict, bytes]:
     """POSTs and returns status, fields and content; `on_piece` is called with all content so far whenever more has come.
     Content that ends too early is a `ConnectionError`."""
-    host, _, port = base.removeprefix("http://").partition(":")
+    authority, slash, below = base.removeprefix("http://").partition("/")
+    host, _, port = authority.partition(":")
     reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 20)
     try:
-        given = {"host": f"{host}:{port}", "content-type": "application/json", "content-length": str(len(body)), **(fields or {})}
+        given = {"host": authority, "content-type": "application/json", "content-length": str(len(body)), **(fields or {})}
         lines = "".join(f"{name}: {value}\r\n" for name, value in given.items() if value is not None)
-        writer.write(f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body)
+        writer.write(f"POST {slash}{below}{path} HTTP/1.1\r\n{lines}\r\n".encode() + body)
         await writer.drain()
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         got = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}

@@ -14,6 +14,7 @@ contain a text, or by the request itself in a field `x-provider`, as JSON:
     end_at        after so many events the stream ends as if that were all
     finish        length | content_filter | refusal: how the answer ends
     pieces        bytes in each write instead of one write per event
+    fields        fields of the answer beside those it has
     times         for so many calls (behave only)
 
     provider.py [PORT]   prints its base URL and serves until its standard input ends
@@ -138,18 +139,17 @@ class Provider:
 
     def calls_with(self, text: str) -> list[Call]:
         """Calls whose target, fields or content contain this text."""
-        wanted = text.encode()
-        return [call for call in list(self.calls) if wanted in call.body or text in call.target or self._in_fields(call, text)]
+        return [call for call in list(self.calls) if self._has(call, text)]
 
     @staticmethod
-    def _in_fields(call, text):
-        return any(text in value for _, value in call.fields)
+    def _has(call: Call, text: str) -> bool:
+        return text.encode() in call.body or text in call.target or any(text in value for _, value in call.fields)
 
     def _behaviour(self, call: Call) -> dict:
         if own := call["x-provider"]:
             return json.loads(own)
         for text, behaviour in self.rules:
-            if text in call.body or text.decode() in call.target:
+            if self._has(call, text.decode()):
                 if behaviour.get("times") == 0:
                     continue
                 if "times" in behaviour:
@@ -264,7 +264,7 @@ class Provider:
 
     def answer(self, call: Call, how: dict) -> Answer:
         protocol, serve = next((p, s) for method, end, p, s in ENDPOINTS if method == call.method and re.search(end, call.path))
-        fields = provider_fields(protocol, call.number)
+        fields = {**provider_fields(protocol, call.number), **how.get("fields", {})}
         if status := how.get("status"):
             if how.get("retry_after") is not None:
                 fields["retry-after"] = str(how["retry_after"])

@@ -4,7 +4,7 @@ import json
 
 import openai
 import pytest
-from harness import Got, ask, assert_hit, mark, post, tag
+from harness import Got, ask, assert_hit, mark, post, tag, twice
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
@@ -210,6 +210,14 @@ def test_tools_come_to_the_provider_in_the_same_bytes_each_time(provider, openai
 def test_another_provider_of_the_same_model_is_another_call(provider, openai_at):
     prompt = mark()
     assert chat(openai_at("openai"), prompt).items != chat(openai_at("groq"), prompt).items
+
+
+@pytest.mark.parametrize("vary", ["Accept-Encoding", "Origin", "Origin, X-Origin, Referer", "Authorization"])
+def test_what_a_provider_says_an_answer_varies_by_keeps_no_repeat_from_hitting(vary, provider, openai_client):
+    """Google names three fields, OpenRouter one."""
+    prompt = mark()
+    provider.behave(tag(prompt), fields={"vary": vary})
+    twice(provider, prompt, lambda: chat(openai_client, prompt))
 
 
 def test_a_long_prompt(provider, openai_client):

@@ -28,14 +28,14 @@ def fields_of(answer) -> dict:
     return {name.removeprefix("llm_provider-"): value for name, value in found.items()}
 
 
-# What LiteLLM makes up by itself, where a protocol has no such thing as a time or where it names a stream's chunks anew.
+# What LiteLLM makes up by itself: times of chunks, and ids where it is not OpenAI that is spoken.
 MADE_UP = {"created", "id"}
 
 
 def held(answers, target) -> Got:
     dumps = [answer.model_dump() for answer in answers]
-    if target != "openai":
-        dumps = [{name: value for name, value in item.items() if name not in MADE_UP} for item in dumps]
+    dropped = {"created"} if target == "openai" else MADE_UP
+    dumps = [{name: value for name, value in item.items() if name not in dropped} for item in dumps]
     return Got(dumps, fields_of(answers[0]))
 
 

@@ -185,6 +185,14 @@ def test_moderations(provider, openai_client):
     twice(provider, prompt, lambda: ask(openai_client.moderations, model="omni-moderation-latest", input=prompt))
 
 
+def test_rerankings(provider, openai_client):
+    """No call of OpenAI's, but of many who speak like it."""
+    prompt = mark()
+    body = {"model": "rerank-v3", "query": prompt, "documents": ["a", "b"]}
+    first, second = (openai_client.post("/rerank", cast_to=object, body=body) for _ in range(2))
+    assert first == second and len(provider.calls_with(tag(prompt))) == 1
+
+
 def test_images_are_stored_where_the_route_stores_all(provider, openai_at):
     prompt = mark()
 
