@@ -14,6 +14,8 @@ contain a text, or by the request itself in a field `x-provider`, as JSON:
     end_at        after so many events the stream ends as if that were all
     finish        length | content_filter | refusal: how the answer ends
     pieces        bytes in each write instead of one write per event
+    reverse       vectors come in the reverse order, with the indexes they have
+    drop          so many vectors are missing at the end
     fields        fields of the answer beside those it has
     times         for so many calls (behave only)
 
@@ -428,6 +430,9 @@ def embeddings(call, body, how):
         if body.get("encoding_format") == "base64":
             value = base64.b64encode(struct.pack(f"<{dimensions}f", *value)).decode()
         data.append({"object": "embedding", "index": index, "embedding": value})
+    if how.get("reverse"):
+        data.reverse()
+    data = data[: len(data) - how.get("drop", 0)]
     tokens = 4 * len(inputs)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return Answer(body=json.dumps({"object": "list", "data": data, "model": body["model"], "usage": usage}).encode())

@@ -1,5 +1,6 @@
 """Embeddings are kept one by one: the provider gets what is new of a batch, and the answer is in the batch's order."""
 
+import asyncio
 import base64
 import random
 import struct
@@ -112,10 +113,12 @@ def test_what_else_is_asked_for_keeps_vectors_apart(provider, openai_at):
     long = embed(client, "a", dimensions=8)
     assert_in_order(long, ["a"], dimensions=8)
     assert not embed(client, "a", model="text-embedding-3-large", dimensions=8).hit
+    numbers = embed(client, "a", dimensions=8, encoding_format="float")
+    assert not numbers.hit, "the SDK asks for base64 by itself"
+    assert_in_order(numbers, ["a"], dimensions=8)
     text = embed(client, "a", dimensions=8, encoding_format="base64")
-    assert not text.hit and isinstance(vectors(text)[0], str)
-    value = struct.unpack("<8f", base64.b64decode(vectors(text)[0]))
-    assert value[1:] == pytest.approx(vector("a", 8, 0)[1:])
+    assert text.hit
+    assert struct.unpack("<8f", base64.b64decode(vectors(text)[0])) == pytest.approx(vectors(long)[0])
     assert embed(client, "a", dimensions=4).hit
 
 
@@ -174,6 +177,50 @@ def test_a_failed_part_fails_the_whole(provider, openai_at):
         embed(client, ["a", new])
     assert limited.value.response.headers["retry-after"] == "3"
     assert_in_order(embed(client, ["a", new]), ["a", new])
+
+
+def test_the_providers_order_is_not_trusted(provider, openai_at):
+    """Indexes say which vector belongs to which input."""
+    key = mark("sk")
+    provider.behave(key, reverse=True)
+    client = openai_at(key=key)
+    embed(client, ["b", "d"])
+    inputs = ["a", "b", "c", "d"]
+    by_index = sorted(embed(client, inputs).items[0]["data"], key=lambda item: item["index"])
+    for item, text in zip(by_index, inputs, strict=True):
+        assert item["embedding"][1:] == pytest.approx(vector(text, DIMENSIONS, 0)[1:])
+
+
+def test_too_few_vectors_are_put_together_with_nothing(provider, openai_at):
+    """Nobody gets the vector of another input, now or later."""
+    key = mark("sk")
+    client = openai_at(key=key)
+    embed(client, ["b"])
+    provider.behave(key, drop=1, times=1)
+    try:
+        data = embed(client, ["a", "b", "c"]).items[0]["data"]
+        for item, text in zip(data, ["a", "b", "c"], strict=False):
+            assert item["embedding"][1:] == pytest.approx(vector(text, DIMENSIONS, 0)[1:])
+    except openai.OpenAIError:
+        pass
+    assert_in_order(embed(client, ["c", "b", "a"]), ["c", "b", "a"])
+
+
+def test_batches_that_overlap_at_the_same_time(provider, openai_at):
+    key = mark("sk")
+    chance = random.Random(11)
+    batches = [chance.sample("abcdefghijklmnop", k=6) for _ in range(30)]
+
+    async def embed_all():
+        client = openai_at(key=key, kind=openai.AsyncOpenAI)
+        asked = [client.embeddings.with_raw_response.create(model=MODEL, input=batch, encoding_format="float") for batch in batches]
+        return [Got([raw.parse().model_dump()], raw.headers) for raw in await asyncio.gather(*asked)]
+
+    for got, batch in zip(run(embed_all()), batches, strict=True):
+        assert_in_order(got, batch)
+    before = len(asked(provider, key))
+    assert_in_order(embed(openai_at(key=key), list("ponmlkjihgfedcba"), encoding_format="float"), list("ponmlkjihgfedcba"))
+    assert len(asked(provider, key)) == before, "all of them are known by now"
 
 
 def test_a_batch_of_none_is_the_providers_to_refuse(provider, openai_at):

@@ -117,10 +117,11 @@ def test_an_error_inside_a_200_is_not_stored(name, provider, calls):
     assert_hit(provider, prompt, ask_it(), calls=2)
 
 
+@pytest.mark.parametrize("after", [0, 2], ids=["first", "later"])
 @pytest.mark.parametrize("name", ["chat", "responses", "messages"])
-def test_an_error_inside_a_stream_raises_and_is_not_stored(name, provider, calls):
+def test_an_error_inside_a_stream_raises_and_is_not_stored(name, after, provider, calls):
     prompt = mark()
-    provider.behave(tag(prompt), error_at=2, times=2)
+    provider.behave(tag(prompt), error_at=after, times=2)
     for _ in range(2):
         if name == "responses":
             assert calls[name](prompt, True).items[-1]["type"] == "error"

@@ -166,6 +166,26 @@ def test_who_leaves_hurts_nobody_who_stays(provider, openai_at):
     assert [event.model_dump() for event in events] == again.items
 
 
+def test_a_stream_that_all_have_left_is_finished_and_stored(provider, openai_at):
+    """It will be paid for, and the next who asks gets it."""
+    prompt = mark()
+    gate = provider.gate(tag(prompt))
+    provider.behave(tag(prompt), gate=tag(prompt))
+
+    async def leave():
+        client = openai_at(kind=openai.AsyncOpenAI)
+        gate.release(2)
+        stream = await client.chat.completions.create(stream=True, **arguments_of(prompt))
+        await anext(aiter(stream))
+        await stream.close()
+
+    run(asyncio.wait_for(leave(), PATIENCE))
+    gate.release()
+    got = ask(openai_at().chat.completions, True, **arguments_of(prompt))
+    assert len(got.items) > 5
+    assert len(provider.calls_with(tag(prompt))) == 1
+
+
 def test_a_thousand_identical_streams_are_one_call(provider, at):
     """Half of them come while it runs; all read all of it."""
     prompt = mark()
@@ -276,9 +296,10 @@ def test_the_status_comes_before_the_first_event(provider, openai_client):
         assert int(response.headers["age"]) >= 0
 
 
-def test_compressed_answers_are_for_who_reads_them(provider, at):
+@pytest.mark.parametrize("fields", [{}, {"vary": "Accept-Encoding"}], ids=["unsaid", "said"])
+def test_compressed_answers_are_for_who_reads_them(fields, provider, at):
     prompt = mark()
-    provider.behave(tag(prompt), gzip=True)
+    provider.behave(tag(prompt), gzip=True, fields=fields)
     body = body_of(prompt).replace(b'"stream":true,', b"").replace(b',"stream_options":{"include_usage":true}', b"")
     import gzip
     import json
