@@ -288,7 +288,11 @@ class Provider:
 
 def provider_fields(protocol: str, number: int) -> dict[str, str]:
     """What providers send along: nothing of it may keep an answer from being stored, and little of it may come twice."""
-    common = {"cache-control": "no-cache, must-revalidate", "set-cookie": f"__cf_bm={number}; path=/; HttpOnly", "cf-ray": f"{number:x}-FRA"}
+    common = {
+        "cache-control": "no-cache, must-revalidate",
+        "set-cookie": f"__cf_bm={number}; path=/; HttpOnly",
+        "cf-ray": f"{number:x}-FRA",
+    }
     if protocol == "openai":
         own = {
             "x-request-id": f"req_{number}",
@@ -388,7 +392,9 @@ def responses(call, body, how):
         def edit(text):
             if stream and b"response.completed" not in text:
                 return text
-            text = text.replace(b"response.completed", b"response.incomplete").replace(b'"status":"completed"', b'"status":"incomplete"')
+            text = text.replace(b"response.completed", b"response.incomplete").replace(
+                b'"status":"completed"', b'"status":"incomplete"'
+            )
             return text.replace(b'"incomplete_details":null', b'"incomplete_details":{"reason":"%s"}' % why)
 
         answer = edited(answer, edit)
@@ -454,7 +460,12 @@ def moderations(call, body, how):
 
 def images(call, body, how):
     image = base64.b64encode(b"\x89PNG %d" % call.number).decode()
-    usage = {"total_tokens": 100, "input_tokens": 50, "output_tokens": 50, "input_tokens_details": {"text_tokens": 10, "image_tokens": 40}}
+    usage = {
+        "total_tokens": 100,
+        "input_tokens": 50,
+        "output_tokens": 50,
+        "input_tokens_details": {"text_tokens": 10, "image_tokens": 40},
+    }
     return Answer(body=json.dumps({"created": 1713833628, "data": [{"b64_json": image}], "usage": usage}).encode())
 
 
@@ -470,14 +481,24 @@ def rerank(call, body, how):
 
 
 def models(call, body, how):
-    data = [{"id": name, "object": "model", "created": 1686935002 + call.number, "owned_by": "openai"} for name in ("gpt-4o", "gpt-5")]
+    data = [
+        {"id": name, "object": "model", "created": 1686935002 + call.number, "owned_by": "openai"}
+        for name in ("gpt-4o", "gpt-5")
+    ]
     if name := call.path.partition("/models/")[2]:
         return Answer(body=json.dumps({**data[0], "id": name}).encode())
     return Answer(body=json.dumps({"object": "list", "data": data}).encode())
 
 
 def file_upload(call, body, how):
-    made = {"id": f"file-n{call.number}", "object": "file", "bytes": len(call.body), "created_at": 1, "filename": "f", "purpose": "batch"}
+    made = {
+        "id": f"file-n{call.number}",
+        "object": "file",
+        "bytes": len(call.body),
+        "created_at": 1,
+        "filename": "f",
+        "purpose": "batch",
+    }
     return Answer(body=json.dumps({**made, "status": "processed"}).encode())
 
 

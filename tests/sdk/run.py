@@ -55,7 +55,9 @@ def node_modules() -> pathlib.Path:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         shutil.copy(HERE / "package.json", place)
-        subprocess.run(["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"], cwd=place, check=True)
+        subprocess.run(
+            ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"], cwd=place, check=True
+        )
         (place / ".made-of").write_bytes(wanted)
     shutil.copy(HERE / "sdk.test.mjs", place)
     return place
@@ -66,8 +68,21 @@ def python(name: str, chosen: list[str]) -> tuple[int, int]:
     requirements, files = ENVIRONMENTS[name]
     interpreter, results = environment(name, requirements), WORK / f"{name}.xml"
     results.unlink(missing_ok=True)
-    command = [interpreter, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "-W", "ignore", f"--junitxml={results}"]
-    status = subprocess.run([*command, *chosen, *files], cwd=HERE, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}).returncode
+    command = [
+        interpreter,
+        "-m",
+        "pytest",
+        "-q",
+        "--tb=short",
+        "-p",
+        "no:cacheprovider",
+        "-W",
+        "ignore",
+        f"--junitxml={results}",
+    ]
+    status = subprocess.run(
+        [*command, *chosen, *files], cwd=HERE, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    ).returncode
     if not results.exists():
         return 0, 1
     counts = {key: int(value) for key, value in xml.parse(results).getroot()[0].attrib.items() if value.isdigit()}

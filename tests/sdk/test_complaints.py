@@ -10,7 +10,12 @@ import pytest
 from harness import Got, ask, ask_async, assert_hit, dump, mark, not_stored, post, run, tag, twice
 from provider import DIMENSIONS, vector
 
-TOOLS = [{"type": "function", "function": {"name": "get_capital", "parameters": {"type": "object", "properties": {"country": {"type": "string"}}}}}]
+TOOLS = [
+    {
+        "type": "function",
+        "function": {"name": "get_capital", "parameters": {"type": "object", "properties": {"country": {"type": "string"}}}},
+    }
+]
 
 
 def arguments_of(prompt, **more):
@@ -507,6 +512,10 @@ def test_transparent_the_providers_own_cache_of_prompts_keeps_working(provider, 
     prompt = mark()
     tools = b'[ {"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"z":{"type":"string"},"a":{}}}}} ]'
     for limit in range(1, 6):
-        body = b'{"tools":%s,"model":"m","messages":[{"role":"user","content":"%s"}],"max_tokens":%d}' % (tools, prompt.encode(), limit)
+        body = b'{"tools":%s,"model":"m","messages":[{"role":"user","content":"%s"}],"max_tokens":%d}' % (
+            tools,
+            prompt.encode(),
+            limit,
+        )
         post(at("openai"), "/v1/chat/completions", body, {"authorization": "Bearer sk-one"})
         assert provider.calls_with(tag(prompt))[-1].body == body

@@ -101,7 +101,9 @@ def test_litellms_own_member_is_cut_out_and_nothing_else(provider, at):
     after = ', "temperature":0.0 }'
 
     def call():
-        _, fields, content = post(at("openai"), "/v1/chat/completions", (before + member + after).encode(), {"authorization": "Bearer a"})
+        _, fields, content = post(
+            at("openai"), "/v1/chat/completions", (before + member + after).encode(), {"authorization": "Bearer a"}
+        )
         return Got([content], fields)
 
     twice(provider, prompt, call)
@@ -152,7 +154,12 @@ def test_a_hit_has_no_field_that_nobody_is_told_of(provider, openai_client):
 
 def test_a_stream_says_before_its_first_event_what_it_saved(provider, openai_client):
     prompt = mark()
-    arguments = {**PURE, "messages": [{"role": "user", "content": prompt}], "temperature": 0, "stream_options": {"include_usage": True}}
+    arguments = {
+        **PURE,
+        "messages": [{"role": "user", "content": prompt}],
+        "temperature": 0,
+        "stream_options": {"include_usage": True},
+    }
     first = ask(openai_client.chat.completions, True, **arguments)
     usage = next(event["usage"] for event in first.items if event["usage"])
     second = ask(openai_client.chat.completions, True, **arguments)
@@ -178,7 +185,10 @@ def test_metrics_tell_billed_from_saved(provider, openai_client, gateway):
     metrics = httpx.get(gateway.admin + "/metrics", trust_env=False).text
     for account in ("billed", "saved"):
         for name in ("larder_llm_tokens_total", "larder_llm_cost_dollars_total"):
-            assert any(line.startswith(name) and f'account="{account}"' in line for line in metrics.splitlines()), (name, account)
+            assert any(line.startswith(name) and f'account="{account}"' in line for line in metrics.splitlines()), (
+                name,
+                account,
+            )
     assert "sk-one" not in metrics
 
 
@@ -214,7 +224,10 @@ def test_models_with_a_policy_of_their_own(provider, openai_at):
 
 def test_what_the_cache_did_is_on_every_answer(provider, openai_client):
     prompt = mark()
-    said = [chat(openai_client, prompt).fields["cache-status"], chat(openai_client, mark(), temperature=0).fields["cache-status"]]
+    said = [
+        chat(openai_client, prompt).fields["cache-status"],
+        chat(openai_client, mark(), temperature=0).fields["cache-status"],
+    ]
     assert all(status.startswith("larder") and "fwd" in status for status in said)
     for status in (400, 429):
         prompt = mark()
@@ -222,5 +235,3 @@ def test_what_the_cache_did_is_on_every_answer(provider, openai_client):
         with pytest.raises(openai.APIStatusError) as raised:
             chat(openai_client, prompt, temperature=0)
         assert raised.value.response.headers["cache-status"].startswith("larder")
-
-

@@ -213,7 +213,9 @@ def test_batches_that_overlap_at_the_same_time(provider, openai_at):
 
     async def embed_all():
         client = openai_at(key=key, kind=openai.AsyncOpenAI)
-        asked = [client.embeddings.with_raw_response.create(model=MODEL, input=batch, encoding_format="float") for batch in batches]
+        asked = [
+            client.embeddings.with_raw_response.create(model=MODEL, input=batch, encoding_format="float") for batch in batches
+        ]
         return [Got([raw.parse().model_dump()], raw.headers) for raw in await asyncio.gather(*asked)]
 
     for got, batch in zip(run(embed_all()), batches, strict=True):

@@ -180,7 +180,12 @@ def test_what_ended_at_a_limit_nobody_set_is_not_stored(name, stream, provider, 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize(
     ("name", "limit"),
-    [("chat", {"max_tokens": 16}), ("chat", {"max_completion_tokens": 16}), ("responses", {"max_output_tokens": 16}), ("messages", {})],
+    [
+        ("chat", {"max_tokens": 16}),
+        ("chat", {"max_completion_tokens": 16}),
+        ("responses", {"max_output_tokens": 16}),
+        ("messages", {}),
+    ],
 )
 def test_what_ended_at_the_limit_that_was_asked_for_is(name, limit, stream, provider, calls):
     prompt = mark()

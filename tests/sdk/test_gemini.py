@@ -9,14 +9,19 @@ from harness import Got, assert_hit, mark, not_stored, post, run, tag, twice
 MODEL = "gemini-2.5-flash"
 TOOL = types.Tool(
     function_declarations=[
-        types.FunctionDeclaration(name="get_capital", parameters_json_schema={"type": "object", "properties": {"country": {"type": "string"}}})
+        types.FunctionDeclaration(
+            name="get_capital", parameters_json_schema={"type": "object", "properties": {"country": {"type": "string"}}}
+        )
     ]
 )
 CASES = {
     "text": {},
     "system": {"system_instruction": "Be brief."},
     "tools": {"tools": [TOOL], "automatic_function_calling": {"disable": True}},
-    "JSON": {"response_mime_type": "application/json", "response_schema": {"type": "OBJECT", "properties": {"city": {"type": "STRING"}}}},
+    "JSON": {
+        "response_mime_type": "application/json",
+        "response_schema": {"type": "OBJECT", "properties": {"city": {"type": "STRING"}}},
+    },
 }
 
 
@@ -87,7 +92,9 @@ def test_counts_of_tokens(provider, gemini_at):
 def test_embeddings(provider, gemini_at):
     prompt = mark()
     contents = [prompt, prompt + "!"]
-    embed = lambda **config: got([gemini_at().models.embed_content(model="gemini-embedding-001", contents=contents, config=config)])  # noqa: E731
+    embed = lambda **config: got(
+        [gemini_at().models.embed_content(model="gemini-embedding-001", contents=contents, config=config)]
+    )  # noqa: E731
     twice(provider, prompt, embed)
     assert not embed(output_dimensionality=8).hit
 

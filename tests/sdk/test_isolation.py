@@ -27,7 +27,12 @@ def test_two_keys_never_meet(stream, provider, openai_at):
 
 def test_two_anthropic_keys_never_meet(provider, anthropic_at):
     prompt = mark()
-    arguments = {"model": "claude", "max_tokens": 9, "messages": [{"role": "user", "content": prompt}], "extra_body": {"temperature": 0}}
+    arguments = {
+        "model": "claude",
+        "max_tokens": 9,
+        "messages": [{"role": "user", "content": prompt}],
+        "extra_body": {"temperature": 0},
+    }
     one, other = (ask(anthropic_at(key).messages, **arguments) for key in ("sk-ant-one", "sk-ant-two"))
     assert one.items != other.items
 

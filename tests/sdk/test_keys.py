@@ -49,8 +49,17 @@ SAME_CHATS = {
     "prompt_cache_key": "k",
     "prompt_cache_retention": "24h",
     "service_tier": "flex",
-    "extra_headers": {"X-Request-Id": "7", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "Idempotency-Key": "7"},
-    "extra_headers ": {"User-Agent": "another/1.0", "X-Stainless-Lang": "other", "Cookie": "a=b", "Accept-Encoding": "identity"},
+    "extra_headers": {
+        "X-Request-Id": "7",
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "Idempotency-Key": "7",
+    },
+    "extra_headers ": {
+        "User-Agent": "another/1.0",
+        "X-Stainless-Lang": "other",
+        "Cookie": "a=b",
+        "Accept-Encoding": "identity",
+    },
 }
 
 
@@ -94,10 +103,32 @@ OTHER_MESSAGES = {
     "another role": lambda p: [{"role": "developer", "content": p}],
     "a system prompt": lambda p: [{"role": "system", "content": "Be brief."}, {"role": "user", "content": p}],
     "a name": lambda p: [{"role": "user", "content": p, "name": "n"}],
-    "one more turn": lambda p: [{"role": "user", "content": p}, {"role": "assistant", "content": "Paris"}, {"role": "user", "content": "?"}],
-    "an image": lambda p: [{"role": "user", "content": [{"type": "text", "text": p}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}],
-    "another image": lambda p: [{"role": "user", "content": [{"type": "text", "text": p}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAB"}}]}],
-    "how closely to look": lambda p: [{"role": "user", "content": [{"type": "text", "text": p}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}}]}],
+    "one more turn": lambda p: [
+        {"role": "user", "content": p},
+        {"role": "assistant", "content": "Paris"},
+        {"role": "user", "content": "?"},
+    ],
+    "an image": lambda p: [
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": p}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}],
+        }
+    ],
+    "another image": lambda p: [
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": p}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAB"}}],
+        }
+    ],
+    "how closely to look": lambda p: [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": p},
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}},
+            ],
+        }
+    ],
     "letters that look alike": lambda p: [{"role": "user", "content": p.replace("a", "\u0430")}],
     "another normal form": lambda p: [{"role": "user", "content": p + "e\u0301"}],
     "the other normal form": lambda p: [{"role": "user", "content": p + "\u00e9"}],
@@ -185,13 +216,23 @@ def test_the_provider_gets_the_clients_bytes(framing, provider, at):
 def test_the_provider_gets_the_sdks_bytes_and_fields(provider, openai_at):
     prompt = mark()
     sent = []
-    http = openai.DefaultHttpxClient(event_hooks={"request": [lambda request: sent.append((request.read(), dict(request.headers)))]})
+    http = openai.DefaultHttpxClient(
+        event_hooks={"request": [lambda request: sent.append((request.read(), dict(request.headers)))]}
+    )
     client = openai_at(key="sk-bytes", http_client=http, organization="org-1", project="proj-1")
     chat(client, prompt, tools=[TOOL], extra_headers={"OpenAI-Beta": "assistants=v2"})
     call = provider.calls_with(tag(prompt))[0]
     body, fields = sent[0]
     assert call.body == body
-    own = ("authorization", "content-type", "openai-organization", "openai-project", "openai-beta", "user-agent", "x-stainless-lang")
+    own = (
+        "authorization",
+        "content-type",
+        "openai-organization",
+        "openai-project",
+        "openai-beta",
+        "user-agent",
+        "x-stainless-lang",
+    )
     assert {name: call[name] for name in own} == {name: fields[name] for name in own}
     assert call.path == "/v1/chat/completions"
 
@@ -199,7 +240,10 @@ def test_the_provider_gets_the_sdks_bytes_and_fields(provider, openai_at):
 def test_tools_come_to_the_provider_in_the_same_bytes_each_time(provider, openai_client):
     """A provider's own cache of prompts works on beginnings: one changed byte, and it starts anew."""
     prompt = mark()
-    tools = [{"type": "function", "function": {"name": f"f{n}", "parameters": {"type": "object", "properties": {"z": {}, "a": {}}}}} for n in range(9)]
+    tools = [
+        {"type": "function", "function": {"name": f"f{n}", "parameters": {"type": "object", "properties": {"z": {}, "a": {}}}}}
+        for n in range(9)
+    ]
     for number in range(5):
         chat(openai_client, prompt, tools=tools, max_tokens=number + 1)
     bodies = {call.body.partition(b'"tools":')[2].partition(b',"max_tokens"')[0] for call in provider.calls_with(tag(prompt))}

@@ -5,7 +5,12 @@ import pytest
 from harness import Got, is_hit, mark, run, tag, twice
 
 litellm.suppress_debug_info = True
-TOOLS = [{"type": "function", "function": {"name": "get_capital", "parameters": {"type": "object", "properties": {"country": {"type": "string"}}}}}]
+TOOLS = [
+    {
+        "type": "function",
+        "function": {"name": "get_capital", "parameters": {"type": "object", "properties": {"country": {"type": "string"}}}},
+    }
+]
 
 
 @pytest.fixture
@@ -75,7 +80,9 @@ def test_a_hit_is_what_the_miss_was(target, stream, more, way, provider, targets
 def test_embeddings(provider, targets):
     key = mark("sk")
     target = {**targets["openai"], "model": "openai/text-embedding-3-small", "api_key": key}
-    embed = lambda inputs: [item["embedding"] for item in litellm.embedding(input=inputs, encoding_format="float", **target).data]  # noqa: E731
+    embed = lambda inputs: [
+        item["embedding"] for item in litellm.embedding(input=inputs, encoding_format="float", **target).data
+    ]  # noqa: E731
     first = embed(["a", "b"])
     mixed = litellm.embedding(input=["c", "b", "a"], encoding_format="float", **target).data
     assert [item["index"] for item in mixed] == [0, 1, 2]
@@ -115,7 +122,9 @@ def test_reasoning_of_a_streamed_hit(provider, targets):
 def test_a_limit_of_rate_raises_and_is_not_stored(provider, targets):
     prompt = mark()
     provider.behave(tag(prompt), status=429, retry_after=2, times=1)
-    call = lambda: litellm.completion(messages=messages_of(prompt), temperature=0, num_retries=0, max_retries=0, **targets["openai"])  # noqa: E731
+    call = lambda: litellm.completion(
+        messages=messages_of(prompt), temperature=0, num_retries=0, max_retries=0, **targets["openai"]
+    )  # noqa: E731
     with pytest.raises(litellm.RateLimitError):
         call()
     call()
@@ -125,9 +134,11 @@ def test_a_limit_of_rate_raises_and_is_not_stored(provider, targets):
 def test_its_own_words_for_the_cache(provider, targets):
     """As a client of a LiteLLM proxy sends them: in the body."""
     prompt = mark()
-    call = lambda **cache: litellm.completion(  # noqa: E731
-        messages=messages_of(prompt), temperature=1, extra_body={"cache": cache}, **targets["openai"]
-    ).id
+    call = lambda **cache: (
+        litellm.completion(  # noqa: E731
+            messages=messages_of(prompt), temperature=1, extra_body={"cache": cache}, **targets["openai"]
+        ).id
+    )
     first = call(**{"use-cache": True})
     assert call(**{"use-cache": True}) == first
     assert call(**{"no-cache": True}) != first
@@ -136,7 +147,9 @@ def test_its_own_words_for_the_cache(provider, targets):
 
 def test_two_keys_never_meet(provider, targets):
     prompt = mark()
-    call = lambda key: litellm.completion(messages=messages_of(prompt), temperature=0, **{**targets["openai"], "api_key": key}).id  # noqa: E731
+    call = lambda key: (
+        litellm.completion(messages=messages_of(prompt), temperature=0, **{**targets["openai"], "api_key": key}).id
+    )  # noqa: E731
     assert call("sk-one") != call("sk-two")
     assert len(provider.calls_with(tag(prompt))) == 2
 

@@ -71,7 +71,11 @@ CASES = {
     "responses": (responses, lambda prompt: {"model": "gpt-4o", "input": prompt}),
     "responses with tools": (
         responses,
-        lambda prompt: {"model": "gpt-4o", "input": prompt, "tools": [{"type": "function", "strict": False, **TOOLS[0]["function"]}]},
+        lambda prompt: {
+            "model": "gpt-4o",
+            "input": prompt,
+            "tools": [{"type": "function", "strict": False, **TOOLS[0]["function"]}],
+        },
     ),
     "responses with reasoning": (
         responses,
@@ -259,7 +263,9 @@ def test_what_the_provider_keeps_is_asked_of_it_each_time(provider, openai_clien
 def test_tools_that_look_at_the_world_are_not_answered_from_yesterday(provider, openai_client):
     prompt = mark()
     tools = [{"type": "web_search"}]
-    not_stored(provider, prompt, lambda: ask(responses(openai_client), model="gpt-4o", input=prompt, temperature=0, tools=tools))
+    not_stored(
+        provider, prompt, lambda: ask(responses(openai_client), model="gpt-4o", input=prompt, temperature=0, tools=tools)
+    )
 
 
 def test_chance_is_left_alone_by_default(provider, openai_client):

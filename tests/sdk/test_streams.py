@@ -16,8 +16,9 @@ def arguments_of(prompt):
 
 
 def body_of(prompt: str) -> bytes:
-    return b'{"model":"gpt-4o","stream":true,"temperature":0,"stream_options":{"include_usage":true},"messages":[{"role":"user","content":"%s"}]}' % (
-        prompt.encode()
+    return (
+        b'{"model":"gpt-4o","stream":true,"temperature":0,"stream_options":{"include_usage":true},"messages":[{"role":"user","content":"%s"}]}'
+        % (prompt.encode())
     )
 
 
@@ -47,7 +48,11 @@ def test_anthropic_events_arrive_one_by_one(provider, anthropic_client):
     provider.behave(tag(prompt), gate=tag(prompt))
     gate.release(1)
     messages = [{"role": "user", "content": prompt}]
-    stream = iter(anthropic_client.messages.create(model="claude", max_tokens=9, messages=messages, stream=True, extra_body={"temperature": 0}))
+    stream = iter(
+        anthropic_client.messages.create(
+            model="claude", max_tokens=9, messages=messages, stream=True, extra_body={"temperature": 0}
+        )
+    )
     kinds = [next(stream).type]
     gate.release(1)
     kinds.append(next(stream).type)
@@ -70,7 +75,9 @@ def test_anthropic_events_arrive_one_by_one(provider, anthropic_client):
 def test_a_replay_is_the_stream_byte_for_byte(route, path, model, extra, provider, at):
     """Comments, blanks behind JSON and line breaks of either kind included."""
     prompt = mark()
-    content = '"contents":[{"parts":[{"text":"%s"}]}],"generationConfig":{"temperature":0}' if route == "gemini" else '"input":"%s"'
+    content = (
+        '"contents":[{"parts":[{"text":"%s"}]}],"generationConfig":{"temperature":0}' if route == "gemini" else '"input":"%s"'
+    )
     if path.endswith(("completions", "messages")):
         content = '"messages":[{"role":"user","content":"%s"}]'
     head = "" if route == "gemini" else f'"model":"{model}","stream":true,"temperature":0,'
