@@ -54,7 +54,10 @@ pub struct Divided(Hosts);
 impl Reached {
     /// By a base URL with `{}` in its host; `max` of them are known at once.
     pub fn divided(template: &str, origin: origin::config::Config, max: usize) -> Self {
-        Self::Divided { template: template.into(), hosts: Box::new(Divided(Hosts::new(origin, TargetPolicy::Any, max))) }
+        Self::Divided {
+            template: template.into(),
+            hosts: Box::new(Divided(Hosts::new(origin, TargetPolicy::Any, max))),
+        }
     }
 
     /// Whether there is an origin for that part of a path.

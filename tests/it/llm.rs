@@ -261,13 +261,13 @@ async fn what_did_not_end_well_is_not_stored() {
 
 #[tokio::test]
 async fn a_stream_that_breaks_off_is_not_stored() {
-    let gate = Gate::new();
-    let held = gate.clone();
+    let gates = [Gate::new(), Gate::new()];
+    let held = gates.clone();
     let origin =
-        origin::new().handler(CHAT, move |_, nth| stream(&events(nth)[..2]).gate(&held).break_here()).run().await;
+        origin::new().handler(CHAT, move |_, nth| stream(&events(nth)[..2]).gate(&held[nth]).break_here()).run().await;
     let gateway = gateway(&origin, "").await;
     let body = r#"{"model":"m","temperature":0,"stream":true,"messages":[]}"#;
-    for calls in 1..=2 {
+    for (calls, gate) in (1..).zip(gates) {
         let mut streaming = chat(&gateway, body).open().await;
         streaming.read(10).await;
         gate.open();

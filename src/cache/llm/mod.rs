@@ -95,11 +95,7 @@ impl Cache {
         Box::pin(self.answer_model(call, models))
     }
 
-    async fn answer_model<O: Outgoing>(
-        &self,
-        mut call: Call<O>,
-        models: Arc<Models>,
-    ) -> Result<Answer, Arc<Failure>> {
+    async fn answer_model<O: Outgoing>(&self, mut call: Call<O>, models: Arc<Models>) -> Result<Answer, Arc<Failure>> {
         let path = Arc::clone(&call.target.path);
         let path = models.path(&path);
         let settings = &models.settings;
