@@ -15,6 +15,7 @@ use crate::{
         time::Timestamp,
         vary::{Variant, Variants, Vary},
     },
+    purge::Standing,
     store::Slot,
 };
 
@@ -147,8 +148,11 @@ impl Cache {
     /// stored there.
     pub(super) fn mark_hit_for_miss(&self, key: &Key, until: Timestamp, refused: Refused, status: StatusCode) {
         let (now, supersedes) = (self.now(), refused.supersedes(status));
-        let of_use =
-            |entry: &Entry| entry.freshness().is_fresh(now) || (now < entry.freshness().keep_until && !supersedes);
+        let of_use = |entry: &Entry| match self.purge_log().standing(entry) {
+            Standing::Untouched if entry.freshness().is_fresh(now) => true,
+            Standing::Untouched | Standing::Soft => now < entry.freshness().keep_until && !supersedes,
+            Standing::Hard => false,
+        };
         self.l1().replace(key, |slot| match slot {
             Some(Slot::Entry(entry)) if of_use(&entry) => Some(Slot::Entry(entry)),
             Some(Slot::Variants(variants)) => Some(Slot::Variants(variants)),
