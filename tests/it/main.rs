@@ -15,6 +15,7 @@ mod headers;
 mod hits;
 mod invalidation;
 mod keys;
+mod llm;
 mod methods;
 mod purge;
 mod ranges;

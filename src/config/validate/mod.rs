@@ -3,6 +3,7 @@
 //! Nothing here stops at the first finding, and nothing opens a file or a socket.
 
 mod finding;
+mod llm;
 mod policy;
 mod route;
 
@@ -11,6 +12,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use self::finding::{Table, is_field_name, is_token};
 pub(super) use self::{
     finding::Finding,
+    llm::{llm, providers},
     policy::policy,
     route::{lint_route, route},
 };
@@ -31,6 +33,8 @@ pub(super) fn config(config: &Config) -> Vec<Finding> {
         warm_up(&config.warm),
         admin_plane(&config.admin),
         forward(config),
+        llm(&config.llm),
+        providers(&config.providers),
         headers(config),
         log(&config.log),
     ]
