@@ -30,7 +30,7 @@ pub use self::{
     route::ResolvedRoute,
 };
 use crate::{
-    admin, cache, listener, origin,
+    admin, cache, intercept, listener, origin,
     proxy::config::{ForwardConfig, HeadersConfig, RouteConfig},
     purge, store, telemetry, warm,
 };
@@ -81,6 +81,8 @@ pub struct Config {
     pub admin: admin::config::Config,
     /// The forward proxy.
     pub forward: ForwardConfig,
+    /// Tunnels that are opened.
+    pub intercept: intercept::Config,
     /// Fields the gateway writes.
     pub headers: HeadersConfig,
     /// Logs.

@@ -87,7 +87,8 @@ mod tests {
         assert_eq!(Provider::at("api.openai.com").map(|provider| provider.name), Some("openai"));
         assert_eq!(Provider::at("my-resource.openai.azure.com").map(|provider| provider.name), Some("azure"));
         assert_eq!(Provider::at("bedrock-runtime.us-east-1.amazonaws.com").map(|it| it.name), Some("bedrock"));
-        for host in [".openai.azure.com", "a.b.openai.azure.com", "openai.azure.com", "api.openai.com.evil.example", ""] {
+        for host in [".openai.azure.com", "a.b.openai.azure.com", "openai.azure.com", "api.openai.com.evil.example", ""]
+        {
             assert_eq!(Provider::at(host), None, "{host}");
         }
     }
