@@ -53,7 +53,7 @@ pub enum Command {
     Stats(Stats),
     /// Look after the disk tier, of a running gateway or of a directory that none uses
     Disk(Disk),
-    /// Make and show the certificate authority that lets HTTPS_PROXY traffic be cached
+    /// Look after the certificate authority with which https calls through the proxy are opened and cached
     Ca(Ca),
     /// Print completions for a shell
     Completions {

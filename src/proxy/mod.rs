@@ -40,12 +40,14 @@ mod tunnel;
 mod upgrade;
 
 pub use self::{
-    client::{Client, ClientFault, InterimSink},
+    client::{Client, ClientFault, Interceptor, InterimSink, Opening},
+    express::Came,
     finish::Sent,
     metrics::Metrics,
     proxied::{ForwardRoute, Proxied, ProxyRoute, compile, own_fields},
     purging::PurgeAnswerer,
     resolve::{ResolveError, Resolved},
+    tunnel::Guards,
 };
 use self::{
     config::{ForwardConfig, HeadersConfig},
@@ -56,7 +58,7 @@ use self::{
     request_id::RequestIds,
     request_target::RequestTarget,
     rescue::Refusal,
-    routes::RouteTable,
+    routes::{Matcher, RouteTable},
 };
 use crate::{
     cache::{Answer, Cache, Call, Failure, Kind, Outcome, target::Target},
@@ -287,6 +289,13 @@ impl Proxy {
         }
         let uri = request.uri();
         let target = RequestTarget::of(uri, request.version(), request.headers(), client.scheme)?;
+        if let Some(within) = &client.within {
+            // What a client was shown a certificate for, and nothing else; no tunnel in a tunnel either.
+            let meant = target.scheme == "https" && *target.authority == **within;
+            if !meant || request.method() == Method::CONNECT {
+                return Err(Refusal::Misdirected(Arc::clone(within)));
+            }
+        }
         if request.method() == Method::CONNECT {
             self.forward().admits(client)?;
             let target = Target::of_authority(&target.authority);
@@ -294,11 +303,12 @@ impl Proxy {
         }
         let path = uri.path();
         let normal = normalise_path(path);
-        let proxied = match self.inner.routes.find_entry(&target.authority, &normal) {
+        let proxied = match self.entry(client.within.is_some(), &target.authority, &normal) {
             Some((matcher, route)) if route.is_left_by(matcher, path) => {
                 return Err(Refusal::BadTarget("its dot segments could lead out of the path of its route or upstream"));
             }
             Some((_, route)) => Proxied::Route(Arc::clone(route)),
+            None if client.within.is_some() => Proxied::Forward(Arc::clone(&self.inner.forward_route)),
             None if target.absolute => {
                 self.forward().admits(client)?;
                 Proxied::Forward(Arc::clone(&self.inner.forward_route))
@@ -308,6 +318,13 @@ impl Proxy {
         let RequestTarget { scheme, authority, .. } = target;
         let target = Target::new(proxied.cache_route(), scheme, &authority, path, &normal, uri.query());
         Ok((proxied, target))
+    }
+
+    /// The route of a request. One that was sent to its host, as the client has verified, is not for routes that take
+    /// those of any.
+    fn entry(&self, verified: bool, authority: &str, path: &str) -> Option<(&Matcher, &Arc<ProxyRoute>)> {
+        let routes = &self.inner.routes;
+        if verified { routes.find_named(authority, path) } else { routes.find_entry(authority, path) }
     }
 
     /// Whether the request has been here before (RFC 8586).

@@ -13,6 +13,8 @@ mod following;
 mod forward;
 mod headers;
 mod hits;
+mod intercept;
+mod intercept_clients;
 mod invalidation;
 mod keys;
 mod methods;
