@@ -5,12 +5,13 @@ use std::{fmt::Write, net::SocketAddr, path::Path};
 use crate::intercept::Store;
 
 /// Variables that name a file which takes the place of the system's authorities, and who reads them.
-const BUNDLES: [(&str, &str); 6] = [
+const BUNDLES: [(&str, &str); 7] = [
     ("SSL_CERT_FILE", "OpenSSL, Go, Ruby, Python's ssl and httpx, Rust"),
     ("REQUESTS_CA_BUNDLE", "Python's requests"),
     ("CURL_CA_BUNDLE", "curl, requests"),
     ("GIT_SSL_CAINFO", "git; or: git config --global http.sslCAInfo FILE"),
     ("PIP_CERT", "pip"),
+    ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "gRPC"),
     ("AWS_CA_BUNDLE", "the tools and SDKs of AWS"),
 ];
 
@@ -65,7 +66,7 @@ pub(super) fn text(store: &Store, data: SocketAddr) -> String {
 fn rows(text: &mut String, variables: &[(&str, &str)]) {
     for (variable, readers) in variables {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "      {variable:<20} {readers}");
+        let _ = writeln!(text, "      {variable:<33} {readers}");
     }
 }
 

@@ -75,10 +75,8 @@ pub enum Error {
         reason: &'static str,
     },
     /// It was valid once.
-    #[error("the CA in {directory:?} expired on {on}: `larder ca init --force` makes a new one")]
+    #[error("the CA expired on {on}: `larder ca init --force` makes a new one")]
     Expired {
-        /// Where it is.
-        directory: PathBuf,
         /// When it did.
         on: String,
     },
@@ -158,9 +156,7 @@ impl Authority {
         if !is_of(&certificate, &key) {
             return Err(damaged("is not the key of the certificate beside it"));
         }
-        if about.not_after <= SystemTime::now() {
-            return Err(Error::Expired { directory: store.directory().to_owned(), on: date(about.not_after) });
-        }
+        about.check(SystemTime::now())?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
         Ok(Self { issuer, certificate, about })
     }
@@ -170,8 +166,7 @@ impl Authority {
         &self.about
     }
 
-    /// A certificate for `host`, with the authority's own behind it, and when it ends. `now` is before the authority's
-    /// own end.
+    /// A certificate for `host`, with the authority's own behind it, and when it ends.
     pub(super) fn sign(
         &self,
         host: &str,
@@ -179,6 +174,7 @@ impl Authority {
         now: SystemTime,
         lifetime: Duration,
     ) -> Result<(Vec<CertificateDer<'static>>, SystemTime), Error> {
+        self.about.check(now)?;
         let mut parameters = CertificateParams::default();
         let not_after = (now + lifetime).min(self.about.not_after);
         parameters.not_before = (now - BACKDATED).max(self.about.not_before).into();
@@ -209,6 +205,10 @@ impl About {
     pub fn covers(&self, pattern: &Pattern) -> bool {
         let Some(permitted) = &self.permitted else { return true };
         permitted.iter().any(|name| name == pattern.name() || is_below(pattern.name(), name))
+    }
+
+    fn check(&self, now: SystemTime) -> Result<(), Error> {
+        if now < self.not_after { Ok(()) } else { Err(Error::Expired { on: self.ends() }) }
     }
 
     /// When it ends, such as `2031-11-20`.
@@ -385,6 +385,20 @@ pub(super) mod tests {
         assert!(!accepted(&store, "notapi.example", "notapi.example"));
         let long = format!("{}.{}.azure.example", "a".repeat(60), "b".repeat(60));
         assert!(accepted(&store, &long, &long), "longer than a common name");
+    }
+
+    #[test]
+    fn nothing_outlives_it() {
+        let (_directory, store) = store();
+        let end = Authority::make(&store, &hosts(&["a.example"]), false).expect("made").not_after;
+        let (authority, key) = (Authority::load(&store).expect("an authority"), KeyPair::generate().expect("a key"));
+        let sign = |now| authority.sign("a.example", &key, now, Duration::from_secs(7 * DAY));
+        let hour = Duration::from_secs(60 * 60);
+        assert_eq!(sign(end - hour).expect("a certificate").1, end);
+        assert!(matches!(sign(end), Err(Error::Expired { .. })));
+        let (chain, _) = sign(SystemTime::now()).expect("a certificate");
+        let serial = |der: &[u8]| X509Certificate::from_der(der).expect("parsed").1.raw_serial().to_vec();
+        assert_ne!(serial(&chain[0]), serial(&sign(SystemTime::now()).expect("a certificate").0[0]));
     }
 
     #[test]

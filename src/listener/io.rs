@@ -317,7 +317,7 @@ mod tests {
     use std::{
         future::poll_fn,
         net::SocketAddr,
-        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+        sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
         task::Wake,
         time::Duration,
     };
@@ -506,6 +506,75 @@ mod tests {
         assert_eq!(wakes_after_flush(), 1);
         assert!(!link.withholds());
         assert_eq!(wakes_after_flush(), 1);
+    }
+
+    /// Takes everything, and gives nothing on before it is told to, but for what it counts.
+    struct Behind {
+        open: Arc<AtomicBool>,
+        taken: Arc<AtomicU64>,
+    }
+
+    impl Transport for Behind {
+        const WRITES_BEHIND: bool = true;
+
+        fn break_off(&self) {}
+
+        fn taken(&self) -> u64 {
+            self.taken.load(Relaxed)
+        }
+    }
+
+    impl AsyncRead for Behind {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            buffer.put_slice(NOW.as_bytes());
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Behind {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if self.open.load(Relaxed) { Poll::Ready(Ok(())) } else { Poll::Pending }
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// TLS takes what the client does not, up to a size that many responses never reach.
+    #[tokio::test]
+    async fn what_is_written_behind_is_waited_for() {
+        let (open, taken, link) =
+            (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default(), Arc::new(Link::new(false)));
+        let stream = Behind { open: Arc::clone(&open), taken: Arc::clone(&taken) };
+        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+        let shared = Server::new(config(), &mut Registry::default()).shared();
+        let lane = Lane { handler: Now, peer: Arc::new(Peer::new(addr, addr)), shared };
+        let mut io = Io::new(stream, lane, Sniffed::default(), Arc::clone(&link), None);
+        let mut bytes = [0; 4096];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        poll_fn(|cx| Pin::new(&mut io).poll_read(cx, &mut buffer)).await.expect("read");
+        assert_eq!(buffer.filled(), NOW.as_bytes(), "an answer of the lane would not be flushed");
+
+        link.begin(true, Some(0));
+        link.respond();
+        let mut flush = || Pin::new(&mut io).poll_flush(&mut Context::from_waker(std::task::Waker::noop()));
+        let mut waits = Vec::new();
+        for count in [0, 0, 7, 7, 9] {
+            taken.store(count, Relaxed);
+            assert!(flush().is_pending());
+            waits.push(link.waits().expect("the client is to read"));
+        }
+        assert!(waits.iter().all(|(wait, _)| *wait == super::super::link::Wait::Write));
+        let anew = waits.windows(2).map(|pair| pair[0] != pair[1]).collect::<Vec<_>>();
+        assert_eq!(anew, [false, true, false, true], "its time begins anew when it has taken something");
+        open.store(true, Relaxed);
+        assert!(flush().is_ready());
+        assert_eq!(link.waits(), None);
     }
 
     /// hyper may still have all of a response in its buffer when it gives out the next request.

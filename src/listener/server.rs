@@ -4,6 +4,7 @@ use std::{
     any::Any,
     io,
     net::SocketAddr,
+    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use hyper::{
     server::conn::{http1, http2},
     upgrade::Upgraded,
@@ -142,7 +144,13 @@ impl Server {
 
     /// Has `task` serve a connection in a tunnel: [`Server::serve`] waits for it, too.
     pub fn spawn_inside(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.shared.inside.spawn(task);
+        let shared = Arc::clone(&self.shared);
+        self.shared.inside.spawn(async move {
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                shared.metrics.panics.inc();
+                tracing::error!("a client connection in a tunnel ended in a panic");
+            }
+        });
     }
 
     /// Answers a TLS handshake in a tunnel, in as much time as a client has for a request head.

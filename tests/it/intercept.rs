@@ -1,4 +1,4 @@
-//! HTTPS_PROXY: tunnels to the hosts of a list are opened and what is said in them is cached; all others pass untouched.
+//! `HTTPS_PROXY`: tunnels to the hosts of a list are opened and what is said in them is cached; all others pass untouched.
 
 use std::os::unix::fs::PermissionsExt;
 

@@ -33,7 +33,7 @@ sys.stdout.write(httpx.get(sys.argv[1]).text)
 
 /// `fetch` takes a proxy from the environment since Node 22.21 alone; before that, the way is gone by hand.
 const NODE: &str = "
-const [http, https, tls] = ['http', 'https', 'tls'].map(require);
+const [http, https, tls] = ['http', 'https', 'tls'].map(name => require(name));
 const proxy = new URL(process.env.HTTPS_PROXY), target = new URL(process.argv[1]);
 const fail = error => { console.error(error); process.exit(1); };
 if (process.allowedNodeEnvironmentFlags.has('--use-env-proxy')) {
@@ -41,8 +41,9 @@ if (process.allowedNodeEnvironmentFlags.has('--use-env-proxy')) {
 } else {
   const connect = http.request({ host: proxy.hostname, port: proxy.port, method: 'CONNECT', path: target.host });
   connect.on('error', fail).on('connect', (answer, socket) => {
-    const createConnection = () => tls.connect({ socket, servername: target.hostname }).on('error', fail);
-    https.get(target, { agent: false, createConnection }, answer => answer.pipe(process.stdout)).on('error', fail);
+    const agent = new https.Agent();
+    agent.createConnection = () => tls.connect({ socket, servername: target.hostname });
+    https.get(target, { agent }, answer => answer.pipe(process.stdout)).on('error', fail);
   }).end();
 }
 ";
