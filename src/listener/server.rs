@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::BoxFuture};
 use hyper::{
     server::conn::{http1, http2},
     upgrade::Upgraded,
@@ -155,39 +155,46 @@ impl Server {
 
     /// Answers a TLS handshake in a tunnel, in as much time as a client has for a request head.
     ///
+    /// Boxed, as what follows it is: where these are spawned with a handler of many parts, the compiler would look through
+    /// all of them again and again, for minutes.
+    ///
     /// # Errors
     /// Where there is none, it fails, or the server stops meanwhile.
-    pub async fn secure(
+    pub fn secure(
         &self,
         tunnel: Upgraded,
         tls: Arc<ServerConfig>,
         outer: &Peer,
         held: Box<dyn Any + Send>,
-    ) -> Result<Secured, HandshakeError> {
-        let handshake = timeout(self.shared.config.head_timeout, Secured::accept(tunnel, tls, outer, held));
-        tokio::select! {
-            biased;
-            secured = handshake => match secured {
-                Ok(secured) => Ok(secured?),
-                Err(_) => Err(HandshakeError::TimedOut),
-            },
-            () = self.shared.drain.cancelled() => Err(HandshakeError::Stopped),
+    ) -> BoxFuture<'static, Result<Secured, HandshakeError>> {
+        let shared = Arc::clone(&self.shared);
+        let handshake = timeout(shared.config.head_timeout, Secured::accept(tunnel, tls, outer, held));
+        async move {
+            tokio::select! {
+                biased;
+                secured = handshake => match secured {
+                    Ok(secured) => Ok(secured?),
+                    Err(_) => Err(HandshakeError::TimedOut),
+                },
+                () = shared.drain.cancelled() => Err(HandshakeError::Stopped),
+            }
         }
+        .boxed()
     }
 
     /// Serves what came of a handshake in a tunnel to `authority`, as it would any client of its own, until it ends.
     /// Whether the client has said anything.
-    pub async fn serve_inside<S: Handler + Clone>(
+    pub fn serve_inside<S: Handler + Clone>(
         &self,
         secured: Secured,
         outer: &Peer,
         authority: Arc<str>,
         idle_timeout: Duration,
         handler: S,
-    ) -> bool {
+    ) -> BoxFuture<'static, bool> {
         let peer = Peer { within: Some(authority), ..Peer::new(outer.addr, outer.local) };
         let idle_timeout = idle_timeout.min(self.shared.config.idle_timeout);
-        connection::run(Arc::clone(&self.shared), secured, peer, None, idle_timeout, handler).await
+        connection::run(Arc::clone(&self.shared), secured, peer, None, idle_timeout, handler).boxed()
     }
 
     /// Waits for a place among the connections allowed: one client more waits in the kernel's backlog.
