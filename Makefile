@@ -12,7 +12,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 LARDER_DATA ?= $(abspath $(wildcard ../shared/data))
 export LARDER_DATA
 
-.PHONY: build dist test tools fmt clippy doc cargo-test conformance instructions load-test fuzz chaos
+.PHONY: build dist test tools fmt clippy doc cargo-test conformance sdk instructions load-test fuzz chaos
 
 build:
 	$(CARGO) build
@@ -22,10 +22,11 @@ dist:
 	python3 load-tests/train.py
 
 # Every stage leaves its output in target/logs; the end of this one is the sum of them.
-test: tools fmt clippy doc cargo-test conformance instructions
+test: tools fmt clippy doc cargo-test conformance sdk instructions
 	@echo
 	@grep -h '^test result:' $(LOGS)/cargo-test.log
 	@grep -h '^conformance:' $(LOGS)/conformance.log
+	@grep -h '^sdk:' $(LOGS)/sdk.log
 	@grep -h '^instructions:' $(LOGS)/instructions.log
 
 # Whatever is there already is left as it is.
@@ -34,6 +35,8 @@ tools:
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends nodejs npm; }
 	@command -v valgrind >/dev/null \
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends valgrind; }
+	@python3 -c 'import ensurepip, venv' 2>/dev/null \
+		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends python3-venv python3-pip; }
 	@cd tests/conformance && { node -e 'require.resolve("http-cache-tests/package.json")' 2>/dev/null \
 		|| npm install --no-package-lock; }
 
@@ -56,6 +59,12 @@ conformance: tools
 	@mkdir -p $(LOGS)
 	$(CARGO) build
 	node tests/conformance/run.mjs 2>&1 | tee $(LOGS)/conformance.log
+
+# The SDKs for language models, through the binary the tests have built; their providers are simulated.
+sdk: tools
+	@mkdir -p $(LOGS)
+	$(CARGO) build
+	python3 tests/sdk/run.py 2>&1 | tee $(LOGS)/sdk.log
 
 # What a request costs in instructions, against what it did; UPDATE=1 writes the figures anew.
 instructions: tools

@@ -20,12 +20,15 @@ pub struct ExplainRequest {
     /// Absolute URL, as a client of the gateway names it.
     #[schema(example = "http://shop.example/products/7")]
     pub url: String,
-    /// Method; GET where absent.
+    /// Method; GET where absent, POST where there is content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
     /// Request header fields.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
+    /// Content of a call to a model: as JSON, or as a text that is taken as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<serde_json::Value>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -50,7 +53,7 @@ pub(super) async fn by_query(
     let Query(ExplainQuery { url, method }) = query.map_err(|rejection| {
         Problem::bad_request(format!("{}: call /explain?url=http://shop.example/a", rejection.body_text()))
     })?;
-    explained(&shared, &ExplainRequest { url, method, headers: BTreeMap::new() }).await
+    explained(&shared, &ExplainRequest { url, method, ..ExplainRequest::default() }).await
 }
 
 /// Explain a request with its header fields.
@@ -66,11 +69,17 @@ pub(super) async fn by_body(
 }
 
 async fn explained(shared: &Shared, request: &ExplainRequest) -> Result<Answer<Explanation>, Problem> {
-    let method = request.method.as_deref().unwrap_or("GET");
+    let usual = if request.body.is_some() { "POST" } else { "GET" };
+    let method = request.method.as_deref().unwrap_or(usual);
     let method = Method::from_bytes(method.as_bytes())
         .map_err(|_| Problem::bad_request(format!("`method`: {method:?} is not a method")).with_field("method"))?;
     let headers = header_map(&request.headers)?;
-    let explained = shared.proxy.explain(&request.url, &method, headers).await;
+    let body = match &request.body {
+        None => String::new(),
+        Some(serde_json::Value::String(text)) => text.clone(),
+        Some(json) => json.to_string(),
+    };
+    let explained = shared.proxy.explain(&request.url, &method, headers, body.as_bytes()).await;
     explained.map(Answer).map_err(|error| Problem::bad_request(format!("`url`: {error}")).with_field("url"))
 }
 

@@ -6,11 +6,12 @@ use prometheus_client::registry::Registry;
 
 use super::{Error, disk, secret};
 use crate::{
-    cache::{self, Cache, Clock, Spill},
+    cache::{self, Cache, Clock, Spill, llm::Models},
     config::{Config, ResolvedRoute},
+    llm::question::Settings,
     origin::{Origins, TargetPolicy, Upstream},
     proxy::{
-        self, Metrics, Proxy, ProxyRoute,
+        self, Metrics, Proxy, ProxyRoute, Reached,
         config::{HostHeader, OneOrMany, RouteConfig},
         routes::RouteTable,
     },
@@ -82,6 +83,7 @@ fn cache(
         log,
         origins,
         spill,
+        prices: config.prices(),
     };
     Cache::new(parts, registry)
 }
@@ -89,24 +91,40 @@ fn cache(
 fn routes(config: &Config, metrics: &Metrics) -> Result<RouteTable<Arc<ProxyRoute>>, Error> {
     let own = proxy::own_fields(&config.headers);
     let made = config.routes().iter().map(|resolved| {
-        let route = route(resolved, own.clone(), metrics)?;
+        let route = route(resolved, own.clone(), config.forward.hosts_max, metrics)?;
         Ok((resolved.matcher.clone(), route))
     });
     Ok(RouteTable::new(made.collect::<Result<_, Error>>()?))
 }
 
-fn route(resolved: &ResolvedRoute, own: cache::route::OwnFields, metrics: &Metrics) -> Result<Arc<ProxyRoute>, Error> {
-    let ResolvedRoute { route, matcher, cache, origin } = resolved;
+fn route(
+    resolved: &ResolvedRoute,
+    own: cache::route::OwnFields,
+    hosts_max: usize,
+    metrics: &Metrics,
+) -> Result<Arc<ProxyRoute>, Error> {
+    let ResolvedRoute { route, matcher, cache, origin, llm } = resolved;
     let urls = match &route.upstream {
         OneOrMany::One(url) => std::slice::from_ref(url),
         OneOrMany::Many(urls) => urls,
     };
     // A route's upstream is the operator's own word: wherever it leads is meant.
-    let upstream = Upstream::new(urls, origin.clone(), TargetPolicy::Any)
-        .map_err(|error| Error::Upstream { route: route.name.clone(), reason: error.to_string() })?;
+    let upstream = match urls {
+        [template] if template.contains("{}") => Reached::divided(template, origin.clone(), hosts_max),
+        _ => Upstream::new(urls, origin.clone(), TargetPolicy::Any)
+            .map(Reached::One)
+            .map_err(|error| Error::Upstream { route: route.name.clone(), reason: error.to_string() })?,
+    };
     let (request_set, request_remove, response) = proxy::compile(&route.headers);
     let strip = matcher.path.as_ref().filter(|_| route.strip_path).map(|path| path.as_str().to_owned());
-    let cache = cache::route::Route::new(&route.name, site(route), cache.clone(), response, own);
+    let mut cache = cache::route::Route::new(&route.name, site(route), cache.clone(), response, own);
+    if let Some(protocol) = route.protocol.model() {
+        cache = cache.with_models(Models {
+            settings: Settings::new(protocol, llm.clone()),
+            upstream: urls.join(" ").into(),
+            strip: strip.as_ref().map_or(0, |prefix| prefix.matches('/').count()),
+        });
+    }
     Ok(Arc::new(ProxyRoute::new(
         Arc::new(cache),
         upstream,

@@ -69,6 +69,7 @@ impl Cache {
             key,
             body: None,
             outgoing,
+            model: None,
         });
         let scopes = exchange.target.scopes(&exchange.route, &key);
         let fill = Fill::new(stamp, scopes, watch, self.new_growing());

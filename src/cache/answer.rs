@@ -1,6 +1,6 @@
 //! Waiting for the head of a fill, and the answer that it makes for one of those who wait.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use http::{HeaderMap, Method, Response, header};
 
@@ -51,10 +51,11 @@ impl<O: Outgoing> Exchange<O> {
                 self.outgoing.interim(interim.status, &interim.fields);
             }
         });
-        let settled = if leads {
+        // A model thinks for minutes: who goes by itself meanwhile pays twice and is not sooner there.
+        let _waiting = (!leads).then(|| self.cache.metrics().follower_waiting());
+        let settled = if leads || self.model.is_some() {
             waiting.await
         } else {
-            let _waiting = self.cache.metrics().follower_waiting();
             match tokio::time::timeout(self.cache.follow_timeout(), waiting).await {
                 Ok(settled) => settled,
                 Err(_) => return Next::Alone,
@@ -100,10 +101,14 @@ impl<O: Outgoing> Exchange<O> {
             return Next::Done(Err(failure));
         }
         let now = self.cache.now();
+        let stored = self.model.as_ref().is_none_or(|model| model.keeps(shared.status));
+        if !leads {
+            fill.followers.fetch_add(1, Relaxed);
+        }
         let outcome = Outcome {
             forward_status: (forward == Forward::Stale).then_some(shared.status.as_u16()),
             ttl: Some(seconds(shared.freshness.ttl(now))),
-            stored: true,
+            stored,
             collapsed: !leads,
             ..Outcome::forwarded(forward)
         };

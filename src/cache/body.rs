@@ -10,7 +10,11 @@ use std::{
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use super::{failure::Failure, growing::Reader};
+use super::{
+    failure::Failure,
+    growing::Reader,
+    llm::{Paced, Watched},
+};
 use crate::{origin::OriginBody, store::l3::Pieces};
 
 /// Content of an answer.
@@ -25,6 +29,10 @@ pub enum Body {
     Segments(VecDeque<Segment>),
     /// Content that is still arriving.
     Growing(Reader),
+    /// Stored events, at a pace.
+    Paced(Box<Paced>),
+    /// Content that is not stored and watched on its way.
+    Watched(Box<Watched>),
     /// Straight from the origin.
     Origin(Box<OriginBody>),
 }
@@ -58,6 +66,8 @@ impl http_body::Body for Body {
             Self::Stored(pieces) => poll_pieces(pieces, cx),
             Self::Segments(segments) => poll_segments(segments, cx),
             Self::Growing(reader) => reader.poll_frame(cx).map_err(Broken),
+            Self::Paced(paced) => paced.poll(cx).map(|frame| frame.map(Ok)),
+            Self::Watched(watched) => watched.poll(cx),
             Self::Origin(origin) => {
                 Pin::new(&mut **origin).poll_frame(cx).map_err(|error| Broken(Arc::new(Failure::Origin(error))))
             }
@@ -71,6 +81,8 @@ impl http_body::Body for Body {
             Self::Stored(pieces) => pieces.remaining() == 0,
             Self::Segments(segments) => segments.is_empty(),
             Self::Growing(_) => false,
+            Self::Paced(paced) => paced.is_end_stream(),
+            Self::Watched(watched) => watched.is_end_stream(),
             Self::Origin(origin) => origin.is_end_stream(),
         }
     }
@@ -82,6 +94,8 @@ impl http_body::Body for Body {
             Self::Stored(pieces) => SizeHint::with_exact(pieces.remaining()),
             Self::Segments(segments) => SizeHint::with_exact(segments.iter().map(Segment::remaining).sum()),
             Self::Growing(reader) => reader.remaining().map_or_else(SizeHint::new, SizeHint::with_exact),
+            Self::Paced(paced) => paced.size_hint(),
+            Self::Watched(watched) => watched.size_hint(),
             Self::Origin(origin) => origin.size_hint(),
         }
     }

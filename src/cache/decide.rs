@@ -23,6 +23,9 @@ impl Cache {
     /// # Errors
     /// Where no answer can be had: the origin failed and nothing stored may stand in for it.
     pub async fn call<O: Outgoing>(&self, call: Call<O>) -> Result<Answer, Arc<Failure>> {
+        if let Some(models) = call.route.models.clone() {
+            return self.call_model(call, models).await;
+        }
         let class = call.route.class(&call.method);
         let asked = Asked::of(&call.headers);
         let directives = self.directives(&call.route, &&call.headers, asked);
@@ -44,7 +47,7 @@ impl Cache {
             }
         };
         match pass {
-            Some(forward) => Box::pin(self.pass(call, forward)).await,
+            Some(forward) => Box::pin(self.pass(call, forward, None)).await,
             None if class == Class::WithBody => Box::pin(self.call_with_body(call, asked, directives)).await,
             None => {
                 let method = call.method.clone();
@@ -70,7 +73,7 @@ impl Cache {
             // Too large for a key: what was read goes along with the rest.
             Err(rest) => {
                 call.body = rest;
-                self.pass(call, Forward::Bypass).await
+                self.pass(call, Forward::Bypass, None).await
             }
         }
     }
@@ -96,6 +99,7 @@ impl Cache {
             key,
             body,
             outgoing: call.outgoing,
+            model: None,
         })
     }
 }

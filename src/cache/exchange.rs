@@ -23,7 +23,8 @@ use super::{
     fetch::Fetch,
     fill::{Fill, Settled},
     flight::{Fit, Join, Permit},
-    hit::{self, Asking},
+    hit::{self, Asking as Reading},
+    llm::Asking,
     lookup::Found,
     outcome::{Forward, Kind, Outcome, Tier},
     part_key,
@@ -64,6 +65,8 @@ pub(super) struct Exchange<O> {
     pub(super) key: Key,
     pub(super) body: Option<Bytes>,
     pub(super) outgoing: O,
+    /// What a call to a model asks, if it is one.
+    pub(super) model: Option<Asking>,
 }
 
 /// What a look-up led to.
@@ -151,7 +154,7 @@ impl<O: Outgoing> Exchange<O> {
             body: self.content(),
             outgoing: Arc::clone(&self),
         };
-        self.cache.pass(call, forward).await
+        self.cache.pass(call, forward, None).await
     }
 
     /// The content to send along.
@@ -274,13 +277,14 @@ impl<O: Outgoing> Exchange<O> {
         Answer { response, outcome }
     }
 
-    pub(super) fn asking<'a>(&'a self, method: &'a Method) -> Asking<'a> {
-        Asking { method, headers: &self.headers, asked: self.asked }
+    pub(super) fn asking<'a>(&'a self, method: &'a Method) -> Reading<'a> {
+        Reading { method, headers: &self.headers, asked: self.asked }
     }
 
     /// Whether a stale response may answer although the origin failed, for this request.
     pub(super) fn may_stand_in(&self, entry: &Entry) -> bool {
         !entry.head.status.is_server_error()
+            && (self.model.is_none() || entry.head.status.is_success())
             && self.cache.purge_log().verdict(entry.stamp, &entry.scopes()) != Standing::Hard
             && reuse::on_error(&entry.freshness(), self.cache.now(), &self.directives)
     }

@@ -15,6 +15,7 @@ use super::{
     target::Target,
 };
 use crate::{
+    llm::outline::Difference,
     object::{
         entry::Entry,
         forwarded,
@@ -57,6 +58,10 @@ pub struct Explanation {
     pub filling: bool,
     /// Position of the purge log.
     pub purge_position: u64,
+    /// Of a call to a model that is not stored: where it differs from the most similar one of its scope that was answered
+    /// lately, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub differences: Option<Vec<Difference>>,
 }
 
 /// One field of a key.
@@ -122,19 +127,41 @@ pub struct FreshnessArithmetic {
 
 impl Cache {
     /// Explains what a request of `method` for `target` with these fields would meet now.
-    pub async fn explain(&self, route: &Route, target: &Target, method: &Method, headers: &HeaderMap) -> Explanation {
+    pub async fn explain(
+        &self,
+        route: &Route,
+        target: &Target,
+        method: &Method,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Explanation {
         let now = self.now();
-        let class = route.class(method);
-        let key = self.primary_key(route, target, headers);
+        let model = route.models.as_ref();
+        let model = model.map(|models| self.explain_model(route, models, target, (method, headers, body)));
+        let (class, passes) = match &model {
+            None => (route.class(method), None),
+            Some(Ok(explained)) => (Class::WithBody, explained.why),
+            Some(Err(why)) => (Class::Other, Some(*why)),
+        };
+        let model = model.and_then(Result::ok);
+        let key = model.as_ref().map_or_else(|| self.primary_key(route, target, headers), |model| model.key);
         let (in_memory, on_disk) = (self.l1().lookup(&key), self.slot_on_disk(&key).await);
+        let lacking = in_memory.is_none() && on_disk.is_none();
         let variants = self.variants_held(in_memory.as_ref().or(on_disk.as_ref()), now).await;
         Explanation {
             url: target.url(),
             route: route.name.to_string(),
-            verdict: self.verdict_on(route, &key, class, headers, now).await,
+            verdict: match passes {
+                Some(why) => format!("passed on: {}", why.as_str()),
+                None => self.verdict_on(route, &key, class, headers, now).await,
+            },
             class: class.as_str().to_owned(),
             key: key.to_string(),
-            key_parts: key_parts(route, target, headers),
+            key_parts: match &model {
+                Some(model) => model.parts.clone(),
+                None => key_parts(route, target, headers),
+            },
+            differences: model.and_then(|model| model.differences).filter(|_| lacking),
             l1: in_memory.map(|slot| self.stored(&key, &slot, Tier::L1, now)),
             l3: on_disk.map(|slot| self.stored(&key, &slot, Tier::L3, now)),
             variants,

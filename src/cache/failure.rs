@@ -22,6 +22,9 @@ pub enum Failure {
     /// The fill was given up: nobody reads it and it cannot be stored.
     #[error("the transfer was given up")]
     GivenUp,
+    /// A provider's answer is not to what it was asked.
+    #[error("the provider's answer is no list of what it was asked for")]
+    OtherAnswer,
     /// The content of the request broke off before it could be sent.
     #[error("the content of the request broke off")]
     RequestBody(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -33,7 +36,7 @@ impl Failure {
         match self {
             Self::Origin(error) => error.status(),
             Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
-            Self::Spill | Self::Disk(_) | Self::GivenUp => StatusCode::BAD_GATEWAY,
+            Self::Spill | Self::Disk(_) | Self::GivenUp | Self::OtherAnswer => StatusCode::BAD_GATEWAY,
             Self::RequestBody(_) => StatusCode::BAD_REQUEST,
         }
     }
@@ -45,6 +48,7 @@ impl Failure {
             Self::OnlyIfCached => None,
             Self::Spill | Self::Disk(_) => Some("proxy_internal_error"),
             Self::GivenUp => Some("connection_terminated"),
+            Self::OtherAnswer => Some("http_protocol_error"),
             Self::RequestBody(_) => Some("http_request_error"),
         }
     }

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{
     call::{Departure, Outgoing},
@@ -85,6 +85,10 @@ impl<O: Outgoing> Fetch<O> {
         let Departure { upstream, path_and_query, host, mut headers } =
             exchange.outgoing.departure(&exchange.headers)?;
         self.without_conditions(&mut headers);
+        if exchange.model.is_some() {
+            // Stored once for all clients, and looked into.
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         if let Some(part) = &self.start.completing {
             complete::ask_for_rest(part, &mut headers);
         }
@@ -155,7 +159,8 @@ impl<O: Outgoing> Fetch<O> {
     /// A final head other than a confirmation. What is given back is storable, and its body is to be moved.
     fn arrived(self, mut response: OriginResponse, requested: Timestamp) -> Option<(Self, OriginBody, Plan)> {
         let exchange = &*self.exchange;
-        if exchange.route.policy.stale_if_error_status.contains(&response.status.as_u16())
+        let stands_in = exchange.model.as_ref().is_some_and(|model| model.stands_in_for(response.status));
+        if (stands_in || exchange.route.policy.stale_if_error_status.contains(&response.status.as_u16()))
             && let Some(entry) = self.stale().filter(|entry| exchange.may_stand_in(entry))
         {
             self.serve_stale(entry, response.status.as_u16());
@@ -200,7 +205,8 @@ impl<O: Outgoing> Fetch<O> {
     pub(super) fn refused(&self, key: &Key, refused: Refused, status: StatusCode) {
         let exchange = &*self.exchange;
         // A POST that might have stood for GET says nothing about GET.
-        if refused.lasts(status) && !self.start.part && refused != Refused::NoExplicitFreshness {
+        let lasts = refused.lasts(status) && exchange.model.is_none();
+        if lasts && !self.start.part && refused != Refused::NoExplicitFreshness {
             let until = exchange.cache.now().plus(exchange.route.hit_for_miss_ttl());
             exchange.cache.mark_hit_for_miss(key, until, refused, status);
         }

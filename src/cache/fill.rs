@@ -10,7 +10,7 @@
 //!
 //! A fill belongs to the cache: it runs in a task of its own, and no client's leaving ends it.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU64};
 
 use http::{HeaderMap, HeaderName, StatusCode};
 use parking_lot::Mutex;
@@ -54,6 +54,8 @@ pub(super) struct Fill {
     pub(super) growing: Arc<Growing>,
     state: Mutex<State>,
     changed: Notify,
+    /// Those who were answered by it beside who asked first.
+    pub(super) followers: AtomicU64,
     /// An unsafe request that invalidates the URL meanwhile: not to be stored, not to be joined.
     watch: Watch,
 }
@@ -119,7 +121,8 @@ pub(super) struct Shared {
 impl Fill {
     pub(super) fn new(stamp: Position, scopes: Arc<[Scope]>, watch: Watch, growing: Arc<Growing>) -> Arc<Self> {
         let state = State { interims: Vec::new(), settled: None, failed_until: Timestamp::EPOCH, direct: None };
-        Arc::new(Self { stamp, scopes, growing, state: Mutex::new(state), changed: Notify::new(), watch })
+        let (state, followers) = (Mutex::new(state), AtomicU64::new(0));
+        Arc::new(Self { stamp, scopes, growing, state, changed: Notify::new(), followers, watch })
     }
 
     /// Passes an interim response on to all who wait.

@@ -1,11 +1,18 @@
 //! What becomes of a response head, whatever brought it: a new response, a 304, an answer to HEAD, parts that were
 //! combined. Whether it is stored and until when, the fields that are kept, and what purges reach it by.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use http::{HeaderMap, HeaderName, StatusCode, header};
 
-use super::{Cache, exchange::Exchange, refused::Refused, route::Route, target::Target};
+use super::{
+    Cache,
+    exchange::Exchange,
+    llm::{self, Asking},
+    refused::Refused,
+    route::Route,
+    target::Target,
+};
 use crate::{
     object::{
         age, date, directives,
@@ -33,6 +40,8 @@ pub(super) struct Judging<'a> {
     pub(super) tags: &'a str,
     /// Position of the purge log before the request left (rule F1).
     pub(super) stamp: Position,
+    /// What a call to a model asks, if it is one.
+    pub(super) model: Option<&'a Asking>,
 }
 
 /// A head that may be stored.
@@ -65,7 +74,11 @@ impl Cache {
     ) -> Result<Judged, Refused> {
         let Judging { route, client, facts, .. } = judging;
         let told = directives::effective(fields);
-        let freshness = match verdict::verdict(facts, status, fields, &told, &route.rules) {
+        let rules = match judging.model {
+            Some(model) => model.rules_for(status)?,
+            None => Cow::Borrowed(&route.rules),
+        };
+        let freshness = match verdict::verdict(facts, status, fields, &told, &rules) {
             Verdict::Store(freshness) => freshness,
             Verdict::Refuse(reason) => return Err(reason.into()),
         };
@@ -75,8 +88,13 @@ impl Cache {
             return Err(Refused::Purged);
         }
         let freshness = self.held(freshness, &scopes, facts.response_time);
-        let withheld = told.directives.withheld;
-        let kept = |name: &HeaderName| route.keeps(name) && !withheld.contains(name);
+        let mut withheld = told.directives.withheld;
+        if judging.model.is_some() {
+            withheld.extend(fields.keys().filter(|name| llm::is_withheld(name.as_str(), status)).cloned());
+        }
+        // All that an answer of a model depends on is in its key.
+        let depends = |name: &HeaderName| judging.model.is_some() && *name == header::VARY;
+        let kept = |name: &HeaderName| route.keeps(name) && !withheld.contains(name) && !depends(name);
         let head = Head::of(status, fields, kept);
         let validators = if withheld.is_empty() { Validators::of(fields) } else { Validators::of(&head.to_map()) };
         Ok(Judged { head, validators, freshness, scopes, tags, withheld })
@@ -141,7 +159,7 @@ impl<O> Exchange<O> {
             method: &self.method,
             request_no_store: self.directives.no_store,
             authorization: self.headers.contains_key(header::AUTHORIZATION),
-            partitioned: self.route.partitions(&self.headers),
+            partitioned: self.model.is_some() || self.route.partitions(&self.headers),
             range_requested: part,
             request_time,
             response_time,
@@ -176,7 +194,8 @@ impl<O> Exchange<O> {
         }
         let stored = facts.response_time;
         let (scopes, tags) = (&old.scopes().into(), old.tags());
-        let judging = Judging { route: &self.route, client: &self.headers, facts, scopes, tags, stamp };
+        let model = self.model.as_ref();
+        let judging = Judging { route: &self.route, client: &self.headers, facts, scopes, tags, stamp, model };
         let Judged { head, withheld, freshness, scopes, tags, .. } = self.cache.judge(&judging, status, fields)?;
         let freshness = self.marked(freshness);
         let entry = Unpacked { freshness, stamp, scopes, tags, stored, ..old.under(head) };

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use prometheus_client::registry::Registry;
 
 use crate::{
+    llm::price::Prices,
     object::{
         entry::Entry,
         key::{Key, KeyBuilder},
@@ -46,6 +47,7 @@ mod invalidate;
 mod invalidations;
 mod judge;
 mod key_body;
+pub mod llm;
 mod lookup;
 mod memory;
 mod metrics;
@@ -80,6 +82,7 @@ use self::{
     flight::{Flight, Permit},
     growing::Growing,
     invalidations::Invalidations,
+    llm::{Misses, accounts::Accounts},
     memory::Memory,
     metrics::Metrics,
     route::Route,
@@ -108,6 +111,8 @@ struct Inner {
     memory: Memory,
     spill: Spill,
     metrics: Metrics,
+    accounts: Accounts,
+    misses: Misses,
     /// Parts ever stored: while there are none, no miss looks for one.
     parts: AtomicU64,
 }
@@ -132,12 +137,14 @@ pub struct Parts {
     pub origins: Origins,
     /// Where large bodies spill to.
     pub spill: Spill,
+    /// What calls to models cost.
+    pub prices: Prices,
 }
 
 impl Cache {
     /// Puts a cache together.
     pub fn new(parts: Parts, registry: &mut Registry) -> Self {
-        let Parts { config, name, secret, clock, l1, l3, log, origins, spill } = parts;
+        let Parts { config, name, secret, clock, l1, l3, log, origins, spill, prices } = parts;
         let via = HeaderValue::from_str(&format!("1.1 {name}")).unwrap_or(HeaderValue::from_static("1.1 larder"));
         let memory = Memory::new(usize::try_from(config.memory_total_bytes_max.as_u64()).unwrap_or(usize::MAX));
         let metrics = Metrics::register(registry, memory.clone(), spill.clone());
@@ -156,6 +163,8 @@ impl Cache {
             memory,
             spill,
             metrics,
+            accounts: Accounts::register(prices, registry),
+            misses: Misses::default(),
             parts: AtomicU64::new(0),
         };
         Self { inner: Arc::new(inner) }

@@ -27,13 +27,18 @@ const INTERIMS_QUEUED: usize = 16;
 
 impl Cache {
     /// Passes a request on, its content streamed both ways.
-    pub(super) async fn pass<O: Outgoing>(&self, call: Call<O>, forward: Forward) -> Result<Answer, Arc<Failure>> {
+    pub(super) async fn pass<O: Outgoing>(
+        &self,
+        call: Call<O>,
+        forward: Forward,
+        detail: Option<&'static str>,
+    ) -> Result<Answer, Arc<Failure>> {
         let Passed { posted, method, mut response } = self.sent_on(call, false).await?;
         if forward == Forward::Method && adopt::stands_for_get(&posted.route, &posted.target, &method, &response) {
             return self.adopt(posted, response).await;
         }
         self.hide_tags(&posted.route, &mut response.headers);
-        Ok(self.direct(response, Outcome::forwarded(forward)))
+        Ok(self.direct(response, Outcome { detail, ..Outcome::forwarded(forward) }))
     }
 
     /// Passes a request on that asks for another protocol. Where the origin declines, it was a request like any other:
@@ -73,7 +78,9 @@ impl Cache {
         }
         let upstream = departure.upstream.clone();
         let sent = self.send_departure(&outgoing, &method, departure, body, upgrade).await;
-        if is_unsafe(&method) && sent.as_ref().is_err_and(|failure| !failure.unseen()) {
+        // A call to a model changes nothing that is stored.
+        let is_unsafe = is_unsafe(&method) && route.models.is_none();
+        if is_unsafe && sent.as_ref().is_err_and(|failure| !failure.unseen()) {
             // The answer is lost: what the request did nobody knows.
             self.forget(&route, &target, &headers).await;
         }
@@ -82,7 +89,7 @@ impl Cache {
             fields::strip_hop_by_hop(&mut response.headers);
         }
         self.rewrite_response(&route, &mut response.headers);
-        if is_unsafe(&method) && invalidates(response.status) {
+        if is_unsafe && invalidates(response.status) {
             for url in invalidated(&target, &response.headers, &upstream) {
                 self.forget(&route, &url, &headers).await;
                 watch.forgive(url.url_scope(&route));

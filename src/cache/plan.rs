@@ -12,6 +12,7 @@ use super::{
     refused::Refused,
 };
 use crate::{
+    llm::answer::Watcher,
     object::{
         freshness::Freshness,
         head::Head,
@@ -40,6 +41,8 @@ pub(super) struct Plan {
     pub(super) length: Option<u64>,
     /// When the request left.
     pub(super) requested: Timestamp,
+    /// Looks at an answer of a model while it comes.
+    pub(super) watcher: Option<Watcher>,
 }
 
 impl Plan {
@@ -53,7 +56,8 @@ impl<O: Outgoing> Fetch<O> {
     pub(super) fn plan(&self, response: &OriginResponse, requested: Timestamp) -> Result<Plan, Refused> {
         let exchange = &*self.exchange;
         let (status, headers) = (response.status, &response.headers);
-        let vary = exchange.route.vary(headers);
+        // All that an answer of a model depends on is in its key.
+        let vary = if exchange.model.is_some() { Vary::None } else { exchange.route.vary(headers) };
         let judging = Judging {
             route: &exchange.route,
             client: &exchange.headers,
@@ -61,7 +65,9 @@ impl<O: Outgoing> Fetch<O> {
             scopes: &self.fill.scopes,
             tags: "",
             stamp: self.fill.stamp,
+            model: exchange.model.as_ref(),
         };
+        let watcher = exchange.model.as_ref().map(|model| model.watch(status, headers)).transpose()?;
         let Judged { head, validators, withheld, freshness, scopes, tags } =
             exchange.cache.judge(&judging, status, headers)?;
         let comparing = exchange.cache.comparing(&exchange.route);
@@ -74,7 +80,7 @@ impl<O: Outgoing> Fetch<O> {
         let part = part_of(status, headers, length)?;
         let key = if part.is_some() { part_key(&variant) } else { variant };
         self.fits(length, &key)?;
-        Ok(Plan { head, validators, withheld, freshness, key, vary, scopes, tags, part, length, requested })
+        Ok(Plan { head, validators, withheld, freshness, key, vary, scopes, tags, part, length, requested, watcher })
     }
 }
 

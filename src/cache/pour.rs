@@ -18,7 +18,6 @@ use super::{
     growing::{Growing, Reader},
     plan::Plan,
     route::Route,
-    tiers::is_misplaced,
 };
 use crate::{
     object::{entry::Unpacked, key::Key, time::Timestamp},
@@ -59,14 +58,10 @@ impl Cache {
     async fn keep_poured(&self, route: &Route, writer: Writer, entry: Unpacked, requested: Timestamp, fill: &Fill) {
         let Some(disk) = self.disk() else { return };
         let head = entry.clone().pack();
-        if is_misplaced(&head) {
-            tracing::error!(url = %head.url(), "a variant was about to be stored for everybody");
+        let Some(finished) = writer.finish(entry).await else { return };
+        if !self.announce(route, &head) {
             return;
         }
-        let Some(finished) = writer.finish(entry).await else { return };
-        self.note_part(&head);
-        self.note_scattered(&head);
-        self.variants_to_disk(route, &head);
         self.l1().replace(&head.key, |slot| match slot {
             Some(Slot::Entry(newer)) if newer.stored() > requested => Some(Slot::Entry(newer)),
             _ => {

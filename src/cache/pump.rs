@@ -1,6 +1,6 @@
 //! The body of a fill: shared while it arrives, stored when it is complete.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
 use http_body::Body as _;
@@ -13,6 +13,7 @@ use super::{
     failure::Failure,
     fetch::Fetch,
     fill::{Settled, Shared},
+    llm::accounts,
     plan::Plan,
     pour::Pour,
     refused::Refused,
@@ -56,7 +57,7 @@ impl<O: Outgoing> Fetch<O> {
     }
 
     /// Moves the body from the origin to those who read it, and to the cache.
-    pub(super) async fn pump(mut self, mut body: OriginBody, plan: Plan) {
+    pub(super) async fn pump(mut self, mut body: OriginBody, mut plan: Plan) {
         let exchange = Arc::clone(&self.exchange);
         let memory_max = exchange.cache.memory_object_bytes_max(&exchange.route);
         let mut storable = true;
@@ -90,6 +91,9 @@ impl<O: Outgoing> Fetch<O> {
                 Ok(frame) => frame,
                 Err(error) => return self.broken(error.into()),
             };
+            if let (Some(watcher), Some(data)) = (&mut plan.watcher, frame.data_ref()) {
+                watcher.piece(data);
+            }
             match frame.into_data() {
                 Ok(data) if body.is_end_stream() => last = data,
                 Ok(data) => {
@@ -111,6 +115,9 @@ impl<O: Outgoing> Fetch<O> {
                 self.permit = None;
             }
         }
+        if pour.is_some() && !self.has_ended_well(&mut plan, None) {
+            (pour, storable) = (None, false);
+        }
         if let Some(pour) = pour {
             self.fill.growing.complete(last, None, trailers);
             self.fill.growing.spill_rest().await;
@@ -118,11 +125,14 @@ impl<O: Outgoing> Fetch<O> {
             self.permit = None;
             return exchange.cache.metrics().fill_ended("complete");
         }
-        let whole = if storable { self.fill.growing.contiguous(&last).await } else { None };
+        let mut whole = if storable { self.fill.growing.contiguous(&last).await } else { None };
+        if !self.has_ended_well(&mut plan, whole.as_deref()) {
+            whole = None;
+        }
         let stored = whole.is_some();
         match &whole {
             Some(body) => {
-                if let Some(written) = self.commit(body.clone(), plan) {
+                for written in self.commit(body.clone(), plan) {
                     written.await;
                 }
             }
@@ -140,6 +150,30 @@ impl<O: Outgoing> Fetch<O> {
         exchange.cache.metrics().fill_ended("complete");
     }
 
+    /// Whether an answer of a model is whole and fit to be stored, as far as its protocol tells; any other is. What it cost
+    /// is counted, and becomes part of its head.
+    fn has_ended_well(&self, plan: &mut Plan, whole: Option<&[u8]>) -> bool {
+        let (Some(watcher), Some(model)) = (plan.watcher.take(), &self.exchange.model) else { return true };
+        if !plan.head.status.is_success() {
+            return model.keeps(plan.head.status);
+        }
+        let is_seen = watcher.is_stream() || whole.is_some();
+        let seen = watcher.end(whole);
+        if is_seen {
+            model.bill.billed(&seen);
+            model.bill.shared(&seen, self.fill.followers.load(Relaxed));
+        }
+        if let Err(unfit) = seen.fit {
+            model.bill.unstored(unfit.as_str());
+            return false;
+        }
+        let took = self.exchange.cache.now().since(plan.requested);
+        if let Some(usage) = accounts::usage_field(&seen.usage, took) {
+            plan.head = plan.head.clone().with(&accounts::USAGE, &usage);
+        }
+        true
+    }
+
     /// A body has grown too large for memory: sees to it that it goes to the disk.
     fn outgrown(&self, length: u64, plan: &Plan, pour: &mut Option<Pour>) -> Result<(), Refused> {
         if length > self.exchange.cache.object_bytes_max(&self.exchange.route) {
@@ -152,10 +186,14 @@ impl<O: Outgoing> Fetch<O> {
     }
 
     /// Stores it. What is given back is to be awaited before anybody has the last byte.
-    fn commit(&self, body: Bytes, plan: Plan) -> Option<Written> {
+    fn commit(&self, body: Bytes, plan: Plan) -> Vec<Written> {
+        if let Some(keys) = self.exchange.model.as_ref().and_then(|model| model.inputs.as_ref()) {
+            return self.commit_in_parts(&body, plan, keys);
+        }
         let length = body.len() as u64;
-        let entry = Arc::new(self.stored_form(body, length, plan)?.pack());
-        self.exchange.cache.insert(&entry, &self.fill, &self.exchange.route)
+        let Some(form) = self.stored_form(body, length, plan) else { return Vec::new() };
+        let written = self.exchange.cache.insert(&Arc::new(form.pack()), &self.fill, &self.exchange.route);
+        written.into_iter().collect()
     }
 
     /// What is to be stored of a body that has come to its end; nothing, if it is not to be any more.

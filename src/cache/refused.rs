@@ -25,6 +25,10 @@ pub(super) enum Refused {
     NoContentRange,
     /// A 206 whose content is not the part it says it is.
     ContentRangeMismatch,
+    /// An answer of a model in a coding, in which nobody can see whether it is whole.
+    Coded,
+    /// An answer of a model in another form than was asked for.
+    OtherForm,
     /// A response to POST without explicit freshness, which is what would let it stand for GET.
     NoExplicitFreshness,
 }
@@ -42,6 +46,8 @@ impl Refused {
             Self::Purged => "purged",
             Self::NoContentRange => "no-content-range",
             Self::ContentRangeMismatch => "content-range-mismatch",
+            Self::Coded => "content-encoding",
+            Self::OtherForm => "content-type",
             Self::NoExplicitFreshness => "no-freshness",
         }
     }

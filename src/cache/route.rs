@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use super::{
     Cache,
     config::{Mode, Policy, Query},
+    llm::Models,
 };
 use crate::object::{
     forwarded,
@@ -68,6 +69,8 @@ pub struct Route {
     written: Names,
     own: OwnFields,
     methods: Methods,
+    /// What holds for calls to models, where the route is for them.
+    pub models: Option<Arc<Models>>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -129,7 +132,14 @@ impl Route {
             written: own.answers.iter().cloned().collect(),
             own,
             policy,
+            models: None,
         }
+    }
+
+    /// The same, for calls to models.
+    #[must_use]
+    pub fn with_models(self, models: Models) -> Self {
+        Self { models: Some(Arc::new(models)), ..self }
     }
 
     /// How a request with this method takes part in caching.

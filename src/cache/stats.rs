@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Cache;
+use super::{Cache, llm::accounts};
 
 /// Figures of one cache at one moment.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -14,6 +14,8 @@ pub struct Stats {
     pub fills: FillStats,
     /// The purge log.
     pub purge: PurgeStats,
+    /// Calls to models.
+    pub llm: accounts::Stats,
 }
 
 /// Figures of one tier.
@@ -64,6 +66,7 @@ impl Cache {
                 spilled_bytes: self.inner.spill.bytes(),
             },
             purge: PurgeStats { position: self.purge_log().position().number() },
+            llm: self.accounts().stats(),
         }
     }
 }

@@ -15,22 +15,19 @@ use crate::{
         time::Timestamp,
         vary::{Variant, Variants, Vary},
     },
+    purge::Standing,
     store::Slot,
 };
 
 impl Cache {
     /// Stores what a fill brought. What is given back is to be awaited before its clients have it to the end.
     pub(super) fn insert(&self, entry: &Arc<Entry>, fill: &Fill, route: &Route) -> Option<Written> {
-        if is_misplaced(entry) {
-            tracing::error!(url = %entry.url(), "a variant was about to be stored for everybody");
+        if !self.announce(route, entry) {
             return None;
         }
-        self.note_part(entry);
-        self.note_scattered(entry);
         let slot = Slot::Entry(Arc::clone(entry));
         let mut written = None;
         if self.disk().is_some() {
-            self.variants_to_disk(route, entry);
             self.l1().replace(&entry.key, |_| {
                 written = self.to_disk(route, entry);
                 Some(slot)
@@ -42,15 +39,24 @@ impl Cache {
         written
     }
 
-    /// From now on it is worth looking for parts.
-    pub(super) fn note_part(&self, entry: &Entry) {
+    /// Sees to it that what is about to be stored will be found by everybody who has to find it. `false`: it must not be
+    /// stored.
+    pub(super) fn announce(&self, route: &Route, entry: &Entry) -> bool {
+        if is_misplaced(entry) {
+            tracing::error!(url = %entry.url(), "a variant was about to be stored for everybody");
+            return false;
+        }
         if entry.part().is_some() {
+            // From now on it is worth looking for parts.
             self.inner.parts.fetch_add(1, Relaxed);
         }
+        self.note_scattered(entry);
+        self.variants_to_disk(route, entry);
+        true
     }
 
     /// Unsafe requests to its URL cannot tell its key: they are to know that it is there.
-    pub(super) fn note_scattered(&self, entry: &Entry) {
+    fn note_scattered(&self, entry: &Entry) {
         if entry.freshness().flags.has(Flags::SCATTERED) {
             self.invalidations().scatter(entry.scopes()[0], entry.stamp);
         }
@@ -142,8 +148,11 @@ impl Cache {
     /// stored there.
     pub(super) fn mark_hit_for_miss(&self, key: &Key, until: Timestamp, refused: Refused, status: StatusCode) {
         let (now, supersedes) = (self.now(), refused.supersedes(status));
-        let of_use =
-            |entry: &Entry| entry.freshness().is_fresh(now) || (now < entry.freshness().keep_until && !supersedes);
+        let of_use = |entry: &Entry| match self.purge_log().standing(entry) {
+            Standing::Untouched if entry.freshness().is_fresh(now) => true,
+            Standing::Untouched | Standing::Soft => now < entry.freshness().keep_until && !supersedes,
+            Standing::Hard => false,
+        };
         self.l1().replace(key, |slot| match slot {
             Some(Slot::Entry(entry)) if of_use(&entry) => Some(Slot::Entry(entry)),
             Some(Slot::Variants(variants)) => Some(Slot::Variants(variants)),

@@ -225,6 +225,9 @@ pub struct Explain {
     /// Header field of the request, `Name: value`
     #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = field)]
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Content of a call to a model, or `@FILE` that has it
+    #[arg(short = 'd', long, value_name = "CONTENT", value_hint = ValueHint::FilePath)]
+    pub data: Option<String>,
     /// Which gateway.
     #[command(flatten)]
     pub client: Client,

@@ -31,7 +31,17 @@ fn request(args: Explain) -> Result<ExplainRequest, Error> {
         }
         combined.push_str(value);
     }
-    Ok(ExplainRequest { url: args.url, method: None, headers })
+    let body = args.data.map(content).transpose()?;
+    Ok(ExplainRequest { url: args.url, method: None, headers, body })
+}
+
+/// The content itself, or that of the file behind an `@`.
+fn content(data: String) -> Result<Value, Error> {
+    let text = match data.strip_prefix('@') {
+        Some(file) => std::fs::read_to_string(file).map_err(|error| Error::Argument(format!("{file}: {error}")))?,
+        None => data,
+    };
+    Ok(Value::String(text))
 }
 
 fn shown(explanation: &Value) -> String {
@@ -49,6 +59,14 @@ fn shown(explanation: &Value) -> String {
     }
     for variant in explanation["variants"].as_array().into_iter().flatten() {
         write_stored(&mut text, "variant", variant, explanation);
+    }
+    for difference in explanation["differences"].as_array().into_iter().flatten() {
+        let _ = write!(text, "differs  {} {}", word(&difference["at"]), word(&difference["how"]));
+        let bytes = difference["bytes"].as_array().map(Vec::as_slice).unwrap_or_default();
+        match bytes {
+            [from, to] => text.push_str(&format!(" within bytes {from} to {to}\n")),
+            _ => text.push('\n'),
+        }
     }
     if explanation["filling"] == true {
         text.push_str("fill     one is under way\n");
@@ -169,7 +187,7 @@ L1       entry 200, 2.0 KiB, served 5 times, the origin took 300 ms
             |name: &'static str, value| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value));
         let client = super::super::args::Client { admin: String::new(), admin_token: None };
         let headers = vec![field("accept", "a"), field("accept", "b"), field("x-y", "c")];
-        let request = request(Explain { url: "http://a/".to_owned(), headers, client }).expect("a request");
+        let request = request(Explain { url: "http://a/".to_owned(), headers, data: None, client }).expect("a request");
         assert_eq!(request.headers["accept"], "a, b");
         assert_eq!(request.headers["x-y"], "c");
     }

@@ -16,7 +16,7 @@ use super::{
     key_path::KeyPath,
     layer::{self, Layer, RouteSettings, Setting},
     locate::Source,
-    mask,
+    mask, providers,
     route::{ResolvedRoute, Resolver},
     schema::{self, DEFAULTS},
     validate::{self, Finding},
@@ -131,7 +131,8 @@ fn assemble(layers: [Layer; 3], env: &[(String, String)]) -> Result<Config, Erro
     let findings = validate::config(&config);
     problems.extend(placed(&findings, &settings));
     let mut resolver = Resolver::new(&tree, &findings);
-    let routes = routes.into_iter().flatten().flatten().filter_map(|route| resolver.add(route)).collect();
+    let mut routes: Vec<_> = routes.into_iter().flatten().flatten().filter_map(|route| resolver.add(route)).collect();
+    routes.extend(providers::routes(&config.providers).filter_map(|route| resolver.add_unless_taken(route)));
     problems.append(&mut resolver.problems);
     if !problems.is_empty() {
         return Err(Errors::new(problems));

@@ -11,6 +11,7 @@ mod layer;
 mod load;
 mod locate;
 mod mask;
+mod providers;
 mod route;
 mod schema;
 mod validate;
@@ -30,7 +31,9 @@ pub use self::{
     route::ResolvedRoute,
 };
 use crate::{
-    admin, cache, intercept, listener, origin,
+    admin, cache, intercept, listener,
+    llm::{self, price::Prices},
+    origin,
     proxy::config::{ForwardConfig, HeadersConfig, RouteConfig},
     purge, store, telemetry, warm,
 };
@@ -52,7 +55,7 @@ pub struct Listen {
 
 /// Everything that can be set.
 ///
-/// Routes are resolved while loading: a change made to [`Config::cache`] or [`Config::origin`] afterwards is no change
+/// Routes are resolved while loading: a change made to [`Config::cache`], [`Config::origin`] or [`Config::llm`] afterwards is no change
 /// of [`Config::routes`].
 #[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,6 +86,10 @@ pub struct Config {
     pub forward: ForwardConfig,
     /// Tunnels that are opened.
     pub intercept: intercept::Config,
+    /// Calls to language models.
+    pub llm: llm::config::Config,
+    /// Who serves them.
+    pub providers: llm::provider::Config,
     /// Fields the gateway writes.
     pub headers: HeadersConfig,
     /// Logs.
@@ -115,9 +122,14 @@ impl Config {
         load::parse(name, text)
     }
 
-    /// Routes in order, each with `[cache]` and `[origin]` as it overrides them.
+    /// Routes in order, each with `[cache]`, `[origin]` and `[llm]` as it overrides them; the built-in ones are the last.
     pub fn routes(&self) -> &[ResolvedRoute] {
         &self.derived.routes
+    }
+
+    /// What tokens cost: the table that is compiled in, and what is configured over it.
+    pub fn prices(&self) -> Prices {
+        providers::prices(&self.providers)
     }
 
     /// What is allowed and surely not meant, such as a route that is never reached.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     cache::config::Policy,
-    origin,
+    llm, origin,
     proxy::{config::RouteConfig, routes::Matcher},
 };
 
@@ -28,27 +28,36 @@ pub struct ResolvedRoute {
     pub cache: Policy,
     /// `[origin]` with what the route overrides.
     pub origin: origin::config::Config,
+    /// `[llm]` with what the route overrides.
+    pub llm: llm::config::Config,
 }
 
 impl fmt::Debug for ResolvedRoute {
     /// Without the fields it sets, which may be secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { route, matcher, cache, origin } = self;
+        let Self { route, matcher, cache, origin, llm } = self;
         f.debug_struct("ResolvedRoute")
             .field("name", &route.name)
             .field("matcher", matcher)
             .field("upstream", &route.upstream)
             .field("cache", cache)
             .field("origin", origin)
+            .field("llm", llm)
             .finish_non_exhaustive()
     }
 }
 
-/// Takes routes in their order.
-pub(super) struct Resolver<'a> {
-    /// `[cache]` and `[origin]` as configured.
+/// What routes override.
+struct Sections {
     cache: Dict,
     origin: Dict,
+    llm: Dict,
+}
+
+/// Takes routes in their order.
+pub(super) struct Resolver<'a> {
+    /// `[cache]`, `[origin]` and `[llm]` as configured.
+    sections: Sections,
     /// What is wrong with them already, and not to be told again of each route.
     known: &'a [Finding],
     pub(super) routes: Vec<ResolvedRoute>,
@@ -62,8 +71,8 @@ impl<'a> Resolver<'a> {
             Some(Value::Dict(_, section)) => section.clone(),
             _ => Dict::new(),
         };
-        let (cache, origin) = (section("cache"), section("origin"));
-        Self { cache, origin, known, routes: Vec::new(), problems: Vec::new(), warnings: Vec::new() }
+        let sections = Sections { cache: section("cache"), origin: section("origin"), llm: section("llm") };
+        Self { sections, known, routes: Vec::new(), problems: Vec::new(), warnings: Vec::new() }
     }
 
     /// Takes the next route. The answer is the route as configured, if it is sound.
@@ -71,8 +80,7 @@ impl<'a> Resolver<'a> {
         self.require(&route);
         let RouteSettings { path, place, settings } = route;
         let before = self.problems.len();
-        let good =
-            load::tried(settings, &path, &mut self.problems, |setting| probe(&self.cache, &self.origin, setting));
+        let good = load::tried(settings, &path, &mut self.problems, |setting| probe(&self.sections, setting));
         let tree = layer::tree(&good);
         // Without its name or its upstream it is no route, which has been said.
         let route: RouteConfig = Value::from(tree.clone()).deserialize().ok()?;
@@ -92,6 +100,14 @@ impl<'a> Resolver<'a> {
         sound.then(|| Value::from(tree))
     }
 
+    /// As [`Resolver::add`], for a route that gives way: to one of its name, and to one that takes all its requests.
+    pub(super) fn add_unless_taken(&mut self, route: RouteSettings) -> Option<Value> {
+        let resolved: RouteConfig = Value::from(layer::tree(&route.settings)).deserialize().ok()?;
+        let matcher = Matcher::parse(None, resolved.path.as_deref()).ok()?;
+        let taken = |other: &ResolvedRoute| other.route.name == resolved.name || other.matcher.covers(&matcher);
+        if self.routes.iter().any(taken) { None } else { self.add(route) }
+    }
+
     fn require(&mut self, route: &RouteSettings) {
         for key in ["name", "upstream"] {
             if !route.settings.iter().any(|setting| setting.path.keys().eq([key])) {
@@ -101,12 +117,13 @@ impl<'a> Resolver<'a> {
     }
 
     fn resolve(&self, route: RouteConfig) -> Result<ResolvedRoute, Refusal> {
-        let cache = merged(&self.cache, &route.cache)?;
-        let mut origin: origin::config::Config = merged(&self.origin, &route.origin)?;
+        let Sections { cache, origin, llm } = &self.sections;
+        let (cache, llm) = (merged(cache, &route.cache)?, merged(llm, &route.llm)?);
+        let mut origin: origin::config::Config = merged(origin, &with_patience(&route))?;
         origin.tls_ca_file.take_if(|file| file.as_os_str().is_empty());
         // A pattern that is none is found by `validate`, and the route never used.
         let matcher = Matcher::parse(route.host.as_deref(), route.path.as_deref()).unwrap_or_default();
-        Ok(ResolvedRoute { route, matcher, cache, origin })
+        Ok(ResolvedRoute { route, matcher, cache, origin, llm })
     }
 
     fn findings(&self, resolved: &ResolvedRoute) -> Vec<Finding> {
@@ -114,7 +131,8 @@ impl<'a> Resolver<'a> {
         if self.routes.iter().any(|other| other.route.name == resolved.route.name) {
             findings.push(Finding::new(KeyPath::root().key("name"), "another route has this name"));
         }
-        let sections = [validate::policy(&resolved.cache), validate::origin(&resolved.origin)];
+        let sections =
+            [validate::policy(&resolved.cache), validate::origin(&resolved.origin), validate::llm(&resolved.llm)];
         findings.extend(sections.into_iter().flatten().filter(|finding| !self.known.contains(finding)));
         findings
     }
@@ -129,13 +147,28 @@ impl<'a> Resolver<'a> {
     }
 }
 
+/// What a route overrides of `[origin]`. A model thinks for minutes before the first byte of an answer, and between two
+/// pieces of one.
+fn with_patience(route: &RouteConfig) -> Dict {
+    let mut origin = route.origin.clone();
+    if route.protocol.model().is_some() {
+        for key in ["head_timeout", "body_idle_timeout"] {
+            origin.entry(key.to_owned()).or_insert_with(|| Value::from("10m"));
+        }
+    }
+    origin
+}
+
 /// Whether one setting of a route can be read.
-fn probe(cache: &Dict, origin: &Dict, setting: &Setting) -> Result<(), Refusal> {
+fn probe(sections: &Sections, setting: &Setting) -> Result<(), Refusal> {
     let tree = setting.tree();
     match (setting.path.keys().next(), tree.values().next()) {
-        (Some("cache"), Some(Value::Dict(_, overrides))) => merged::<Policy>(cache, overrides).map(drop),
+        (Some("cache"), Some(Value::Dict(_, overrides))) => merged::<Policy>(&sections.cache, overrides).map(drop),
         (Some("origin"), Some(Value::Dict(_, overrides))) => {
-            merged::<origin::config::Config>(origin, overrides).map(drop)
+            merged::<origin::config::Config>(&sections.origin, overrides).map(drop)
+        }
+        (Some("llm"), Some(Value::Dict(_, overrides))) => {
+            merged::<llm::config::Config>(&sections.llm, overrides).map(drop)
         }
         _ => {
             let least = ["name", "upstream"].map(|key| (key.to_owned(), Value::from("")));

@@ -9,7 +9,7 @@ use super::key_path::KeyPath;
 /// The defaults, which are also the manual.
 pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-/// The keys of a route beside `cache` and `origin`, which have the keys of the tables of that name.
+/// The keys of a route beside `cache`, `origin` and `llm`, which have the keys of the tables of that name.
 const ROUTE: &str = r#"
 name = ""
 host = ""
@@ -48,7 +48,7 @@ pub(super) fn root() -> &'static Table {
     static ROOT: LazyLock<Table> = LazyLock::new(|| {
         let mut root = table(DEFAULTS);
         let mut route = table(ROUTE);
-        for section in ["cache", "origin"] {
+        for section in ["cache", "origin", "llm"] {
             let defaults = document(DEFAULTS);
             route.insert(section.to_owned(), kind(&defaults[section]));
         }

@@ -6,7 +6,7 @@
 use super::{
     endpoint::{Endpoint, Protocol},
     events::{Event, Splitter},
-    json::Value,
+    json::{Kind, Value},
 };
 
 /// Longest event that is looked into; a longer one makes its stream one that is not stored.
@@ -38,6 +38,17 @@ pub struct Usage {
     pub output: u64,
 }
 
+/// What an answer that has passed was.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// What it says that it cost.
+    pub usage: Usage,
+    /// The model that gave it.
+    pub model: Option<Box<str>>,
+    /// Whether it may be stored.
+    pub fit: Result<(), Unfit>,
+}
+
 /// Watches one answer pass.
 #[derive(Debug)]
 pub struct Watcher {
@@ -47,6 +58,7 @@ pub struct Watcher {
     limited: bool,
     stream: Option<Stream>,
     usage: Usage,
+    model: Option<Box<str>>,
     unfit: Option<Unfit>,
     ended: bool,
     /// Whether any choice ended in a way that says why.
@@ -60,6 +72,19 @@ struct Stream {
     event: Vec<u8>,
 }
 
+impl Unfit {
+    /// In a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Incomplete => "incomplete",
+            Self::Error => "error-within",
+            Self::Filtered => "filtered",
+            Self::CutShort => "cut-short",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
 impl Watcher {
     /// Of an answer to that call; `stream`: it comes as server-sent events.
     pub fn new(protocol: Protocol, endpoint: Endpoint, stream: bool, limited: bool) -> Self {
@@ -70,6 +95,7 @@ impl Watcher {
             limited,
             stream,
             usage: Usage::default(),
+            model: None,
             unfit: None,
             ended: false,
             finished: false,
@@ -94,24 +120,39 @@ impl Watcher {
         self.stream = Some(stream);
     }
 
+    /// Whether it comes as server-sent events, so that nothing need be kept of it.
+    pub fn is_stream(&self) -> bool {
+        self.stream.is_some()
+    }
+
     /// What came of it; `whole` is the content of an answer that is no stream.
-    ///
-    /// # Errors
-    /// Where it is not to be stored.
-    pub fn end(mut self, whole: Option<&[u8]>) -> Result<Usage, Unfit> {
+    pub fn end(mut self, whole: Option<&[u8]>) -> Seen {
         if let (None, Some(whole)) = (&self.stream, whole) {
-            match Value::parse(whole) {
-                Ok(answer) => {
-                    self.message(&answer);
-                    self.ended = true;
-                }
-                Err(_) => self.unfit(Unfit::Unreadable),
-            }
+            self.whole(whole);
         }
-        match self.unfit {
+        let fit = match self.unfit {
             Some(unfit) => Err(unfit),
-            None if self.has_ended() => Ok(self.usage),
+            None if self.has_ended() => Ok(()),
             None => Err(Unfit::Incomplete),
+        };
+        Seen { usage: self.usage, model: self.model, fit }
+    }
+
+    fn whole(&mut self, whole: &[u8]) {
+        // Transcriptions come as plain text, subtitles or JSON, as was asked for.
+        let any_text = self.endpoint == Endpoint::Transcriptions;
+        match Value::parse(whole) {
+            // Gemini's streams without `alt=sse` are a list of messages.
+            Ok(Value { kind: Kind::Array(messages), .. }) => {
+                messages.iter().for_each(|message| self.message(message));
+                self.ended = self.finished;
+            }
+            Ok(answer) => {
+                self.message(&answer);
+                self.ended = true;
+            }
+            Err(_) if any_text && std::str::from_utf8(whole).is_ok() => self.ended = true,
+            Err(_) => self.unfit(Unfit::Unreadable),
         }
     }
 
@@ -160,6 +201,9 @@ impl Watcher {
             message.get(name).map(Value::elements).unwrap_or_default().iter().for_each(|choice| self.reason(choice));
         }
         self.reason(message);
+        if let Some(model) = message.get("model").or_else(|| message.get("modelVersion")).and_then(Value::text) {
+            self.model.get_or_insert_with(|| model.into());
+        }
         for name in ["usage", "usageMetadata"] {
             if let Some(usage) = message.get(name) {
                 self.usage(usage);
@@ -220,19 +264,18 @@ impl Watcher {
             self.usage.output = output.saturating_add(thoughts);
         }
     }
-
-    /// The call it answers.
-    pub fn endpoint(&self) -> Endpoint {
-        self.endpoint
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn of(seen: Seen) -> Result<Usage, Unfit> {
+        seen.fit.map(|()| seen.usage)
+    }
+
     fn whole(protocol: Protocol, body: &str) -> Result<Usage, Unfit> {
-        Watcher::new(protocol, Endpoint::ChatCompletions, false, false).end(Some(body.as_bytes()))
+        of(Watcher::new(protocol, Endpoint::ChatCompletions, false, false).end(Some(body.as_bytes())))
     }
 
     fn stream(protocol: Protocol, limited: bool, events: &[&str]) -> Result<Usage, Unfit> {
@@ -243,7 +286,7 @@ mod tests {
             watcher.piece(one);
             watcher.piece(other);
         }
-        watcher.end(None)
+        of(watcher.end(None))
     }
 
     #[test]

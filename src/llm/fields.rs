@@ -3,21 +3,34 @@
 //! Every field not named here is part of the key, those nobody has heard of included: a list of what counts would miss the
 //! next parameter, and then two different requests would share an answer.
 
+use std::cell::Cell;
+
 use super::{
     canonical::{self, Rules},
     endpoint::Protocol,
     json::Value,
+    media,
     path::{
         Part::{self, Each, Name},
         Path,
     },
+    question,
+    volatile::Volatile,
 };
 
 /// What a body's key is made of.
-#[derive(Debug, Clone, Copy)]
-pub struct Fields {
+#[derive(Debug)]
+pub struct Fields<'v> {
     /// How the provider is spoken to.
     pub protocol: Protocol,
+    /// Texts that mean nothing.
+    pub volatile: &'v [Volatile],
+    /// Whether the inputs have keys of their own.
+    pub apart: bool,
+    /// Whether a document at a URL was met, which may change.
+    pub names_url: Cell<bool>,
+    /// Whether something was met that only who owns it can name: a file, a store of vectors.
+    pub names_file: Cell<bool>,
 }
 
 /// Why a call goes to its provider whatever is stored.
@@ -36,15 +49,15 @@ pub enum Stateful {
 /// Who asks, what they are billed as, and how the answer is to come (the representation has a place of its own in the key).
 const OPENAI: &[&[Part]] = &[
     &[Name("stream")],
+    // Part of the representation, where there is a stream.
     &[Name("stream_options")],
     &[Name("user")],
     &[Name("safety_identifier")],
     &[Name("metadata")],
     &[Name("prompt_cache_key")],
     &[Name("prompt_cache_retention")],
+    &[Name("prompt_cache_options")],
     &[Name("service_tier")],
-    // LiteLLM's controls.
-    &[Name("cache")],
     // Anthropic's marks, which gateways that speak both take.
     &[Name("messages"), Each, Name("cache_control")],
     &[Name("messages"), Each, Name("content"), Each, Name("cache_control")],
@@ -56,7 +69,6 @@ const ANTHROPIC: &[&[Part]] = &[
     &[Name("stream")],
     &[Name("metadata")],
     &[Name("service_tier")],
-    &[Name("cache")],
     &[Name("cache_control")],
     &[Name("system"), Each, Name("cache_control")],
     &[Name("messages"), Each, Name("content"), Each, Name("cache_control")],
@@ -64,7 +76,7 @@ const ANTHROPIC: &[&[Part]] = &[
     &[Name("tools"), Each, Name("cache_control")],
 ];
 
-const GEMINI: &[&[Part]] = &[&[Name("labels")], &[Name("cache")]];
+const GEMINI: &[&[Part]] = &[&[Name("labels")]];
 
 /// Tools that run where the model does and look at what changes. Names begin so; dates of versions follow.
 const TOOLS: [&str; 12] = [
@@ -82,16 +94,53 @@ const TOOLS: [&str; 12] = [
     "codeExecution",
 ];
 
-impl Rules for Fields {
-    fn part(&self, path: &Path<'_>, _: &Value<'_>) -> canonical::Part {
+/// Names of members that hold what only its owner can name.
+const OWNED: [&str; 6] = ["file_id", "file_ids", "vector_store_ids", "container_id", "fileUri", "file_uri"];
+
+impl<'v> Fields<'v> {
+    /// Of bodies in that protocol.
+    pub fn new(protocol: Protocol, volatile: &'v [Volatile]) -> Self {
+        Self { protocol, volatile, apart: false, names_url: Cell::new(false), names_file: Cell::new(false) }
+    }
+
+    fn text(&self, path: &Path<'_>, text: &str) -> canonical::Part {
+        if media::is_url(path, text) {
+            self.names_url.set(true);
+        }
+        if let Some(digest) = media::digest(path, text) {
+            return canonical::Part::As(digest);
+        }
+        let masked = self.volatile.iter().find_map(|volatile| volatile.masked(path, text));
+        masked.map_or(canonical::Part::In, canonical::Part::As)
+    }
+}
+
+impl Rules for Fields<'_> {
+    fn part(&self, path: &Path<'_>, value: &Value<'_>) -> canonical::Part {
         let out = match self.protocol {
             Protocol::Openai => OPENAI,
             Protocol::Anthropic => ANTHROPIC,
             Protocol::Gemini => GEMINI,
         };
-        if out.iter().any(|pattern| path.is(pattern)) { canonical::Part::Out } else { canonical::Part::In }
+        if path.depth() <= DEEPEST && out.iter().any(|pattern| path.is(pattern)) {
+            return canonical::Part::Out;
+        }
+        // What LiteLLM's clients say to their gateway.
+        if path.is(&[Name("cache")]) && question::is_control(value) {
+            return canonical::Part::Out;
+        }
+        if self.apart && path.is(&[Name("input")]) {
+            return canonical::Part::Out;
+        }
+        if path.name().is_some_and(|name| OWNED.contains(&name)) {
+            self.names_file.set(true);
+        }
+        value.text().map_or(canonical::Part::In, |text| self.text(path, text))
     }
 }
+
+/// Steps of the longest pattern.
+const DEEPEST: usize = 7;
 
 impl Stateful {
     /// The first reason a body gives.
@@ -100,7 +149,7 @@ impl Stateful {
         let is_true = |name| body.get(name).is_some_and(Value::is_true);
         if is_true("background") {
             Some(Self::Background)
-        } else if is_set("previous_response_id") || is_set("conversation") || is_set("container") {
+        } else if is_set("previous_response_id") || is_set("conversation") || is_set("container") || is_set("thread") {
             Some(Self::Continued)
         } else if is_true("store") {
             Some(Self::Stored)
@@ -141,7 +190,7 @@ mod tests {
 
     fn form(protocol: Protocol, body: &str) -> Vec<u8> {
         let mut form = Vec::new();
-        canonical::write(&Value::parse(body.as_bytes()).expect("JSON"), &Fields { protocol }, &mut form);
+        canonical::write(&Value::parse(body.as_bytes()).expect("JSON"), &Fields::new(protocol, &[]), &mut form);
         form
     }
 

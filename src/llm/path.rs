@@ -41,6 +41,34 @@ impl<'p> Path<'p> {
         Path { before: Some(self), step }
     }
 
+    /// Steps from the outermost value.
+    pub fn depth(&self) -> usize {
+        1 + self.before.map_or(0, Self::depth)
+    }
+
+    /// The name of the member that it is, if it is one.
+    pub fn name(&self) -> Option<&'p str> {
+        match self.step {
+            Step::Name(name) => Some(name),
+            Step::Index(_) => None,
+        }
+    }
+
+    /// What it is within.
+    pub fn before(&self) -> Option<&'p Self> {
+        self.before
+    }
+
+    /// Whether it is the place of a JSON pointer's steps, of which `*` is any element.
+    pub fn is_at(&self, steps: &[Box<str>]) -> bool {
+        let Some((last, earlier)) = steps.split_last() else { return false };
+        let step = match self.step {
+            Step::Name(name) => **last == *name,
+            Step::Index(index) => &**last == "*" || last.parse() == Ok(index),
+        };
+        step && self.before.map_or(earlier.is_empty(), |before| before.is_at(earlier))
+    }
+
     /// Whether it is one of the places a pattern means.
     pub fn is(&self, pattern: &[Part]) -> bool {
         let Some((last, earlier)) = pattern.split_last() else { return false };

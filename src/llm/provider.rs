@@ -1,6 +1,20 @@
 //! Who serves language models, where, and in which protocol: what the built-in routes and the forward proxy know.
 
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
 use super::endpoint::Protocol;
+
+/// `[providers]`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Those that have a route, by name.
+    pub routes: Vec<String>,
+    /// What tokens cost, over the table that is compiled in.
+    pub prices: BTreeMap<String, String>,
+}
 
 /// A provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +87,7 @@ impl Provider {
 }
 
 /// Letters, digits and hyphens: a label of a host's name (RFC 1123 section 2.1).
-fn is_label(text: &str) -> bool {
+pub fn is_label(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     !text.is_empty() && text.len() <= 63 && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
 }

@@ -83,6 +83,14 @@ impl Head {
         Ok(Self::new(status, &fields))
     }
 
+    /// The same with one more line.
+    #[must_use]
+    pub fn with(self, name: &HeaderName, value: &HeaderValue) -> Self {
+        let mut lines = self.lines.into_vec();
+        put_line(&mut lines, (name.as_str().as_bytes(), value.as_bytes()));
+        Self { lines: lines.into(), has_length: self.has_length || *name == CONTENT_LENGTH, ..self }
+    }
+
     /// All fields as HTTP/1.1 sends them, without the empty line that ends a head.
     pub fn lines(&self) -> &[u8] {
         &self.lines

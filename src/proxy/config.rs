@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use figment::value::Dict;
 use serde::{Deserialize, Serialize};
 
+use crate::llm::endpoint;
+
 /// One origin or several.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(untagged)]
@@ -21,6 +23,24 @@ pub enum OneOrMany {
 pub enum Protocol {
     /// Any HTTP API.
     Http,
+    /// Calls to language models, as OpenAI and most others take them.
+    Openai,
+    /// As Anthropic takes them.
+    Anthropic,
+    /// As Gemini takes them.
+    Gemini,
+}
+
+impl Protocol {
+    /// In which calls to models are made, if it is one.
+    pub fn model(self) -> Option<endpoint::Protocol> {
+        match self {
+            Self::Http => None,
+            Self::Openai => Some(endpoint::Protocol::Openai),
+            Self::Anthropic => Some(endpoint::Protocol::Anthropic),
+            Self::Gemini => Some(endpoint::Protocol::Gemini),
+        }
+    }
 }
 
 /// Which authority the origin sees in `Host`.
@@ -92,6 +112,9 @@ pub struct RouteConfig {
     /// What differs from `[origin]`.
     #[serde(default)]
     pub origin: Dict,
+    /// What differs from `[llm]`.
+    #[serde(default)]
+    pub llm: Dict,
 }
 
 fn http() -> Protocol {

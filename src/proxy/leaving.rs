@@ -41,7 +41,7 @@ pub(super) struct Leaving {
 
 impl Outgoing for Leaving {
     fn departure(&self, client: &HeaderMap) -> Result<Departure, origin::Error> {
-        let upstream = self.proxy.upstream(&self.proxied, self.scheme, &self.authority)?;
+        let upstream = self.proxy.upstream(&self.proxied, self.scheme, &self.authority, self.uri.path())?;
         // Made anew with room for what is added: a copy would be too small, and then hold what does not leave.
         let mut headers = HeaderMap::try_with_capacity(client.len() + ADDED).unwrap_or_default();
         for (name, value) in client {

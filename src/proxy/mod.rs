@@ -23,6 +23,7 @@ mod express;
 mod finish;
 mod forward;
 mod forwarded;
+mod hosts;
 mod internal;
 mod leaving;
 mod metrics;
@@ -44,7 +45,7 @@ pub use self::{
     express::Came,
     finish::Sent,
     metrics::Metrics,
-    proxied::{ForwardRoute, Proxied, ProxyRoute, compile, own_fields},
+    proxied::{ForwardRoute, Proxied, ProxyRoute, Reached, compile, own_fields},
     purging::PurgeAnswerer,
     resolve::{ResolveError, Resolved},
     tunnel::Guards,
@@ -175,9 +176,15 @@ impl Proxy {
         self.inner.loop_mark.clone()
     }
 
-    fn upstream(&self, proxied: &Proxied, scheme: &str, authority: &str) -> Result<Upstream, origin::Error> {
+    fn upstream(
+        &self,
+        proxied: &Proxied,
+        scheme: &str,
+        authority: &str,
+        path: &str,
+    ) -> Result<Upstream, origin::Error> {
         match proxied {
-            Proxied::Route(route) => Ok(route.upstream.clone()),
+            Proxied::Route(route) => route.upstream.of(route.own_part(path)),
             Proxied::Forward(_) => self.forward().upstream(scheme, authority),
         }
     }
@@ -306,6 +313,9 @@ impl Proxy {
         let proxied = match self.entry(client.within.is_some(), &target.authority, &normal) {
             Some((matcher, route)) if route.is_left_by(matcher, path) => {
                 return Err(Refusal::BadTarget("its dot segments could lead out of the path of its route or upstream"));
+            }
+            Some((_, route)) if !route.upstream.has(route.own_part(path)) => {
+                return Err(Refusal::NoRoute(format!("{}{normal}", target.authority)));
             }
             Some((_, route)) => Proxied::Route(Arc::clone(route)),
             None if client.within.is_some() => Proxied::Forward(Arc::clone(&self.inner.forward_route)),

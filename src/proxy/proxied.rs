@@ -7,17 +7,23 @@ use http::{HeaderMap, HeaderName, HeaderValue, uri::PathAndQuery};
 use super::{
     X_CACHE,
     config::{HeaderRules, HeadersConfig, HostHeader},
+    hosts::Hosts,
     metrics::{Metrics, RouteMetrics},
     routes::Matcher,
 };
-use crate::{cache, object::path::has_dot_segments, origin::Upstream};
+use crate::{
+    cache,
+    llm::provider::is_label,
+    object::path::has_dot_segments,
+    origin::{self, TargetPolicy, Upstream},
+};
 
 /// A route with all it needs at run time.
 pub struct ProxyRoute {
     /// As the cache sees it.
     pub cache: Arc<cache::route::Route>,
     /// Its origin.
-    pub upstream: Upstream,
+    pub upstream: Reached,
     /// Path prefix taken off before the request leaves.
     pub strip: Option<String>,
     /// Which `Host` the origin sees.
@@ -27,6 +33,54 @@ pub struct ProxyRoute {
     /// Fields removed from requests.
     pub request_remove: Vec<HeaderName>,
     pub(super) metrics: Arc<RouteMetrics>,
+}
+
+/// How the origin of a route is reached.
+pub enum Reached {
+    /// One origin.
+    One(Upstream),
+    /// One of many, by the first segment of the path behind the route's own: a part of its host's name.
+    Divided {
+        /// Its base URL, with `{}` for that part.
+        template: Box<str>,
+        /// Those that were asked for.
+        hosts: Box<Divided>,
+    },
+}
+
+/// Upstreams of a template that were asked for.
+pub struct Divided(Hosts);
+
+impl Reached {
+    /// By a base URL with `{}` in its host; `max` of them are known at once.
+    pub fn divided(template: &str, origin: origin::config::Config, max: usize) -> Self {
+        Self::Divided {
+            template: template.into(),
+            hosts: Box::new(Divided(Hosts::new(origin, TargetPolicy::Any, max))),
+        }
+    }
+
+    /// Whether there is an origin for that part of a path.
+    pub(super) fn has(&self, own: &str) -> bool {
+        matches!(self, Self::One(_)) || is_label(own)
+    }
+
+    pub(super) fn of(&self, own: &str) -> Result<Upstream, origin::Error> {
+        match self {
+            Self::One(upstream) => Ok(upstream.clone()),
+            // In lower case: hosts are the same in either.
+            Self::Divided { template, hosts } => {
+                hosts.0.upstream(template.replacen("{}", &own.to_ascii_lowercase(), 1))
+            }
+        }
+    }
+
+    fn has_path(&self) -> bool {
+        match self {
+            Self::One(upstream) => upstream.has_path(),
+            Self::Divided { .. } => true,
+        }
+    }
 }
 
 /// What a request falls on.
@@ -49,7 +103,7 @@ impl ProxyRoute {
     /// Puts a route together.
     pub fn new(
         cache: Arc<cache::route::Route>,
-        upstream: Upstream,
+        upstream: Reached,
         strip: Option<String>,
         host_header: HostHeader,
         request_set: Vec<(HeaderName, HeaderValue)>,
@@ -58,6 +112,16 @@ impl ProxyRoute {
     ) -> Self {
         let metrics = metrics.route(&cache.name);
         Self { cache, upstream, strip, host_header, request_set, request_remove, metrics }
+    }
+
+    /// Segments of a path that are the route's own and go no further.
+    fn strip_segments(&self) -> usize {
+        self.strip.as_ref().map_or(0, |prefix| prefix.matches('/').count())
+    }
+
+    /// The first segment of `path` behind them.
+    pub(super) fn own_part<'a>(&self, path: &'a str) -> &'a str {
+        path.split('/').nth(self.strip_segments() + 1).unwrap_or("")
     }
 
     /// Sets and removes the request fields the route names.
@@ -82,7 +146,7 @@ impl ProxyRoute {
     /// The prefix goes by its number of segments, however the client spells them. A path with dot segments, of which
     /// that would not be true, does not get here.
     pub(super) fn stripped(&self, whole: &PathAndQuery) -> PathAndQuery {
-        let segments = self.strip.as_ref().map_or(0, |prefix| prefix.matches('/').count());
+        let segments = self.strip_segments() + usize::from(matches!(self.upstream, Reached::Divided { .. }));
         if segments == 0 {
             return whole.clone();
         }

@@ -80,13 +80,15 @@ impl Proxy {
         url: &str,
         method: &Method,
         mut headers: HeaderMap,
+        body: &[u8],
     ) -> Result<Explanation, ResolveError> {
         let Resolved { route, target } = self.resolve(url)?;
         let proxy = self.headers_config().trusted.first().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), ipnet::IpNet::addr);
         let forwarded = self.settle(&mut headers, proxy);
         let refused = self.inner.routes.find_entry(&target.authority, &target.normal_path);
         let refused = refused.is_some_and(|(matcher, route)| route.is_left_by(matcher, &target.path));
-        let mut explanation = self.cache().explain(&route, &Target { forwarded, ..target }, method, &headers).await;
+        let mut explanation =
+            self.cache().explain(&route, &Target { forwarded, ..target }, method, &headers, body).await;
         if refused {
             "refused: its dot segments could lead out of the path of its route or upstream"
                 .clone_into(&mut explanation.verdict);

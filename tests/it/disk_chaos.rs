@@ -163,9 +163,13 @@ async fn disk(gateway: &Gateway, task: &str) -> Value {
     answer[if task == "gc" { "collected" } else { "verified" }].take()
 }
 
-/// Returns when nothing waits to be written.
+/// Returns when nothing is on its way to the disk: neither a large body, whose fill ends after its clients have it, nor
+/// what waits to be written.
 async fn written(gateway: &Gateway) {
     eventually("everything to be written", || async {
+        if gateway.metric("larder_fills_running").await > 0.0 {
+            return None;
+        }
         let disk = gateway.admin_json("/disk").await;
         (disk["on"] == true && disk["queued"] == 0).then_some(())
     })

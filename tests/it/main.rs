@@ -17,6 +17,7 @@ mod intercept;
 mod intercept_clients;
 mod invalidation;
 mod keys;
+mod llm;
 mod methods;
 mod purge;
 mod ranges;

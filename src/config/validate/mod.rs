@@ -3,6 +3,7 @@
 //! Nothing here stops at the first finding, and nothing opens a file or a socket.
 
 mod finding;
+mod llm;
 mod policy;
 mod route;
 
@@ -11,6 +12,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use self::finding::{Table, is_field_name, is_token};
 pub(super) use self::{
     finding::Finding,
+    llm::{llm, providers},
     policy::policy,
     route::{lint_route, route},
 };
@@ -32,6 +34,8 @@ pub(super) fn config(config: &Config) -> Vec<Finding> {
         admin_plane(&config.admin),
         forward(config),
         interception(&config.intercept),
+        llm(&config.llm),
+        providers(&config.providers),
         headers(config),
         log(&config.log),
     ]

@@ -72,6 +72,10 @@ fn upstreams(table: &mut Table, upstream: &OneOrMany) {
 /// Messages do not repeat the URL, which may hold a password.
 fn upstream_url(text: &str) -> Result<(), &'static str> {
     const EXAMPLE: &str = "not a URL such as http://127.0.0.1:9000";
+    // `{}` stands for a label of the host's name.
+    let divided =
+        text.split_once("://").is_some_and(|(_, rest)| rest.split('/').next() == Some(rest) && rest.contains("{}"));
+    let text = &if divided { text.replacen("{}", "x", 1) } else { text.to_owned() };
     let uri: Uri = text.parse().map_err(|_| EXAMPLE)?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(EXAMPLE) };
     if !matches!(scheme, "http" | "https" | "h2c") {

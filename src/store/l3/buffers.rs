@@ -1,9 +1,9 @@
 //! Buffers for content on its way from the disk to clients, used again while they are warm.
 //!
 //! A new buffer of this size is cleared before it is filled, and lies where no cache of the processor has it; the one that
-//! was sent last is neither. A byte in a piece of many chunks costs half of what it does in one of a single chunk, most of
-//! it in the kernel; but a client that reads slowly keeps a piece for as long as it likes. So pieces are large as long as
-//! all of them together are few.
+//! was sent last is neither. A byte in a piece of eight chunks costs a fifth less than in one of a single chunk (494 beside
+//! 630 µs of CPU a MiB, most of it in the kernel); but a client that reads slowly keeps a piece for as long as it likes. So
+//! pieces are large as long as all of them together are few.
 
 use std::{
     cell::RefCell,

@@ -1,8 +1,8 @@
 //! An entry whose content stays on the disk while it is sent.
 //!
-//! Content is read chunk by chunk and each is found right before any byte of it is handed out: what was damaged on the
-//! disk breaks off and is never sent. A chunk in the page cache is read where it is asked for; one that is not, on a
-//! thread for blocking work. A file removed meanwhile can be read to its end.
+//! Each chunk of the content is found right before any byte of it is handed out: what was damaged on the disk breaks off
+//! and is never sent. Chunks in the page cache are read where they are asked for, some at a time; one that is not there,
+//! on a thread for blocking work. A file removed meanwhile can be read to its end.
 
 use std::{
     fmt,
