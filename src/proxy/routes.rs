@@ -120,6 +120,11 @@ impl Matcher {
         self.host.as_ref().is_none_or(|pattern| pattern.matches(authority))
     }
 
+    /// Whether requests to any host can belong here.
+    pub fn takes_every_host(&self) -> bool {
+        self.host.is_none()
+    }
+
     /// Whether no path of a host it matches is left to later routes.
     pub fn takes_every_path(&self) -> bool {
         self.path.as_ref().is_none_or(|prefix| prefix.0.is_empty())

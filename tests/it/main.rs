@@ -15,6 +15,7 @@ mod headers;
 mod hits;
 mod intercept;
 mod intercept_clients;
+mod intercept_models;
 mod invalidation;
 mod keys;
 mod llm;
