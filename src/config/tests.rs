@@ -39,7 +39,8 @@ fn warnings(text: &str) -> Vec<String> {
 fn the_defaults_are_valid() {
     let config = Config::builtin();
     assert_eq!(config.warnings(), []);
-    assert!(config.routes().is_empty());
+    let built_in: Vec<_> = config.routes().iter().map(|resolved| resolved.route.name.as_str()).collect();
+    assert_eq!(built_in, config.providers.routes);
     assert!(config.listen.data.ip().is_loopback() && config.listen.admin.ip().is_loopback());
     assert_eq!(config.origin.tls_ca_file, None);
     assert_eq!(config.l1.max_bytes, ByteSize::mib(512));
@@ -103,7 +104,7 @@ fn the_examples_of_the_manual_are_valid() {
 fn the_example_is_valid() {
     let config = parse(include_str!("../../config/example.toml"));
     assert_eq!(config.warnings(), []);
-    assert_eq!(config.routes().len(), 3);
+    assert_eq!(config.routes().len(), 3 + config.providers.routes.len());
     assert_eq!(config.routes()[0].cache.mode, Mode::Force);
     assert_eq!(config.routes()[1].origin.connections_max, 64);
 }

@@ -459,7 +459,7 @@ def test_46_a_miss_can_be_explained(provider, openai_client):
     prompt = mark()
     chat(openai_client, prompt)
     explained = chat(openai_client, prompt, top_p=0.5, extra_headers={"x-larder-explain": "1"})
-    assert "/top_p" in explained.fields["x-larder-explain"]
+    assert "/top_p" in explained.fields["x-larder-miss"]
 
 
 # Who decides.

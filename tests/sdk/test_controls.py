@@ -149,7 +149,12 @@ def test_an_answer_says_what_it_saved(provider, openai_client):
 def test_a_hit_has_no_field_that_nobody_is_told_of(provider, openai_client):
     prompt = mark()
     first, second = twice(provider, prompt, lambda: chat(openai_client, prompt, temperature=0))
-    assert set(second.fields) - set(first.fields) == {"age", "x-larder-saved-tokens", "x-larder-saved-usd"}
+    assert set(second.fields) - set(first.fields) == {
+        "age",
+        "x-larder-usage",
+        "x-larder-saved-tokens",
+        "x-larder-saved-usd",
+    }
 
 
 def test_a_stream_says_before_its_first_event_what_it_saved(provider, openai_client):

@@ -41,7 +41,16 @@ def held(answers, target) -> Got:
     dumps = [answer.model_dump() for answer in answers]
     dropped = {"created"} if target == "openai" else MADE_UP
     dumps = [{name: value for name, value in item.items() if name not in dropped} for item in dumps]
+    if target == "gemini":
+        for call in (call for item in dumps for call in tool_calls(item)):
+            # Gemini names no calls; LiteLLM makes a name up.
+            call["id"] = None
     return Got(dumps, fields_of(answers[0]))
+
+
+def tool_calls(item):
+    messages = [choice.get("message") or choice.get("delta") or {} for choice in item.get("choices", [])]
+    return [call for message in messages for call in message.get("tool_calls") or []]
 
 
 def messages_of(prompt):
