@@ -43,7 +43,7 @@ fn route(front: &Front) -> String {
 }
 
 async fn gateway(front: &Front, routes: &str) -> Gateway {
-    gateway::new().config(reaching(front)).config(list(front)).config(routes.to_owned()).authority().run().await
+    gateway::new().config(reaching(front)).config(list(front)).config(routes).authority().run().await
 }
 
 async fn connect(gateway: &Gateway, front: &Front) -> Connection {
