@@ -3,12 +3,12 @@
 //! The modules are layers. Each uses only what stands below it:
 //!
 //! ```text
-//!  6  cli                                   commands: serve, check, purge, warm, explain, stats, demo
+//!  6  cli                                   commands: serve, check, purge, warm, explain, stats, disk, ca, demo
 //!  5  app ─────────── config                the only two that know all parts
 //!  4  admin      listener                   the two front doors
 //!  3  warm       proxy                      what surrounds every request
 //!  2             cache                      the decisions: hit, stale, miss, pass; flight; fill
-//!  1     store        purge        origin   strangers to each other
+//!  1     store     purge     origin     intercept   strangers to each other
 //!  0  object   llm   files          telemetry    pure rules of HTTP caching and of model calls; directories; logs
 //! ```
 //!
@@ -20,6 +20,7 @@ pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod files;
+pub mod intercept;
 pub mod listener;
 pub mod llm;
 pub mod object;

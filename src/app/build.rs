@@ -34,13 +34,15 @@ pub(super) fn proxy(config: &Config, access: Option<AccessLog>, registry: &mut R
     let l3 = disk_tier(config, &secret, &clock, registry)?;
     let cache = cache(config, data_dir, secret, clock, log, l3, registry);
     let metrics = Metrics::register(registry);
-    let routes = routes(config, &metrics)?;
+    let (own, hosts_max) = (proxy::own_fields(&config.headers), config.forward.hosts_max);
+    let table = |resolved| routes(resolved, &own, hosts_max, &metrics);
+    let (routes, unreached) = (table(config.routes())?, table(config.unreached_routes())?);
     let rules = cache::route::ResponseRules::default();
-    let forward_route =
-        cache::route::Route::new(FORWARD, None, config.cache.clone(), rules, proxy::own_fields(&config.headers));
+    let forward_route = cache::route::Route::new(FORWARD, None, config.cache.clone(), rules, own);
     let parts = proxy::Parts {
         cache,
         routes,
+        unreached,
         forward_route: Arc::new(forward_route),
         forward: config.forward.clone(),
         origin: config.origin.clone(),
@@ -88,10 +90,14 @@ fn cache(
     Cache::new(parts, registry)
 }
 
-fn routes(config: &Config, metrics: &Metrics) -> Result<RouteTable<Arc<ProxyRoute>>, Error> {
-    let own = proxy::own_fields(&config.headers);
-    let made = config.routes().iter().map(|resolved| {
-        let route = route(resolved, own.clone(), config.forward.hosts_max, metrics)?;
+fn routes(
+    resolved: &[ResolvedRoute],
+    own: &cache::route::OwnFields,
+    hosts_max: usize,
+    metrics: &Metrics,
+) -> Result<RouteTable<Arc<ProxyRoute>>, Error> {
+    let made = resolved.iter().map(|resolved| {
+        let route = route(resolved, own.clone(), hosts_max, metrics)?;
         Ok((resolved.matcher.clone(), route))
     });
     Ok(RouteTable::new(made.collect::<Result<_, Error>>()?))

@@ -7,26 +7,28 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 
+use super::intercept::Interception;
 use crate::{
     cache::NotPlain,
     listener::{BodyError, ClientBody, Handler, Interim, Peer},
     object::plain::Plain,
     origin::RequestBody,
-    proxy::{Client, ClientFault, InterimSink, Proxy, Sent},
+    proxy::{Came, Client, ClientFault, InterimSink, Proxy, Sent},
 };
-
-/// How clients of the data listener come.
-const SCHEME: &str = "http";
 
 /// Hands requests of the data listener to the proxy.
 #[derive(Clone)]
-pub(super) struct ProxyHandler(pub(super) Proxy);
+pub(super) struct ProxyHandler {
+    pub(super) proxy: Proxy,
+    /// What opens tunnels, where some are to be opened.
+    pub(super) interception: Option<Arc<Interception>>,
+}
 
 impl Handler for ProxyHandler {
     type Body = Sent;
 
     fn express(&self, request: &Plain<'_>, peer: &Peer, head: &mut Vec<u8>) -> Option<Sent> {
-        let answer = self.0.express(request, peer.addr.ip(), SCHEME, head);
+        let answer = self.proxy.express(request, came(peer), head);
         if let Err(NotPlain::Nothing) = answer {
             peer.looked_up.store(true, Relaxed);
         }
@@ -34,12 +36,11 @@ impl Handler for ProxyHandler {
     }
 
     async fn handle(&self, request: Request<ClientBody>, peer: &Arc<Peer>) -> Response<Sent> {
-        let address = peer.addr.ip();
         // What was looked for a moment ago is not looked for again.
         let looked_up = peer.looked_up.load(Relaxed) && peer.looked_up.swap(false, Relaxed);
         if !looked_up
             && request.body().is_end_stream()
-            && let Some(response) = self.0.at_once(&request, address, SCHEME)
+            && let Some(response) = self.proxy.at_once(&request, came(peer))
         {
             return response;
         }
@@ -52,11 +53,25 @@ impl ProxyHandler {
     async fn slowly(&self, request: Request<ClientBody>, peer: &Arc<Peer>) -> Response<Sent> {
         let interim = (request.version() == Version::HTTP_11).then(|| Arc::new(Bound(peer.interim.bind())) as _);
         let fault = Arc::new(OnceLock::new());
-        let hold = if request.method() == Method::CONNECT { peer.hold() } else { None };
-        let hold = hold.map(|hold| Arc::new(hold) as _);
-        let client = Client { address: peer.addr.ip(), scheme: SCHEME, interim, hold, fault: Arc::clone(&fault) };
-        self.0.handle(request.map(|body| content(body, fault)), client).await
+        let connects = request.method() == Method::CONNECT;
+        let hold = if connects { peer.hold() } else { None };
+        let interception = self.interception.as_ref().filter(|_| connects);
+        let interceptor = interception.map(|interception| interception.of(self, peer));
+        let client = Client {
+            address: peer.addr.ip(),
+            scheme: peer.scheme(),
+            within: peer.within.clone(),
+            interceptor,
+            interim,
+            hold: hold.map(|hold| Arc::new(hold) as _),
+            fault: Arc::clone(&fault),
+        };
+        self.proxy.handle(request.map(|body| content(body, fault)), client).await
     }
+}
+
+fn came(peer: &Peer) -> Came<'_> {
+    Came { address: peer.addr.ip(), scheme: peer.scheme(), within: peer.within.as_deref() }
 }
 
 /// The way to the client of one request, for interim responses.

@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 mod build;
 pub mod disk;
 mod handler;
+mod intercept;
 mod secret;
 mod workers;
 
-use self::{handler::ProxyHandler, workers::Workers};
+use self::{handler::ProxyHandler, intercept::Interception, workers::Workers};
 use crate::{
     admin::{self, Admin},
     config::Config,
@@ -41,6 +42,9 @@ pub enum Error {
     /// The disk tier cannot be opened.
     #[error("{0}")]
     DiskTier(store::l3::OpenError),
+    /// Tunnels are to be opened, and cannot be.
+    #[error(transparent)]
+    Intercept(#[from] crate::intercept::Error),
     /// A route's upstream cannot be used.
     #[error("route {route:?}: {reason}")]
     Upstream {
@@ -93,6 +97,7 @@ pub async fn start(config: &Config, access: Option<AccessLog>) -> Result<Running
     let (admin_listener, admin) = listening("listen.admin", config.listen.admin).await?;
     let proxy = build::proxy(config, access, &mut registry)?;
     let server = Arc::new(Server::new(config.client.clone(), &mut registry));
+    let interception = Interception::new(config, &server, &mut registry)?.map(Arc::new);
     let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
     let admin_plane = Admin::new(admin::Parts {
         config: config.admin.clone(),
@@ -104,7 +109,7 @@ pub async fn start(config: &Config, access: Option<AccessLog>) -> Result<Running
     });
     let answer_purge = admin_plane.purge_answerer();
     proxy.answer_purges(Box::new(move |head| Box::pin(answer_purge(head).then(handler::collected))));
-    let (handler, stopped) = (ProxyHandler(proxy.clone()), stop.clone());
+    let (handler, stopped) = (ProxyHandler { proxy: proxy.clone(), interception }, stop.clone());
     let serving = Workers::start(config.listen.workers, data_listener, &server, &handler, &stopped);
     let serving = serving.map_err(Error::Workers)?;
     let (warming, stopped, max) = (proxy.clone(), stop.clone(), config.l3.preload_max);

@@ -53,6 +53,8 @@ pub enum Command {
     Stats(Stats),
     /// Look after the disk tier, of a running gateway or of a directory that none uses
     Disk(Disk),
+    /// Look after the certificate authority with which https calls through the proxy are opened and cached
+    Ca(Ca),
     /// Print completions for a shell
     Completions {
         /// Which one
@@ -309,6 +311,65 @@ impl DiskPlace {
     }
 }
 
+/// `larder ca`.
+#[derive(Debug, Args)]
+pub struct Ca {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: CaAction,
+}
+
+/// What can be done with the authority.
+#[derive(Debug, Subcommand)]
+pub enum CaAction {
+    /// Make it, for the hosts of intercept.hosts and no others
+    Init {
+        /// In place of the one there is, which programs then no longer need to trust
+        #[arg(long)]
+        force: bool,
+        /// Where.
+        #[command(flatten)]
+        place: CaPlace,
+    },
+    /// Show where it is, what it may sign and until when
+    Show {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// Where.
+        #[command(flatten)]
+        place: CaPlace,
+    },
+    /// Say how programs are told to trust it
+    InstallHint {
+        /// Only what a shell has to run: `eval "$(larder ca install-hint --shell)"`
+        #[arg(long)]
+        shell: bool,
+        /// Where.
+        #[command(flatten)]
+        place: CaPlace,
+    },
+}
+
+/// Which authority.
+#[derive(Debug, Clone, Args)]
+pub struct CaPlace {
+    /// Configuration file (TOML) that says where the data directory is, and which hosts are intercepted
+    #[arg(long, value_name = "FILE", env = "LARDER_CONFIG", value_parser = path(), value_hint = ValueHint::FilePath)]
+    config: Option<PathBuf>,
+    /// The data directory
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    data_dir: Option<String>,
+}
+
+impl CaPlace {
+    /// Where the configuration comes from, this process's environment included.
+    pub fn sources(&self) -> Sources {
+        let config = self.config.clone().filter(|file| is_named(file));
+        Sources::from_process(config, Overrides { data_dir: self.data_dir.clone(), ..Overrides::default() })
+    }
+}
+
 /// Takes an empty path too, which is none.
 fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
@@ -390,6 +451,21 @@ mod tests {
         };
         assert!(place.json && place.sources().file.is_none());
         assert_eq!(place.sources().overrides.data_dir.as_deref(), Some("/d"));
+    }
+
+    #[test]
+    fn an_authority_is_made_and_shown() {
+        assert!(parse("larder ca").is_err());
+        let Ok(Command::Ca(Ca { action: CaAction::Init { force: true, place } })) =
+            parse("larder ca init --force --data-dir /d --config=")
+        else {
+            panic!("init")
+        };
+        assert!(place.sources().file.is_none());
+        assert_eq!(place.sources().overrides.data_dir.as_deref(), Some("/d"));
+        assert!(matches!(parse("larder ca show --json"), Ok(Command::Ca(_))));
+        assert!(matches!(parse("larder ca install-hint --shell"), Ok(Command::Ca(_))));
+        assert!(parse("larder ca show --force").is_err());
     }
 
     #[test]

@@ -7,6 +7,8 @@ use tokio::runtime::Runtime;
 
 pub mod admin_client;
 pub mod args;
+pub mod ca;
+mod ca_hint;
 pub mod check;
 pub mod demo;
 mod demo_origin;
@@ -33,6 +35,10 @@ pub fn run() -> ExitCode {
         Command::Explain(args) => finish(explain::run(args)),
         Command::Stats(args) => finish(stats::run(args)),
         Command::Disk(args) => end(disk::run(args)),
+        Command::Ca(args) => match ca::run(&args) {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => failed(&error),
+        },
         Command::Demo(args) => finish(demo::run(args.keep)),
     }
 }

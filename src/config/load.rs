@@ -139,7 +139,7 @@ fn assemble(layers: [Layer; 3], env: &[(String, String)]) -> Result<Config, Erro
     }
     let mut warnings = placed(&validate::lint(&config), &settings);
     warnings.append(&mut resolver.warnings);
-    Ok(complete(config, resolver.routes, warnings, with_routes(tree, routes), env))
+    Ok(complete(config, (resolver.routes, resolver.unreached), warnings, with_routes(tree, routes), env))
 }
 
 /// All layers above the defaults, and the settings that made them.
@@ -162,14 +162,14 @@ fn with_routes(mut tree: Dict, routes: Vec<Value>) -> Dict {
 
 fn complete(
     mut config: Config,
-    routes: Vec<ResolvedRoute>,
+    (routes, unreached): (Vec<ResolvedRoute>, Vec<ResolvedRoute>),
     warnings: Vec<Problem>,
     tree: Dict,
     env: &[(String, String)],
 ) -> Config {
     config.route = routes.iter().map(|resolved| resolved.route.clone()).collect();
     let data_path = super::data_path(&config.data_dir, env);
-    config.derived = Derived { routes, warnings, masked: mask::mask(tree), data_path };
+    config.derived = Derived { routes, unreached, warnings, masked: mask::mask(tree), data_path };
     config
 }
 

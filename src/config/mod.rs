@@ -31,7 +31,7 @@ pub use self::{
     route::ResolvedRoute,
 };
 use crate::{
-    admin, cache, listener,
+    admin, cache, intercept, listener,
     llm::{self, price::Prices},
     origin,
     proxy::config::{ForwardConfig, HeadersConfig, RouteConfig},
@@ -84,6 +84,8 @@ pub struct Config {
     pub admin: admin::config::Config,
     /// The forward proxy.
     pub forward: ForwardConfig,
+    /// Tunnels that are opened.
+    pub intercept: intercept::Config,
     /// Calls to language models.
     pub llm: llm::config::Config,
     /// Who serves them.
@@ -103,6 +105,7 @@ pub struct Config {
 #[derive(Clone, Default, PartialEq)]
 struct Derived {
     routes: Vec<ResolvedRoute>,
+    unreached: Vec<ResolvedRoute>,
     warnings: Vec<Problem>,
     /// All settings as they were written, without secrets.
     masked: Dict,
@@ -123,6 +126,11 @@ impl Config {
     /// Routes in order, each with `[cache]`, `[origin]` and `[llm]` as it overrides them; the built-in ones are the last.
     pub fn routes(&self) -> &[ResolvedRoute] {
         &self.derived.routes
+    }
+
+    /// Built-in routes whose paths others have taken: what is sent to their hosts through the forward proxy is theirs still.
+    pub fn unreached_routes(&self) -> &[ResolvedRoute] {
+        &self.derived.unreached
     }
 
     /// What tokens cost: the table that is compiled in, and what is configured over it.

@@ -61,6 +61,8 @@ pub(super) struct Resolver<'a> {
     /// What is wrong with them already, and not to be told again of each route.
     known: &'a [Finding],
     pub(super) routes: Vec<ResolvedRoute>,
+    /// Routes that gave way.
+    pub(super) unreached: Vec<ResolvedRoute>,
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
 }
@@ -72,7 +74,7 @@ impl<'a> Resolver<'a> {
             _ => Dict::new(),
         };
         let sections = Sections { cache: section("cache"), origin: section("origin"), llm: section("llm") };
-        Self { sections, known, routes: Vec::new(), problems: Vec::new(), warnings: Vec::new() }
+        Self { sections, known, routes: Vec::new(), unreached: Vec::new(), problems: Vec::new(), warnings: Vec::new() }
     }
 
     /// Takes the next route. The answer is the route as configured, if it is sound.
@@ -102,10 +104,14 @@ impl<'a> Resolver<'a> {
 
     /// As [`Resolver::add`], for a route that gives way: to one of its name, and to one that takes all its requests.
     pub(super) fn add_unless_taken(&mut self, route: RouteSettings) -> Option<Value> {
-        let resolved: RouteConfig = Value::from(layer::tree(&route.settings)).deserialize().ok()?;
-        let matcher = Matcher::parse(None, resolved.path.as_deref()).ok()?;
-        let taken = |other: &ResolvedRoute| other.route.name == resolved.name || other.matcher.covers(&matcher);
-        if self.routes.iter().any(taken) { None } else { self.add(route) }
+        let giving: RouteConfig = Value::from(layer::tree(&route.settings)).deserialize().ok()?;
+        let matcher = Matcher::parse(None, giving.path.as_deref()).ok()?;
+        let taken = |other: &ResolvedRoute| other.route.name == giving.name || other.matcher.covers(&matcher);
+        if !self.routes.iter().any(taken) {
+            return self.add(route);
+        }
+        self.unreached.extend(self.resolve(giving));
+        None
     }
 
     fn require(&mut self, route: &RouteSettings) {

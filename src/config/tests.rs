@@ -46,6 +46,36 @@ fn the_defaults_are_valid() {
     assert_eq!(config.l1.max_bytes, ByteSize::mib(512));
 }
 
+/// All that speak a protocol of which the cache knows more than HTTP.
+#[test]
+fn providers_of_models_are_intercepted() {
+    let hosts = crate::llm::provider::PROVIDERS.iter().filter(|provider| provider.protocol.is_some());
+    let hosts: Vec<_> = hosts.map(|provider| provider.host().replace("{}", "*")).collect();
+    assert_eq!(Config::builtin().intercept.hosts, hosts);
+}
+
+#[test]
+fn what_is_intercepted_has_a_name() {
+    refuses(
+        "[intercept]\nhosts = ['a.example', '127.0.0.1', '*.b.example', '*']\nports = [0]\ncertificates_max = 0\n\
+         certificate_lifetime = '1m'\n",
+        &[
+            "test.toml:2:23: intercept.hosts[1]: \"127.0.0.1\" is not a host to intercept: `api.example`, or \
+             `*.example` for every name below it; no address and no port",
+            "test.toml:2:51: intercept.hosts[3]: \"*\" is not a host to intercept: `api.example`, or `*.example` for \
+             every name below it; no address and no port",
+            "test.toml:3:10: intercept.ports[0]: 0 is no port",
+            "test.toml:4:20: intercept.certificates_max: 0 is not within 1 to 100000",
+            "test.toml:5:24: intercept.certificate_lifetime: must be 1h to 397days",
+        ],
+    );
+    assert_eq!(
+        warnings("[intercept]\nports = [443, 8443]\n"),
+        ["test.toml:2:9: intercept.ports: CONNECT to port 8443 is not allowed (forward.connect_ports)"],
+    );
+    assert!(warnings("[forward]\nconnect_ports = [8443]\n").is_empty());
+}
+
 /// Settings shown as comments in the manual begin right behind the `#`, prose behind a blank.
 #[test]
 fn the_examples_of_the_manual_are_valid() {

@@ -13,10 +13,7 @@ use std::{
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, Sleep, sleep_until, timeout_at},
-};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{
@@ -29,6 +26,7 @@ use super::{
     server::Shared,
     service::Connection,
     sniff::{Protocol, Sniffed, sniff},
+    transport::Transport,
 };
 
 /// How long a client may take to read our last response and close.
@@ -45,42 +43,49 @@ const BUFFER_MIN: usize = 128 * 1024;
 /// What hyper keeps room for on the stack.
 const HYPER_FIELDS: usize = 100;
 
-/// Serves one client to the end.
-pub(super) async fn run<S: Handler + Clone>(
+/// Serves one client to the end. Whether it has said anything.
+pub(super) async fn run<S: Handler + Clone, T: Transport>(
     shared: Arc<Shared>,
-    mut stream: TcpStream,
+    mut stream: T,
     peer: Peer,
-    open: OpenGuard,
+    open: Option<OpenGuard>,
+    idle_timeout: Duration,
     handler: S,
-) {
+) -> bool {
     let first_head_by = Instant::now() + shared.config.head_timeout;
     let first = tokio::select! {
         biased;
         first = timeout_at(first_head_by, sniff(&mut stream)) => first,
-        () = shared.drain.cancelled() => return,
+        () = shared.drain.cancelled() => return true,
     };
     match first {
         Ok(Ok(Some((protocol, sniffed)))) => {
-            serve(shared, stream, protocol, sniffed, peer, open, handler, first_head_by).await;
+            let link = Arc::new(Link::new(protocol == Protocol::Http2));
+            let clock = Clock::new(Arc::clone(&shared), Arc::clone(&link), first_head_by, idle_timeout);
+            serve(shared, stream, protocol, sniffed, peer, open, handler, link, clock).await;
+            true
         }
         // Gone without a word.
-        Ok(_) => {}
-        Err(_) => shared.metrics.timed_out(Wait::Head),
+        Ok(_) => false,
+        Err(_) => {
+            shared.metrics.timed_out(Wait::Head);
+            false
+        }
     }
 }
 
 #[expect(clippy::too_many_arguments, reason = "what a connection is made of, put together here once")]
-async fn serve<S: Handler + Clone>(
+async fn serve<S: Handler + Clone, T: Transport>(
     shared: Arc<Shared>,
-    stream: TcpStream,
+    stream: T,
     protocol: Protocol,
     sniffed: Sniffed,
     mut peer: Peer,
-    open: OpenGuard,
+    open: Option<OpenGuard>,
     handler: S,
-    first_head_by: Instant,
+    link: Arc<Link>,
+    clock: Clock,
 ) {
-    let link = Arc::new(Link::new(protocol == Protocol::Http2));
     if protocol == Protocol::Http1 {
         peer.interim = Interim::new(Arc::clone(&link));
     } else {
@@ -92,13 +97,12 @@ async fn serve<S: Handler + Clone>(
     let connection = Arc::new(Connection {
         handler,
         peer,
-        link: Arc::clone(&link),
+        link,
         limits: shared.limits,
         fields_max: shared.config.head_fields_max,
         metrics: Arc::clone(&shared.metrics),
     });
     let service = service_fn(move |request| connection.serve(request));
-    let clock = Clock::new(Arc::clone(&shared), link, first_head_by);
     match protocol {
         Protocol::Http1 => {
             shared.metrics.accepted_h1.inc();
@@ -188,6 +192,7 @@ pin_project! {
     struct Clock {
         shared: Arc<Shared>,
         link: Arc<Link>,
+        idle_timeout: Duration,
         #[pin]
         sleep: Sleep,
         // Whether `sleep` will wake us.
@@ -209,8 +214,9 @@ pin_project! {
 }
 
 impl Clock {
-    fn new(shared: Arc<Shared>, link: Arc<Link>, first_head_by: Instant) -> Self {
+    fn new(shared: Arc<Shared>, link: Arc<Link>, first_head_by: Instant, idle_timeout: Duration) -> Self {
         Self {
+            idle_timeout,
             sleep: sleep_until(first_head_by),
             set: false,
             wait: Some((Wait::Head, 0)),
@@ -246,7 +252,8 @@ impl Clock {
         if *this.wait != wait {
             *this.wait = wait;
             if let Some((wait, _)) = wait {
-                *this.deadline = Instant::now() + this.shared.timeout(wait);
+                let timeout = if wait == Wait::Idle { *this.idle_timeout } else { this.shared.timeout(wait) };
+                *this.deadline = Instant::now() + timeout;
             }
         }
         let Some((wait, _)) = wait else { return Poll::Pending };

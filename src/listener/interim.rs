@@ -31,6 +31,11 @@ impl Interim {
         Self { link: Some(link), request: None }
     }
 
+    /// The connection it belongs to.
+    pub(super) fn link(&self) -> Option<Arc<Link>> {
+        self.link.clone()
+    }
+
     /// The same for the current request only: what is sent after its response has begun goes nowhere, whatever
     /// request the connection has come to by then. To be called by the handler before it hands the value on.
     #[must_use]

@@ -23,14 +23,15 @@ use super::{
     link::{Link, Phase},
     metrics::OpenGuard,
     sniff::Sniffed,
+    transport::Transport,
 };
 
 /// Bytes of a refused request body that are read and thrown away before the socket is closed regardless.
 const LINGER_BYTES_MAX: usize = 16 << 20;
 
-/// One client's socket.
-pub(super) struct Io<S: Handler> {
-    stream: TcpStream,
+/// One client's socket, or the stream in a tunnel of it.
+pub(super) struct Io<S: Handler, T: Transport = TcpStream> {
+    stream: T,
     lane: Lane<S>,
     /// An answer of the lane that the socket did not take at once; it goes before any other byte.
     reply: Option<Box<Reply<S::Body>>>,
@@ -44,13 +45,16 @@ pub(super) struct Io<S: Handler> {
     /// The request for which it is certain that no byte of an earlier response waits in hyper's buffer.
     clean_for: u64,
     blocked: bool,
+    /// What the client had taken when that was last looked at, in a stream that writes behind.
+    taken: u64,
     shut: bool,
     discarded: usize,
-    _open: OpenGuard,
+    /// `None` in a tunnel, whose socket has one.
+    _open: Option<OpenGuard>,
 }
 
-impl<S: Handler> Io<S> {
-    pub(super) fn new(stream: TcpStream, lane: Lane<S>, sniffed: Sniffed, link: Arc<Link>, open: OpenGuard) -> Self {
+impl<S: Handler, T: Transport> Io<S, T> {
+    pub(super) fn new(stream: T, lane: Lane<S>, sniffed: Sniffed, link: Arc<Link>, open: Option<OpenGuard>) -> Self {
         let watch = HeadWatch::new(!link.multiplexed());
         Self {
             stream,
@@ -63,6 +67,7 @@ impl<S: Handler> Io<S> {
             interim_written: 0,
             clean_for: 0,
             blocked: false,
+            taken: 0,
             shut: false,
             discarded: 0,
             _open: open,
@@ -82,17 +87,30 @@ impl<S: Handler> Io<S> {
         self.watch.read(&self.link, bytes);
     }
 
-    fn note_write(&mut self, written: &Poll<io::Result<usize>>) {
+    /// Bytes were written, or flushed.
+    fn note_write<R>(&mut self, written: &Poll<R>) {
         match written {
             Poll::Pending if !self.blocked => {
                 self.blocked = true;
+                self.taken = self.stream.taken();
                 self.link.block();
             }
+            Poll::Pending => self.note_progress(),
             Poll::Ready(_) if self.blocked => {
                 self.blocked = false;
                 self.link.unblock();
             }
-            _ => {}
+            Poll::Ready(_) => {}
+        }
+    }
+
+    /// A stream that writes behind may be blocked for long while its client reads on.
+    fn note_progress(&mut self) {
+        let taken = self.stream.taken();
+        if taken != self.taken {
+            self.taken = taken;
+            self.link.unblock();
+            self.link.block();
         }
     }
 
@@ -121,6 +139,9 @@ impl<S: Handler> Io<S> {
 
     /// Whether the next byte that is read begins a request, and hyper has nothing of an earlier one left to write.
     fn is_between_requests(&mut self) -> bool {
+        if T::WRITES_BEHIND {
+            return false;
+        }
         let idle = match self.link.phase() {
             Phase::Idle => true,
             Phase::Head => self.link.request() == 0,
@@ -191,7 +212,7 @@ impl<S: Handler> Io<S> {
     }
 }
 
-impl<S: Handler> AsyncRead for Io<S> {
+impl<S: Handler, T: Transport> AsyncRead for Io<S, T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         ready!(this.poll_reply(cx))?;
@@ -214,7 +235,7 @@ impl<S: Handler> AsyncRead for Io<S> {
     }
 }
 
-impl<S: Handler> AsyncWrite for Io<S> {
+impl<S: Handler, T: Transport> AsyncWrite for Io<S, T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_reply(cx))?;
         ready!(self.poll_interim(cx))?;
@@ -251,7 +272,11 @@ impl<S: Handler> AsyncWrite for Io<S> {
             self.link.register(cx.waker());
         }
         ready!(self.poll_interim(cx))?;
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if T::WRITES_BEHIND {
+            self.note_write(&flushed);
+        }
+        ready!(flushed)?;
         if self.link.written() {
             // hyper does not come back by itself if the socket has taken everything.
             cx.waker().wake_by_ref();
@@ -279,11 +304,10 @@ impl<S: Handler> AsyncWrite for Io<S> {
     }
 }
 
-impl<S: Handler> Drop for Io<S> {
+impl<S: Handler, T: Transport> Drop for Io<S, T> {
     fn drop(&mut self) {
         if self.link.reset_demanded() {
-            // Without it the close is merely less abrupt.
-            let _ = self.stream.set_zero_linger();
+            self.stream.break_off();
         }
     }
 }
@@ -293,7 +317,7 @@ mod tests {
     use std::{
         future::poll_fn,
         net::SocketAddr,
-        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+        sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
         task::Wake,
         time::Duration,
     };
@@ -356,7 +380,7 @@ mod tests {
         let open = OpenGuard::new(&Metrics::register(&mut Registry::default()), place);
         let shared = Server::new(config(), &mut Registry::default()).shared();
         let lane = Lane { handler: Now, peer: Arc::new(Peer::new(addr, addr)), shared };
-        (Io::new(server, lane, Sniffed::default(), Arc::clone(link), open), client)
+        (Io::new(server, lane, Sniffed::default(), Arc::clone(link), Some(open)), client)
     }
 
     async fn write(io: &mut Io<Now>, bytes: &[u8]) {
@@ -482,6 +506,75 @@ mod tests {
         assert_eq!(wakes_after_flush(), 1);
         assert!(!link.withholds());
         assert_eq!(wakes_after_flush(), 1);
+    }
+
+    /// Takes everything, and gives nothing on before it is told to, but for what it counts.
+    struct Behind {
+        open: Arc<AtomicBool>,
+        taken: Arc<AtomicU64>,
+    }
+
+    impl Transport for Behind {
+        const WRITES_BEHIND: bool = true;
+
+        fn break_off(&self) {}
+
+        fn taken(&self) -> u64 {
+            self.taken.load(Relaxed)
+        }
+    }
+
+    impl AsyncRead for Behind {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            buffer.put_slice(NOW.as_bytes());
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Behind {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if self.open.load(Relaxed) { Poll::Ready(Ok(())) } else { Poll::Pending }
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// TLS takes what the client does not, up to a size that many responses never reach.
+    #[tokio::test]
+    async fn what_is_written_behind_is_waited_for() {
+        let (open, taken, link) =
+            (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default(), Arc::new(Link::new(false)));
+        let stream = Behind { open: Arc::clone(&open), taken: Arc::clone(&taken) };
+        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+        let shared = Server::new(config(), &mut Registry::default()).shared();
+        let lane = Lane { handler: Now, peer: Arc::new(Peer::new(addr, addr)), shared };
+        let mut io = Io::new(stream, lane, Sniffed::default(), Arc::clone(&link), None);
+        let mut bytes = [0; 4096];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        poll_fn(|cx| Pin::new(&mut io).poll_read(cx, &mut buffer)).await.expect("read");
+        assert_eq!(buffer.filled(), NOW.as_bytes(), "an answer of the lane would not be flushed");
+
+        link.begin(true, Some(0));
+        link.respond();
+        let mut flush = || Pin::new(&mut io).poll_flush(&mut Context::from_waker(std::task::Waker::noop()));
+        let mut waits = Vec::new();
+        for count in [0, 0, 7, 7, 9] {
+            taken.store(count, Relaxed);
+            assert!(flush().is_pending());
+            waits.push(link.waits().expect("the client is to read"));
+        }
+        assert!(waits.iter().all(|(wait, _)| *wait == super::super::link::Wait::Write));
+        let anew = waits.windows(2).map(|pair| pair[0] != pair[1]).collect::<Vec<_>>();
+        assert_eq!(anew, [false, true, false, true], "its time begins anew when it has taken something");
+        open.store(true, Relaxed);
+        assert!(flush().is_ready());
+        assert_eq!(link.waits(), None);
     }
 
     /// hyper may still have all of a response in its buffer when it gives out the next request.

@@ -3,6 +3,7 @@
 //! It guarantees that nothing a client does, or does not do, costs more than the configuration allows: connections,
 //! heads, bodies, silence and slow reading all have limits; that a request reaches the [`Handler`] with exactly one
 //! possible framing; and that a stop lets requests under way finish. What requests mean is the handler's business.
+//! What a CONNECT has opened can be served like a connection of its own: [`Server::secure`], [`Server::serve_inside`].
 //! What a handler can answer at once costs less than hyper would take to ask for it: see [`Handler::express`].
 //!
 //! Requests hyper itself cannot parse are answered 400, 414 or 431 by hyper and never seen here.
@@ -16,9 +17,11 @@ mod interim;
 mod io;
 mod link;
 mod metrics;
+mod secure;
 mod server;
 mod service;
 mod sniff;
+mod transport;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +43,7 @@ pub use self::{
     config::Config,
     interim::Interim,
     link::Hold,
+    secure::{HandshakeError, Secured},
     server::{Server, bind},
 };
 
@@ -57,6 +61,8 @@ pub struct Peer {
     pub interim: Interim,
     /// Whether [`Handler::express`] was asked for the request that comes next and found nothing: the handler's own note.
     pub looked_up: AtomicBool,
+    /// The authority of the tunnel that the connection is in, inside TLS; `None` outside of any.
+    pub within: Option<Arc<str>>,
     /// The connection, where it has many requests at once.
     link: Option<Arc<Link>>,
 }
@@ -69,7 +75,17 @@ impl Peer {
 
     /// A client that cannot be sent interim responses.
     pub fn new(addr: SocketAddr, local: SocketAddr) -> Self {
-        Self { addr, local, interim: Interim::none(), looked_up: AtomicBool::new(false), link: None }
+        Self { addr, local, interim: Interim::none(), looked_up: AtomicBool::new(false), within: None, link: None }
+    }
+
+    /// The connection, if a tunnel in it is all there is to it.
+    fn alone(&self) -> Option<Arc<Link>> {
+        self.interim.link().filter(|link| !link.multiplexed())
+    }
+
+    /// How its requests come.
+    pub fn scheme(&self) -> &'static str {
+        if self.within.is_some() { "https" } else { "http" }
     }
 }
 

@@ -1,8 +1,10 @@
 //! Accepts connections, no more than allowed at once, and lets them finish when the process stops.
 
 use std::{
+    any::Any,
     io,
     net::SocketAddr,
+    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,15 +12,20 @@ use std::{
     time::Duration,
 };
 
-use hyper::server::conn::{http1, http2};
+use futures_util::{FutureExt, future::BoxFuture};
+use hyper::{
+    server::conn::{http1, http2},
+    upgrade::Upgraded,
+};
 use hyper_util::rt::TokioExecutor;
+use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinError, JoinSet},
     time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Handler, Peer,
@@ -27,6 +34,7 @@ use super::{
     connection,
     link::Wait,
     metrics::{Metrics, OpenGuard},
+    secure::{HandshakeError, Secured},
 };
 use crate::telemetry::Registry;
 
@@ -62,6 +70,8 @@ pub(super) struct Shared {
     /// Wakes all connections to finish; set after `draining`.
     pub(super) drain: CancellationToken,
     draining: AtomicBool,
+    /// Connections in tunnels of others, which may have ended by then as far as hyper is concerned.
+    inside: TaskTracker,
 }
 
 impl Shared {
@@ -72,6 +82,7 @@ impl Shared {
     pub(super) fn timeout(&self, wait: Wait) -> Duration {
         match wait {
             Wait::Head => self.config.head_timeout,
+            // In a tunnel it may be shorter.
             Wait::Idle => self.config.idle_timeout,
             Wait::Write => self.config.write_timeout,
             Wait::Linger => connection::LINGER_TIMEOUT,
@@ -90,8 +101,10 @@ impl Server {
             http2: connection::http2(&config),
             drain: CancellationToken::new(),
             draining: AtomicBool::new(false),
+            inside: TaskTracker::new(),
             config,
         };
+        shared.inside.close();
         Self { shared: Arc::new(shared), places }
     }
 
@@ -121,8 +134,67 @@ impl Server {
             // Fails only if the client has already gone.
             let Ok(local) = stream.set_nodelay(true).and_then(|()| stream.local_addr()) else { continue };
             let peer = Peer::new(address, local);
-            connections.spawn(connection::run(Arc::clone(&self.shared), stream, peer, open, handler.clone()));
+            let idle_timeout = self.shared.config.idle_timeout;
+            let (shared, handler) = (Arc::clone(&self.shared), handler.clone());
+            connections.spawn(async move {
+                connection::run(shared, stream, peer, Some(open), idle_timeout, handler).await;
+            });
         }
+    }
+
+    /// Has `task` serve a connection in a tunnel: [`Server::serve`] waits for it, too.
+    pub fn spawn_inside(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let shared = Arc::clone(&self.shared);
+        self.shared.inside.spawn(async move {
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                shared.metrics.panics.inc();
+                tracing::error!("a client connection in a tunnel ended in a panic");
+            }
+        });
+    }
+
+    /// Answers a TLS handshake in a tunnel, in as much time as a client has for a request head.
+    ///
+    /// Boxed, as what follows it is: where these are spawned with a handler of many parts, the compiler would look through
+    /// all of them again and again, for minutes.
+    ///
+    /// # Errors
+    /// Where there is none, it fails, or the server stops meanwhile.
+    pub fn secure(
+        &self,
+        tunnel: Upgraded,
+        tls: Arc<ServerConfig>,
+        outer: &Peer,
+        held: Box<dyn Any + Send>,
+    ) -> BoxFuture<'static, Result<Secured, HandshakeError>> {
+        let shared = Arc::clone(&self.shared);
+        let handshake = timeout(shared.config.head_timeout, Secured::accept(tunnel, tls, outer, held));
+        async move {
+            tokio::select! {
+                biased;
+                secured = handshake => match secured {
+                    Ok(secured) => Ok(secured?),
+                    Err(_) => Err(HandshakeError::TimedOut),
+                },
+                () = shared.drain.cancelled() => Err(HandshakeError::Stopped),
+            }
+        }
+        .boxed()
+    }
+
+    /// Serves what came of a handshake in a tunnel to `authority`, as it would any client of its own, until it ends.
+    /// Whether the client has said anything.
+    pub fn serve_inside<S: Handler + Clone>(
+        &self,
+        secured: Secured,
+        outer: &Peer,
+        authority: Arc<str>,
+        idle_timeout: Duration,
+        handler: S,
+    ) -> BoxFuture<'static, bool> {
+        let peer = Peer { within: Some(authority), ..Peer::new(outer.addr, outer.local) };
+        let idle_timeout = idle_timeout.min(self.shared.config.idle_timeout);
+        connection::run(Arc::clone(&self.shared), secured, peer, None, idle_timeout, handler).boxed()
     }
 
     /// Waits for a place among the connections allowed: one client more waits in the kernel's backlog.
@@ -177,10 +249,11 @@ impl Server {
             while let Some(ended) = connections.join_next().await {
                 self.reap(ended);
             }
+            self.shared.inside.wait().await;
         };
         if timeout(self.shared.config.drain_timeout, all).await.is_err() {
             tracing::warn!(
-                connections = connections.len(),
+                connections = connections.len() + self.shared.inside.len(),
                 "requests still under way after the drain time-out are cut"
             );
             connections.shutdown().await;

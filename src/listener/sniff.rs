@@ -2,10 +2,7 @@
 
 use std::io;
 
-use tokio::{
-    io::{AsyncReadExt, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -40,7 +37,7 @@ impl Sniffed {
 }
 
 /// Reads until the protocol is certain; `None` if the client closes first without a byte.
-pub(super) async fn sniff(stream: &mut TcpStream) -> io::Result<Option<(Protocol, Sniffed)>> {
+pub(super) async fn sniff(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<(Protocol, Sniffed)>> {
     let mut sniffed = Sniffed::default();
     loop {
         let read = stream.read(&mut sniffed.bytes[sniffed.length..]).await?;

@@ -141,6 +141,12 @@ impl Upstream {
         self.shared.bases.iter().any(|base| base.authority.as_str().eq_ignore_ascii_case(authority))
     }
 
+    /// Scheme and authority of the one origin whose every path it leads to; `None` where there are several, or a path.
+    pub fn whole(&self) -> Option<(&str, &str)> {
+        let [base] = &*self.shared.bases else { return None };
+        base.prefix.is_empty().then(|| (base.scheme.as_str(), base.authority.as_str()))
+    }
+
     /// Whether a base URL has a path that requests are to stay below.
     pub fn has_path(&self) -> bool {
         self.shared.bases.iter().any(|base| !base.prefix.is_empty())

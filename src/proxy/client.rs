@@ -5,13 +5,26 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
+use hyper::upgrade::OnUpgrade;
+
+use super::tunnel::Guards;
 
 /// Takes interim responses for the client of a request under way.
 pub trait InterimSink: Send + Sync {
     /// Sends one, if the connection can.
     fn send(&self, status: StatusCode, fields: &HeaderMap);
 }
+
+/// Opens the tunnels of some hosts, so that the requests in them come here.
+pub trait Interceptor: Send + Sync {
+    /// What opens the tunnel to `host`, a name in lower case or an address; `None` where it is to pass untouched.
+    fn opening(&self, host: &str, port: u16) -> BoxFuture<'_, Option<Opening>>;
+}
+
+/// Takes over the connection of a CONNECT, and holds for as long as it is open what belongs to it.
+pub type Opening = Box<dyn FnOnce(OnUpgrade, Guards) + Send>;
 
 /// The peer of a request.
 #[derive(Clone)]
@@ -20,6 +33,11 @@ pub struct Client {
     pub address: IpAddr,
     /// How it came: `http` or `https`.
     pub scheme: &'static str,
+    /// The authority of the tunnel that it came in, where that was opened. It named no other host in the handshake, and
+    /// was allowed to use the forward proxy when it asked for the tunnel.
+    pub within: Option<Arc<str>>,
+    /// What opens tunnels, where it may ask for one.
+    pub interceptor: Option<Arc<dyn Interceptor>>,
     /// Where interim responses go; `None` where the protocol of the connection has no way to send them.
     pub interim: Option<Arc<dyn InterimSink>>,
     /// Keeps its connection open as long as a tunnel in it lives; `None` where nothing else could end it.

@@ -27,10 +27,22 @@ use crate::{
 /// Longest content that is written behind the head of an answer.
 const COPIED_MAX: usize = 4096;
 
+/// How a request came.
+#[derive(Debug, Clone, Copy)]
+pub struct Came<'a> {
+    /// From where.
+    pub address: IpAddr,
+    /// By which scheme.
+    pub scheme: &'static str,
+    /// See [`super::Client::within`].
+    pub within: Option<&'a str>,
+}
+
 impl Proxy {
     /// Answers at once what can be: a fresh response in memory, to a request without content. Nothing of the request is
     /// kept or copied.
-    pub fn at_once<B>(&self, request: &Request<B>, address: IpAddr, scheme: &'static str) -> Option<Response<Sent>> {
+    pub fn at_once<B>(&self, request: &Request<B>, came: Came<'_>) -> Option<Response<Sent>> {
+        let Came { address, scheme, within } = came;
         let (method, headers) = (request.method(), request.headers());
         if !matches!(*method, Method::GET | Method::HEAD) {
             return None;
@@ -42,8 +54,12 @@ impl Proxy {
         }
         let begun = Instant::now();
         let target = RequestTarget::of(request.uri(), request.version(), headers, scheme).ok()?;
+        // In a tunnel, whatever else it may be is for [`Proxy::handle`] to say.
+        if within.is_some_and(|within| target.scheme != "https" || *within != *target.authority) {
+            return None;
+        }
         let path = request.uri().path();
-        let route = self.route(&target.authority, path)?;
+        let route = self.route(within.is_some(), &target.authority, path)?;
         let site = site(route, target.scheme, &target.authority);
         let (query, forwarded) = (request.uri().query(), self.believes(noted, address));
         let view = View { scheme: target.scheme, path, query, site: &site, forwarded };
@@ -62,21 +78,19 @@ impl Proxy {
     ///
     /// # Errors
     /// Where there is no such answer; nothing has been written then.
-    pub fn express(
-        &self,
-        request: &Plain<'_>,
-        address: IpAddr,
-        scheme: &'static str,
-        head: &mut Vec<u8>,
-    ) -> Result<Sent, NotPlain> {
+    pub fn express(&self, request: &Plain<'_>, came: Came<'_>, head: &mut Vec<u8>) -> Result<Sent, NotPlain> {
+        let Came { address, scheme, within } = came;
         let noted = Noted::of_plain(request);
         if noted.cdn_loop || self.is_forged(noted, address) || request.host.is_empty() {
             return Err(NotPlain::Request);
         }
         let begun = Instant::now();
         let authority = normalise_authority(scheme, request.host).map_err(|_| NotPlain::Request)?;
+        if within.is_some_and(|within| *within != *authority) {
+            return Err(NotPlain::Request);
+        }
         let (path, query) = (request.path(), request.query());
-        let route = self.route(&authority, path).ok_or(NotPlain::Request)?;
+        let route = self.route(within.is_some(), &authority, path).ok_or(NotPlain::Request)?;
         let site = site(route, scheme, &authority);
         let view = View { scheme, path, query, site: &site, forwarded: self.believes(noted, address) };
         let PlainHit { status, content, outcome } =
@@ -105,8 +119,8 @@ impl Proxy {
         Ok(Sent::new(body, record))
     }
 
-    fn route(&self, authority: &str, path: &str) -> Option<&Arc<ProxyRoute>> {
-        self.inner.routes.find(authority, &normalise_path(path))
+    fn route(&self, verified: bool, authority: &str, path: &str) -> Option<&Arc<ProxyRoute>> {
+        self.entry(verified, authority, &normalise_path(path)).map(|(_, route)| route)
     }
 
     /// Writes the line that tells the request's id; the place of the id in `head`.

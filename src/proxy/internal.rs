@@ -28,8 +28,15 @@ impl Proxy {
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = headers;
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let client =
-            Client { address, scheme: resolved.target.scheme, interim: None, hold: None, fault: Arc::default() };
+        let client = Client {
+            address,
+            scheme: resolved.target.scheme,
+            within: None,
+            interceptor: None,
+            interim: None,
+            hold: None,
+            fault: Arc::default(),
+        };
         Ok(self.handle(request, client).await)
     }
 }

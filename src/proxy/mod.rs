@@ -13,10 +13,11 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header, uri::PathAndQuery};
 use tokio::time::Instant;
 
 mod arriving;
+mod behind;
 mod client;
 pub mod config;
 mod express;
@@ -40,15 +41,8 @@ pub mod stats;
 mod tunnel;
 mod upgrade;
 
-pub use self::{
-    client::{Client, ClientFault, InterimSink},
-    finish::Sent,
-    metrics::Metrics,
-    proxied::{ForwardRoute, Proxied, ProxyRoute, Reached, compile, own_fields},
-    purging::PurgeAnswerer,
-    resolve::{ResolveError, Resolved},
-};
 use self::{
+    behind::{Aliased, Behind},
     config::{ForwardConfig, HeadersConfig},
     finish::{Record, Told},
     forward::Forward,
@@ -57,7 +51,17 @@ use self::{
     request_id::RequestIds,
     request_target::RequestTarget,
     rescue::Refusal,
-    routes::RouteTable,
+    routes::{Matcher, RouteTable},
+};
+pub use self::{
+    client::{Client, ClientFault, Interceptor, InterimSink, Opening},
+    express::Came,
+    finish::Sent,
+    metrics::Metrics,
+    proxied::{ForwardRoute, Proxied, ProxyRoute, Reached, compile, own_fields},
+    purging::PurgeAnswerer,
+    resolve::{ResolveError, Resolved},
+    tunnel::Guards,
 };
 use crate::{
     cache::{Answer, Cache, Call, Failure, Kind, Outcome, target::Target},
@@ -78,6 +82,7 @@ pub struct Proxy {
 struct Inner {
     cache: Cache,
     routes: RouteTable<Arc<ProxyRoute>>,
+    behind: Behind,
     forward_route: Arc<ForwardRoute>,
     forward: Forward,
     headers: HeadersConfig,
@@ -96,6 +101,8 @@ pub struct Parts {
     pub cache: Cache,
     /// Routes, in order.
     pub routes: RouteTable<Arc<ProxyRoute>>,
+    /// Routes that those before leave no requests to but what comes through the forward proxy.
+    pub unreached: RouteTable<Arc<ProxyRoute>>,
     /// The forward proxy as the cache sees it.
     pub forward_route: Arc<crate::cache::route::Route>,
     /// `[forward]`.
@@ -110,10 +117,34 @@ pub struct Parts {
     pub body_bytes_max: u64,
 }
 
+/// Where a request belongs.
+struct Placed {
+    proxied: Proxied,
+    target: Target,
+    /// What it would ask for if it came by the route's own path.
+    aliased: Option<Uri>,
+}
+
+/// What a request falls on.
+struct Found<'a> {
+    proxied: Proxied,
+    /// That of the route.
+    matcher: Option<&'a Matcher>,
+    /// What it would ask for if it came by the route's own path.
+    aliased: Option<PathAndQuery>,
+}
+
+impl Found<'_> {
+    /// Whether only the forward proxy goes there.
+    fn is_forwarded(&self) -> bool {
+        self.aliased.is_some() || matches!(self.proxied, Proxied::Forward(_))
+    }
+}
+
 impl Proxy {
     /// Puts a proxy together.
     pub fn new(parts: Parts, metrics: Metrics) -> Self {
-        let Parts { cache, routes, forward_route, forward, origin, headers, access, body_bytes_max } = parts;
+        let Parts { cache, routes, unreached, forward_route, forward, origin, headers, access, body_bytes_max } = parts;
         let pseudonym = &headers.pseudonym;
         let via = ["1.0", "1.1", "2.0"].map(|version| field(&format!("{version} {pseudonym}")));
         let forward_route =
@@ -124,6 +155,7 @@ impl Proxy {
             ids: RequestIds::new(&headers.request_id),
             forward: Forward::new(forward, origin),
             cache,
+            behind: Behind::new(&routes, &unreached),
             routes,
             forward_route,
             headers,
@@ -229,15 +261,16 @@ impl Proxy {
         let request_id = self.inner.ids.of(request.headers());
         let placed = self.place(&request, &client);
         let (proxied, scheme, authority) = match &placed {
-            Ok((proxied, target)) => (proxied.clone(), target.scheme, Arc::clone(&target.authority)),
-            Err(_) => (Proxied::Forward(Arc::clone(&self.inner.forward_route)), client.scheme, Arc::from("")),
+            Ok(Placed { proxied, target, .. }) => (proxied.clone(), target.scheme, Arc::clone(&target.authority)),
+            Err(_) => (self.forward_itself(), client.scheme, Arc::from("")),
         };
+        let aliased = placed.as_ref().ok().and_then(|placed| placed.aliased.clone());
         let mut record = self.record(proxied.metrics(), begun, || {
             let route = &proxied.cache_route().name;
             self.told(&request, client.address, &authority, route, begun, request_id.clone())
         });
         let (mut head, body) = request.into_parts();
-        let (uri, version) = (head.uri.clone(), head.version);
+        let (uri, version) = (aliased.unwrap_or_else(|| head.uri.clone()), head.version);
         let proxy = self.clone();
         let leaving =
             Leaving { proxy, proxied, client, scheme, authority, uri, version, request_id: request_id.clone() };
@@ -245,10 +278,10 @@ impl Proxy {
             Err(refusal) => Err(rescue::refusal(&refusal, self.name())),
             Ok(_) if self.takes_purge(&head.method, &leaving.proxied) => Err(self.purged(head).await),
             Ok(_) if head.method == Method::CONNECT => Box::pin(self.connect(&mut head, &leaving)).await,
-            Ok((_, target)) if upgrade::wanted(&head) => {
+            Ok(Placed { target, .. }) if upgrade::wanted(&head) => {
                 Box::pin(self.upgrade(head, body, Target { forwarded, ..target }, leaving)).await
             }
-            Ok((_, target)) => self.answer(head, body, Target { forwarded, ..target }, leaving).await,
+            Ok(Placed { target, .. }) => self.answer(head, body, Target { forwarded, ..target }, leaving).await,
         };
         let (mut response, outcome) = match answered {
             Ok(Answer { response, outcome }) => (response, outcome),
@@ -288,36 +321,77 @@ impl Proxy {
     }
 
     /// Where a request belongs: a route, or the forward proxy.
-    fn place<B>(&self, request: &Request<B>, client: &Client) -> Result<(Proxied, Target), Refusal> {
+    fn place<B>(&self, request: &Request<B>, client: &Client) -> Result<Placed, Refusal> {
         if self.looped(request.headers()) {
             return Err(Refusal::Loop);
         }
         let uri = request.uri();
         let target = RequestTarget::of(uri, request.version(), request.headers(), client.scheme)?;
+        if let Some(within) = &client.within {
+            // What a client was shown a certificate for, and nothing else; no tunnel in a tunnel either.
+            let meant = target.scheme == "https" && *target.authority == **within;
+            if !meant || request.method() == Method::CONNECT {
+                return Err(Refusal::Misdirected(Arc::clone(within)));
+            }
+        }
         if request.method() == Method::CONNECT {
             self.forward().admits(client)?;
             let target = Target::of_authority(&target.authority);
-            return Ok((Proxied::Forward(Arc::clone(&self.inner.forward_route)), target));
+            return Ok(Placed { proxied: self.forward_itself(), target, aliased: None });
         }
-        let path = uri.path();
+        let RequestTarget { scheme, authority, absolute } = target;
+        let (verified, path) = (client.within.is_some(), uri.path());
         let normal = normalise_path(path);
-        let proxied = match self.inner.routes.find_entry(&target.authority, &normal) {
-            Some((matcher, route)) if route.is_left_by(matcher, path) => {
+        let found = self.find(verified, scheme, &authority, (path, &normal, uri.query()));
+        if !verified && found.is_forwarded() {
+            if !absolute {
+                return Err(Refusal::NoRoute(format!("{authority}{normal}")));
+            }
+            self.forward().admits(client)?;
+        }
+        let Found { proxied, matcher, aliased } = found;
+        let (path, query) = aliased.as_ref().map_or((path, uri.query()), |aliased| (aliased.path(), aliased.query()));
+        let normal = if aliased.is_some() { normalise_path(path) } else { normal };
+        if let (Proxied::Route(route), Some(matcher)) = (&proxied, matcher) {
+            if route.is_left_by(matcher, path) {
                 return Err(Refusal::BadTarget("its dot segments could lead out of the path of its route or upstream"));
             }
-            Some((_, route)) if !route.upstream.has(route.own_part(path)) => {
-                return Err(Refusal::NoRoute(format!("{}{normal}", target.authority)));
+            if !route.upstream.has(route.own_part(path)) {
+                return Err(Refusal::NoRoute(format!("{authority}{normal}")));
             }
-            Some((_, route)) => Proxied::Route(Arc::clone(route)),
-            None if target.absolute => {
-                self.forward().admits(client)?;
-                Proxied::Forward(Arc::clone(&self.inner.forward_route))
+        }
+        let target = Target::new(proxied.cache_route(), scheme, &authority, path, &normal, query);
+        Ok(Placed { proxied, target, aliased: aliased.map(Uri::from) })
+    }
+
+    /// The route of a request. One that was sent to its host, as its client has `verified`, is not for routes that take
+    /// those of any.
+    fn entry(&self, verified: bool, authority: &str, path: &str) -> Option<(&Matcher, &Arc<ProxyRoute>)> {
+        let routes = &self.inner.routes;
+        if verified { routes.find_named(authority, path) } else { routes.find_entry(authority, path) }
+    }
+
+    /// What a request for that path (as it came, normalised, and its query) of an authority falls on.
+    fn find(
+        &self,
+        verified: bool,
+        scheme: &str,
+        authority: &str,
+        (path, normal, query): (&str, &str, Option<&str>),
+    ) -> Found<'_> {
+        if let Some((matcher, route)) = self.entry(verified, authority, normal) {
+            return Found { proxied: Proxied::Route(Arc::clone(route)), matcher: Some(matcher), aliased: None };
+        }
+        match self.inner.behind.find(scheme, authority, path, query) {
+            Some(Aliased { route, matcher, target }) => {
+                Found { proxied: Proxied::Route(Arc::clone(route)), matcher: Some(matcher), aliased: Some(target) }
             }
-            None => return Err(Refusal::NoRoute(format!("{}{normal}", target.authority))),
-        };
-        let RequestTarget { scheme, authority, .. } = target;
-        let target = Target::new(proxied.cache_route(), scheme, &authority, path, &normal, uri.query());
-        Ok((proxied, target))
+            None => Found { proxied: self.forward_itself(), matcher: None, aliased: None },
+        }
+    }
+
+    fn forward_itself(&self) -> Proxied {
+        Proxied::Forward(Arc::clone(&self.inner.forward_route))
     }
 
     /// Whether the request has been here before (RFC 8586).

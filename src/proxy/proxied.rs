@@ -14,7 +14,7 @@ use super::{
 use crate::{
     cache,
     llm::provider::is_label,
-    object::path::has_dot_segments,
+    object::path::{has_dot_segments, normalise_authority},
     origin::{self, TargetPolicy, Upstream},
 };
 
@@ -75,6 +75,22 @@ impl Reached {
         }
     }
 
+    /// The segment of a path that leads to that origin, empty where all do; `None` where none does.
+    fn segment_to<'a>(&self, scheme: &str, authority: &'a str) -> Option<&'a str> {
+        match self {
+            Self::One(upstream) => {
+                let (own_scheme, own) = upstream.whole()?;
+                let leads = own_scheme == scheme && normalise_authority(scheme, own).is_ok_and(|own| own == authority);
+                leads.then_some("")
+            }
+            Self::Divided { template, .. } => {
+                let host = template.strip_prefix(scheme)?.strip_prefix("://")?;
+                let (before, after) = host.split_once("{}")?;
+                authority.strip_prefix(before)?.strip_suffix(after).filter(|own| is_label(own))
+            }
+        }
+    }
+
     fn has_path(&self) -> bool {
         match self {
             Self::One(upstream) => upstream.has_path(),
@@ -122,6 +138,13 @@ impl ProxyRoute {
     /// The first segment of `path` behind them.
     pub(super) fn own_part<'a>(&self, path: &'a str) -> &'a str {
         path.split('/').nth(self.strip_segments() + 1).unwrap_or("")
+    }
+
+    /// The path by which this route is asked for `path` of that origin; `None` where it does not lead there.
+    pub(super) fn path_to(&self, scheme: &str, authority: &str, path: &str) -> Option<String> {
+        let segment = self.upstream.segment_to(scheme, authority).filter(|_| path.starts_with('/'))?;
+        let slash = if segment.is_empty() { "" } else { "/" };
+        Some([self.strip.as_deref().unwrap_or(""), slash, segment, path].concat())
     }
 
     /// Sets and removes the request fields the route names.

@@ -17,6 +17,9 @@ pub(super) enum Refusal {
     /// The target cannot be made out.
     #[error("the request target is not valid: {0}")]
     BadTarget(&'static str),
+    /// In a tunnel to one host, a request for another.
+    #[error("the tunnel this request came in is one to {0}, and it asks for something else")]
+    Misdirected(std::sync::Arc<str>),
     /// `CDN-Loop` names this gateway already (RFC 8586).
     #[error(
         "the request has passed a gateway of this name before (CDN-Loop): the upstream leads back here, or to another \
@@ -45,6 +48,7 @@ impl Refusal {
         match self {
             Self::NoRoute(_) => StatusCode::NOT_FOUND,
             Self::BadTarget(_) => StatusCode::BAD_REQUEST,
+            Self::Misdirected(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::ForwardOff | Self::ForwardClient | Self::ConnectPort(_) => StatusCode::FORBIDDEN,
             Self::Tunnels => StatusCode::SERVICE_UNAVAILABLE,
@@ -59,7 +63,7 @@ impl Refusal {
             Self::NoRoute(_) => "destination_not_found",
             Self::Loop => "proxy_loop_detected",
             Self::Tunnels => "connection_limit_reached",
-            Self::BadTarget(_) | Self::Content(_) => "http_request_error",
+            Self::BadTarget(_) | Self::Misdirected(_) | Self::Content(_) => "http_request_error",
             Self::ForwardOff | Self::ForwardClient | Self::ConnectPort(_) => "http_request_denied",
         }
     }

@@ -8,7 +8,7 @@ use std::{
 use http::{HeaderMap, Method};
 use url::Url;
 
-use super::Proxy;
+use super::{Found, Proxy};
 use crate::{
     cache::{explain::Explanation, route::Route, target::Target},
     object::path::{normalise_authority, normalise_path},
@@ -48,6 +48,11 @@ impl Proxy {
     /// # Errors
     /// Where `url` is not an absolute http or https URL.
     pub fn resolve(&self, url: &str) -> Result<Resolved, ResolveError> {
+        self.resolve_as(url, false)
+    }
+
+    /// The same, for a request that came in an opened tunnel if it is `verified`.
+    pub(super) fn resolve_as(&self, url: &str, verified: bool) -> Result<Resolved, ResolveError> {
         let parsed = Url::parse(url)
             .map_err(|error| ResolveError::NotAbsolute { url: url.to_owned(), reason: error.to_string() })?;
         let scheme = match parsed.scheme() {
@@ -62,11 +67,15 @@ impl Proxy {
         // keys hold what a client sends.
         let (path, query) = raw_target(url).unwrap_or((parsed.path(), parsed.query()));
         let normal = normalise_path(path);
-        let route = match self.inner.routes.find(&authority, &normal) {
-            Some(route) => &route.cache,
-            None => &self.inner.forward_route.cache,
+        let Found { proxied, aliased, .. } = self.find(verified, scheme, &authority, (path, &normal, query));
+        let route = proxied.cache_route();
+        let target = match aliased {
+            None => Target::new(route, scheme, &authority, path, &normal, query),
+            Some(aliased) => {
+                let (path, query) = (aliased.path(), aliased.query());
+                Target::new(route, scheme, &authority, path, &normalise_path(path), query)
+            }
         };
-        let target = Target::new(route, scheme, &authority, path, &normal, query);
         Ok(Resolved { route: Arc::clone(route), target })
     }
 

@@ -73,6 +73,11 @@ impl<T> RouteTable<T> {
         self.iter().find(|(matcher, _)| matcher.matches(authority, path))
     }
 
+    /// As [`RouteTable::find_entry`], among the routes that name a host.
+    pub fn find_named(&self, authority: &str, path: &str) -> Option<(&Matcher, &T)> {
+        self.iter().find(|(matcher, _)| matcher.host.is_some() && matcher.matches(authority, path))
+    }
+
     /// Every route that can answer for some path of this host, up to the first one that takes all the rest.
     pub fn all_matching_host(&self, authority: &str) -> impl Iterator<Item = (&Matcher, &T)> {
         let mut taken = false;
@@ -113,6 +118,11 @@ impl Matcher {
     /// Whether requests to this host can belong here.
     pub fn matches_host(&self, authority: &str) -> bool {
         self.host.as_ref().is_none_or(|pattern| pattern.matches(authority))
+    }
+
+    /// Whether requests to any host can belong here.
+    pub fn takes_every_host(&self) -> bool {
+        self.host.is_none()
     }
 
     /// Whether no path of a host it matches is left to later routes.
@@ -339,6 +349,15 @@ mod tests {
         assert_eq!(found("shop.example"), [0, 2, 3]);
         assert_eq!(found("other.example"), [1]);
         assert_eq!(found("elsewhere"), [2, 4]);
+    }
+
+    #[test]
+    fn a_route_for_any_host_is_found_by_no_name() {
+        let table = table(&[(None, Some("/a")), (Some("*.example"), Some("/a")), (None, None)]);
+        let found = |authority, path| table.find_named(authority, path).map(|(_, route)| *route);
+        assert_eq!(found("shop.example", "/a/b"), Some(1));
+        assert_eq!(found("shop.example", "/b"), None);
+        assert_eq!(found("elsewhere", "/a"), None);
     }
 
     #[test]

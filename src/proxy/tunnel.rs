@@ -18,8 +18,21 @@ use tokio::{
 
 use super::metrics::TunnelGuard;
 
-/// What an open tunnel holds: its place among `forward.tunnels_max`, its part in the count, and its connection.
-pub(super) type Guards = (tokio::sync::OwnedSemaphorePermit, TunnelGuard, Option<Arc<dyn Send + Sync>>);
+/// What an open tunnel holds until it ends: its place among the tunnels, and its connection.
+pub struct Guards {
+    _place: Option<Place>,
+    _connection: Option<Arc<dyn Send + Sync>>,
+}
+
+impl Guards {
+    /// `place`: `None` in a tunnel that has one.
+    pub(super) fn new(place: Option<Place>, connection: Option<Arc<dyn Send + Sync>>) -> Self {
+        Self { _place: place, _connection: connection }
+    }
+}
+
+/// A place among `forward.tunnels_max`, and its part in the count.
+pub(super) type Place = (tokio::sync::OwnedSemaphorePermit, TunnelGuard);
 
 /// Copies both ways until both have ended, one breaks, or nothing passes for `idle`.
 pub(super) async fn relay(

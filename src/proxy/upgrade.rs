@@ -5,13 +5,12 @@ use std::sync::Arc;
 use http::{HeaderValue, Response, StatusCode, header, request};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Proxy,
     leaving::Leaving,
     rescue::{self, Refusal},
-    tunnel,
+    tunnel::{self, Guards, Place},
 };
 use crate::{
     cache::{Answer, Body, Call, Failure, Forward, Outcome, Upgrade, target::Target},
@@ -41,13 +40,22 @@ impl Proxy {
     /// CONNECT: a tunnel to where the client says, if it may.
     pub(super) async fn connect(&self, head: &mut request::Parts, leaving: &Leaving) -> Answered {
         let (host, port) = self.connect_target(head).map_err(|refusal| rescue::refusal(&refusal, self.name()))?;
-        let permit = self.place_for_tunnel().map_err(|refusal| rescue::refusal(&refusal, self.name()))?;
+        let place = self.place_for_tunnel().map_err(|refusal| rescue::refusal(&refusal, self.name()))?;
+        let guards = Guards::new(Some(place), leaving.client.hold.clone());
+        if let Some(interceptor) = &leaving.client.interceptor
+            && let Some(open) = interceptor.opening(&host.to_ascii_lowercase(), port).await
+        {
+            if let Some(upgraded) = head.extensions.remove::<OnUpgrade>() {
+                open(upgraded, guards);
+            }
+            tracing::debug!(client = %leaving.client.address, host, port, "tunnel intercepted");
+            return Ok(Answer { response: Response::new(Body::Empty), outcome: Outcome::forwarded(Forward::Method) });
+        }
         let forward = self.forward();
         let connecting =
             self.cache().origins().connect_tunnel(&host, port, forward.policy(), forward.connect_timeout());
         let origin = connecting.await.map_err(|error| rescue::failure(&Failure::Origin(error), self.name()))?;
         if let Some(upgraded) = head.extensions.remove::<OnUpgrade>() {
-            let guards = (permit, self.inner.metrics.tunnel(), leaving.client.hold.clone());
             tokio::spawn(tunnel::relay(upgraded, origin, forward.config().tunnel_idle_timeout, guards));
         }
         tracing::debug!(client = %leaving.client.address, host, port, "tunnel opened");
@@ -77,7 +85,11 @@ impl Proxy {
             return self.answer(head, body, target, leaving).await;
         };
         // Before the origin is asked: a connection it has switched could only be thrown away.
-        let permit = self.place_for_tunnel().map_err(|refusal| rescue::refusal(&refusal, self.name()))?;
+        let place = match leaving.client.within {
+            // It has the place of the tunnel that it is in.
+            Some(_) => None,
+            None => Some(self.place_for_tunnel().map_err(|refusal| rescue::refusal(&refusal, self.name()))?),
+        };
         let route = Arc::clone(leaving.proxied.cache_route());
         let fault = Arc::clone(&leaving.client.fault);
         let call = Call { route, target, method: head.method, headers: head.headers, body, outgoing: leaving };
@@ -88,7 +100,7 @@ impl Proxy {
         };
         let idle = self.forward().config().tunnel_idle_timeout;
         // Upgrades are HTTP/1.1's, and its connection is the tunnel.
-        let guards = (permit, self.inner.metrics.tunnel(), None);
+        let guards = Guards::new(place, None);
         tokio::spawn(async move {
             if let Ok(origin) = origin.await {
                 tunnel::relay(client, TokioIo::new(origin), idle, guards).await;
@@ -101,7 +113,8 @@ impl Proxy {
     }
 
     /// A place among the tunnels, of either kind.
-    fn place_for_tunnel(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        Arc::clone(self.forward().tunnels()).try_acquire_owned().map_err(|_| Refusal::Tunnels)
+    fn place_for_tunnel(&self) -> Result<Place, Refusal> {
+        let permit = Arc::clone(self.forward().tunnels()).try_acquire_owned().map_err(|_| Refusal::Tunnels)?;
+        Ok((permit, self.inner.metrics.tunnel()))
     }
 }

@@ -7,7 +7,7 @@ mod llm;
 mod policy;
 mod route;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use self::finding::{Table, is_field_name, is_token};
 pub(super) use self::{
@@ -17,7 +17,7 @@ pub(super) use self::{
     route::{lint_route, route},
 };
 use super::{Config, key_path::KeyPath};
-use crate::{admin, cache, listener, origin as origins, store, telemetry, warm};
+use crate::{admin, cache, intercept, listener, origin as origins, store, telemetry, warm};
 
 /// Everything but routes.
 pub(super) fn config(config: &Config) -> Vec<Finding> {
@@ -33,6 +33,7 @@ pub(super) fn config(config: &Config) -> Vec<Finding> {
         warm_up(&config.warm),
         admin_plane(&config.admin),
         forward(config),
+        interception(&config.intercept),
         llm(&config.llm),
         providers(&config.providers),
         headers(config),
@@ -171,6 +172,24 @@ fn forward(config: &Config) -> Vec<Finding> {
     table.findings
 }
 
+fn interception(intercept: &intercept::Config) -> Vec<Finding> {
+    let mut table = Table::new("intercept");
+    for (index, host) in intercept.hosts.iter().enumerate() {
+        if let Err(error) = host.parse::<intercept::Pattern>() {
+            table.add_at("hosts", index, format!("{host:?} is {error}"));
+        }
+    }
+    for (index, _) in intercept.ports.iter().enumerate().filter(|(_, port)| **port == 0) {
+        table.add_at("ports", index, "0 is no port");
+    }
+    table.within("certificates_max", intercept.certificates_max, 1..=100_000);
+    let hours = |hours: u64| Duration::from_secs(60 * 60 * hours);
+    if !(hours(1)..=hours(24 * 397)).contains(&intercept.certificate_lifetime) {
+        table.add("certificate_lifetime", "must be 1h to 397days");
+    }
+    table.findings
+}
+
 fn headers(config: &Config) -> Vec<Finding> {
     let mut table = Table::new("headers");
     let headers = &config.headers;
@@ -205,7 +224,16 @@ pub(super) fn lint(config: &Config) -> Vec<Finding> {
     if !config.origin.tls_verify {
         found.push(Finding::new(KeyPath::root().key("origin").key("tls_verify"), UNVERIFIED));
     }
+    found.extend(unreached_ports(config));
     found
+}
+
+/// Without 443, which is there by default and left behind where `forward.connect_ports` is changed.
+fn unreached_ports(config: &Config) -> Option<Finding> {
+    let mut ports = config.intercept.ports.iter().filter(|port| **port != 443);
+    let port = ports.find(|port| !config.forward.connect_ports.contains(port))?;
+    let path = KeyPath::root().key("intercept").key("ports");
+    Some(Finding::new(path, format!("CONNECT to port {port} is not allowed (forward.connect_ports)")))
 }
 
 const UNVERIFIED: &str = "certificates are not verified: anybody on the way can read and change what is said";

@@ -26,7 +26,8 @@ pub(super) struct Plan {
 
 /// Where what a request names leads.
 pub(super) trait Directory {
-    fn place(&self, url: &str) -> Result<Place, ResolveError>;
+    /// By a request to the gateway, and by one in a tunnel that it has opened.
+    fn places(&self, url: &str) -> Result<Vec<Place>, ResolveError>;
     fn sites(&self, authority: &str) -> Vec<Arc<str>>;
     fn hold_max(&self) -> Duration;
 }
@@ -40,16 +41,12 @@ pub(super) struct Place {
 }
 
 impl Directory for Proxy {
-    fn place(&self, url: &str) -> Result<Place, ResolveError> {
-        let Resolved { target, route } = self.resolve(url)?;
-        let url = target.url_scope(&route);
-        Ok(Place {
-            authority: target.authority,
-            site: target.site,
-            path: target.normal_path,
-            url,
-            hold: route.policy.purge_hold,
-        })
+    fn places(&self, url: &str) -> Result<Vec<Place>, ResolveError> {
+        let place = |Resolved { target, route }| {
+            let (url, hold) = (target.url_scope(&route), route.policy.purge_hold);
+            Place { authority: target.authority, site: target.site, path: target.normal_path, url, hold }
+        };
+        [false, true].into_iter().map(|verified| self.resolve_as(url, verified).map(place)).collect()
     }
 
     fn sites(&self, authority: &str) -> Vec<Arc<str>> {
@@ -109,9 +106,10 @@ struct Planner<'a, D> {
 
 impl<D: Directory> Planner<'_, D> {
     fn url(&mut self, url: &str) -> Result<(), PurgeError> {
-        let place = self.directory.place(url).map_err(PurgeError::Url)?;
-        self.hold = self.hold.max(place.hold);
-        self.scopes.push(place.url);
+        for place in self.directory.places(url).map_err(PurgeError::Url)? {
+            self.hold = self.hold.max(place.hold);
+            self.scopes.push(place.url);
+        }
         Ok(())
     }
 
@@ -157,14 +155,18 @@ impl<D: Directory> Planner<'_, D> {
         }
         for place in self.places(host, "/").ok_or_else(refused)? {
             self.scopes.extend(self.directory.sites(&place.authority).iter().map(|site| Scope::site(site)));
+            if &*place.path != "/" {
+                // A route that leads to the host.
+                self.scopes.push(Scope::prefix(&place.site, &place.path));
+            }
         }
         Ok(())
     }
 
     /// By either scheme, as the two have different default ports.
-    fn places(&self, authority: &str, path: &str) -> Option<[Place; 2]> {
-        let place = |scheme: &str| self.directory.place(&format!("{scheme}://{authority}{path}")).ok();
-        Some([place("http")?, place("https")?])
+    fn places(&self, authority: &str, path: &str) -> Option<Vec<Place>> {
+        let places = |scheme: &str| self.directory.places(&format!("{scheme}://{authority}{path}")).ok();
+        Some([places("http")?, places("https")?].into_iter().flatten().collect())
     }
 }
 
@@ -180,20 +182,20 @@ mod tests {
     struct AnyHost;
 
     impl Directory for AnyHost {
-        fn place(&self, url: &str) -> Result<Place, ResolveError> {
+        fn places(&self, url: &str) -> Result<Vec<Place>, ResolveError> {
             let absolute = || ResolveError::NotAbsolute { url: url.to_owned(), reason: String::new() };
             let (scheme, rest) = url.split_once("://").ok_or_else(absolute)?;
             let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
             let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
             let authority = authority.trim_end_matches(if scheme == "http" { ":80" } else { ":443" });
             let site: Arc<str> = format!("{scheme}://{authority}").into();
-            Ok(Place {
+            Ok(vec![Place {
                 authority: authority.into(),
                 url: Scope::url(&site, path, query),
                 site,
                 path: path.into(),
                 hold: Duration::from_secs(2),
-            })
+            }])
         }
 
         fn sites(&self, authority: &str) -> Vec<Arc<str>> {

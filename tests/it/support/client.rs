@@ -16,7 +16,11 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use sfv::{BareItem, ListEntry, Parser};
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::Instant,
+};
 
 use super::within;
 
@@ -140,6 +144,20 @@ pub(crate) async fn connect_h2(address: SocketAddr) -> Connection {
     let (sender, driver) = builder.handshake(stream(address).await).await.expect("a connection");
     tokio::spawn(async move { drop(driver.await) });
     Connection { sender: Sender::H2(sender) }
+}
+
+/// Speaks HTTP over a connection that is there.
+pub(crate) async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, h2: bool) -> Connection {
+    if h2 {
+        let builder = http2::Builder::new(TokioExecutor::new());
+        let (sender, driver) = builder.handshake(TokioIo::new(stream)).await.expect("a connection");
+        tokio::spawn(async move { drop(driver.await) });
+        Connection { sender: Sender::H2(sender) }
+    } else {
+        let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.expect("a connection");
+        tokio::spawn(async move { drop(driver.await) });
+        Connection { sender: Sender::H1(sender) }
+    }
 }
 
 async fn stream(address: SocketAddr) -> TokioIo<TcpStream> {

@@ -27,7 +27,7 @@ use super::{
 
 /// A gateway without upstream and with the default configuration.
 pub(crate) fn new() -> Builder {
-    Builder { upstream: None, config: String::new(), arguments: Vec::new(), token: None }
+    Builder { upstream: None, config: String::new(), arguments: Vec::new(), token: None, authority: false }
 }
 
 /// A gateway that is being described.
@@ -37,6 +37,7 @@ pub(crate) struct Builder {
     config: String,
     arguments: Vec<String>,
     token: Option<String>,
+    authority: bool,
 }
 
 impl Builder {
@@ -67,6 +68,12 @@ impl Builder {
         let mut builder = self.config(format!("[admin]\ntoken = '{token}'"));
         builder.token = Some(token.to_owned());
         builder
+    }
+
+    /// It has an authority for `intercept.hosts`, as `larder ca init` makes it.
+    pub(crate) fn authority(mut self) -> Self {
+        self.authority = true;
+        self
     }
 
     /// One more command-line argument.
@@ -115,6 +122,9 @@ impl Builder {
 
     fn spawn(&self, directory: &Path) -> Child {
         std::fs::write(config_path(directory), &self.config).expect("a writable temporary directory");
+        if self.authority && !directory.join("data/ca").exists() {
+            make_authority(directory);
+        }
         let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
         let (config, data) = (config_path(directory), directory.join("data"));
         let defaults: [(&str, &OsStr); 5] = [
@@ -139,6 +149,14 @@ impl Builder {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().expect("the gateway's binary")
     }
+}
+
+fn make_authority(directory: &Path) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+    command.args(["ca", "init", "--config"]).arg(config_path(directory));
+    command.arg("--data-dir").arg(directory.join("data"));
+    let made = command.stdin(Stdio::null()).output().expect("the gateway's binary");
+    assert!(made.status.success(), "{made:?}");
 }
 
 fn config_path(directory: &Path) -> PathBuf {
@@ -248,6 +266,11 @@ impl Gateway {
     /// Where it keeps what survives a restart.
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.directory.path().join("data")
+    }
+
+    /// What its clients have to trust where it intercepts.
+    pub(crate) fn authority_file(&self) -> PathBuf {
+        self.data_dir().join("ca/ca.pem")
     }
 
     /// Address of the admin listener, as a URL.

@@ -7,6 +7,7 @@ pub(crate) mod gateway;
 pub(crate) mod origin;
 pub(crate) mod raw;
 pub(crate) mod reply;
+pub(crate) mod secure;
 
 use std::{future::Future, time::Duration};
 

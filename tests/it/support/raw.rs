@@ -15,6 +15,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::{JoinHandle, JoinSet},
 };
+use tokio_rustls::client::TlsStream;
 
 use super::within;
 
@@ -112,6 +113,49 @@ impl Conn {
 
     async fn more(&mut self) -> io::Result<usize> {
         within("bytes from the other side", self.stream.read_buf(&mut self.read)).await
+    }
+}
+
+/// A client's connection in TLS, read as it comes.
+pub(crate) struct Tls {
+    stream: TlsStream<TcpStream>,
+}
+
+impl Tls {
+    pub(crate) fn new(stream: TlsStream<TcpStream>) -> Self {
+        Self { stream }
+    }
+
+    pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.expect("the other side reads");
+        self.stream.flush().await.expect("the other side reads");
+    }
+
+    /// Sends a request; the head of the answer. The content, whose length that tells, is thrown away.
+    pub(crate) async fn ask(&mut self, request: &str) -> String {
+        self.write(request).await;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.extend(self.exact(1).await);
+        }
+        let head = String::from_utf8(head).expect("a head of characters");
+        if let Some(length) = field(&head, "content-length") {
+            self.exact(length.parse().expect("a length")).await;
+        }
+        head
+    }
+
+    /// The next `length` bytes.
+    pub(crate) async fn exact(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        within("bytes from the other side", self.stream.read_exact(&mut bytes)).await.expect("the connection holds");
+        bytes
+    }
+
+    /// The other side ends it, without another byte.
+    pub(crate) async fn ended(&mut self) {
+        let end = within("the end of a connection", self.stream.read(&mut [0; 1])).await;
+        assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
     }
 }
 
