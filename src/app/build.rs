@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use prometheus_client::registry::Registry;
 
-use super::{Error, disk, secret};
+use super::{Error, disk, packs::Packs, secret};
 use crate::{
     cache::{self, Cache, Clock, Spill, llm::Models},
     config::{Config, ResolvedRoute},
@@ -35,7 +35,8 @@ pub(super) fn proxy(config: &Config, access: Option<AccessLog>, registry: &mut R
     let cache = cache(config, data_dir, secret, clock, log, l3, registry);
     let metrics = Metrics::register(registry);
     let (own, hosts_max) = (proxy::own_fields(&config.headers), config.forward.hosts_max);
-    let table = |resolved| routes(resolved, &own, hosts_max, &metrics);
+    let packs = Packs::open(config.routes().iter().chain(config.unreached_routes()))?;
+    let table = |resolved| routes(resolved, &own, hosts_max, &packs, &metrics);
     let (routes, unreached) = (table(config.routes())?, table(config.unreached_routes())?);
     let rules = cache::route::ResponseRules::default();
     let forward_route = cache::route::Route::new(FORWARD, None, config.cache.clone(), rules, own);
@@ -94,10 +95,11 @@ fn routes(
     resolved: &[ResolvedRoute],
     own: &cache::route::OwnFields,
     hosts_max: usize,
+    packs: &Packs,
     metrics: &Metrics,
 ) -> Result<RouteTable<Arc<ProxyRoute>>, Error> {
     let made = resolved.iter().map(|resolved| {
-        let route = route(resolved, own.clone(), hosts_max, metrics)?;
+        let route = route(resolved, own.clone(), hosts_max, packs, metrics)?;
         Ok((resolved.matcher.clone(), route))
     });
     Ok(RouteTable::new(made.collect::<Result<_, Error>>()?))
@@ -107,6 +109,7 @@ fn route(
     resolved: &ResolvedRoute,
     own: cache::route::OwnFields,
     hosts_max: usize,
+    packs: &Packs,
     metrics: &Metrics,
 ) -> Result<Arc<ProxyRoute>, Error> {
     let ResolvedRoute { route, matcher, cache, origin, llm } = resolved;
@@ -125,8 +128,11 @@ fn route(
     let strip = matcher.path.as_ref().filter(|_| route.strip_path).map(|path| path.as_str().to_owned());
     let mut cache = cache::route::Route::new(&route.name, site(route), cache.clone(), response, own);
     if let Some(protocol) = route.protocol.model() {
+        let settings = Settings::new(protocol, llm.clone());
+        let packed = packs.of(&cache, &settings);
         cache = cache.with_models(Models {
-            settings: Settings::new(protocol, llm.clone()),
+            settings,
+            packed,
             upstream: urls.join(" ").into(),
             strip: strip.as_ref().map_or(0, |prefix| prefix.matches('/').count()),
         });

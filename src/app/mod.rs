@@ -12,6 +12,7 @@ mod build;
 pub mod disk;
 mod handler;
 mod intercept;
+mod packs;
 mod secret;
 mod workers;
 
@@ -45,6 +46,9 @@ pub enum Error {
     /// Tunnels are to be opened, and cannot be.
     #[error(transparent)]
     Intercept(#[from] crate::intercept::Error),
+    /// A file of recorded calls cannot be used.
+    #[error(transparent)]
+    Pack(#[from] crate::pack::Error),
     /// A route's upstream cannot be used.
     #[error("route {route:?}: {reason}")]
     Upstream {

@@ -51,6 +51,8 @@ pub enum Tier {
     L1,
     /// The disk.
     L3,
+    /// A pack of recorded calls.
+    Pack,
 }
 
 impl Tier {
@@ -64,6 +66,7 @@ impl Tier {
         match self {
             Self::L1 => "L1",
             Self::L3 => "L3",
+            Self::Pack => "pack",
         }
     }
 }

@@ -217,6 +217,20 @@ impl Controls {
         }
     }
 
+    /// Whether a field of that name, in lower case, may keep calls apart that ask the same.
+    pub fn keeps_apart(name: &str) -> bool {
+        const APART: [&str; 7] = [
+            "x-larder-namespace",
+            "x-larder-key",
+            "cf-aig-cache-key",
+            "helicone-cache-seed",
+            "helicone-cache-bucket-max-size",
+            "x-portkey-cache-namespace",
+            "x-bf-cache-key",
+        ];
+        APART.contains(&name)
+    }
+
     /// Takes out of a request what ends here.
     pub fn consume(fields: &mut HeaderMap) {
         for name in CONSUMED {

@@ -370,7 +370,10 @@ fn is_limited(body: &Value<'_>) -> bool {
     [Some(body), inner].into_iter().flatten().any(has)
 }
 
-/// Fields that say in which version of an interface is spoken; of lists, their members in order.
+/// Fields that say in which version of an interface is spoken.
+pub const API_FIELDS: [&str; 3] = ["anthropic-version", "anthropic-beta", "openai-beta"];
+
+/// What they say; of lists, their members in order.
 fn api_fields(fields: &HeaderMap) -> Vec<(&'static str, Vec<u8>)> {
     let exact = fields.get("anthropic-version").map(|value| ("anthropic-version", value.as_bytes().to_vec()));
     let sets = ["anthropic-beta", "openai-beta"].into_iter().filter_map(|name| {
@@ -424,6 +427,9 @@ mod tests {
             stale_if_error: hour,
             stale_if_error_status: vec![],
             error_ttl: Duration::ZERO,
+            mode: crate::llm::config::Mode::Cache,
+            pack: std::path::PathBuf::new(),
+            pack_bytes_max: bytesize::ByteSize::mib(1),
             models_ttl: hour / 12,
             tools_ttl: Duration::ZERO,
             media_url_ttl: hour / 2,

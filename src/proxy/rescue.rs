@@ -76,7 +76,12 @@ pub(super) fn refusal(refusal: &Refusal, name: &str) -> Response<Body> {
 
 /// A failure of the cache or the origin as the client sees it.
 pub(super) fn failure(failure: &Failure, name: &str) -> Response<Body> {
-    problem(failure.status(), &chain(failure), failure.proxy_status(), name)
+    let mut response = problem(failure.status(), &chain(failure), failure.proxy_status(), name);
+    if matches!(failure, Failure::NotRecorded(_)) {
+        // SDKs of providers ask again after a 504, unless they are told that it is of no use.
+        response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+    }
+    response
 }
 
 /// The error and what caused it, in one line.

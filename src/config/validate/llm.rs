@@ -2,7 +2,7 @@
 
 use super::finding::{Finding, Table};
 use crate::llm::{
-    config::Config,
+    config::{Config, Mode},
     price::Price,
     provider::{self, PROVIDERS, Provider},
     scope::Groups,
@@ -41,6 +41,10 @@ pub(in crate::config) fn llm(config: &Config) -> Vec<Finding> {
             table.add_at("volatile", index, error.to_string());
         }
     }
+    if config.mode != Mode::Cache && config.pack.as_os_str().is_empty() {
+        table.add("pack", "a `mode` other than \"cache\" needs the path of a file here");
+    }
+    table.some_bytes("pack_bytes_max", config.pack_bytes_max);
     table.some_bytes("body_bytes_max", config.body_bytes_max);
     table.findings
 }
