@@ -98,8 +98,9 @@ fn chain(failure: &Failure) -> String {
 
 fn problem(status: StatusCode, detail: &str, proxy_status: Option<&str>, name: &str) -> Response<Body> {
     let title = status.canonical_reason().unwrap_or("error");
-    let body =
-        serde_json::json!({ "title": title, "status": status.as_u16(), "detail": detail, "error": proxy_status });
+    // `error` is where clients of model providers look for what went wrong.
+    let error = serde_json::json!({ "message": detail, "type": "gateway_error", "code": proxy_status });
+    let body = serde_json::json!({ "title": title, "status": status.as_u16(), "detail": detail, "error": error });
     let mut body = body.to_string();
     body.push('\n');
     let mut response = Response::new(Body::Full(Bytes::from(body)));

@@ -141,6 +141,7 @@ async fn what_was_not_recorded_is_told_apart_from_what_was() {
     other["temperature"] = 0.into();
     let refused = chat(&replaying, &other).send().await;
     assert_eq!((refused.status, refused.header("x-should-retry")), (504, Some("false")));
+    assert_eq!(refused.json()["error"]["message"], refused.json()["detail"], "where SDKs look for it");
     let told = refused.json()["detail"].as_str().expect("a text").to_owned();
     for part in ["/messages/1/content changed", "/temperature added", "calls.jsonl", "route openai", "llm.mode"] {
         assert!(told.contains(part), "{told}");
@@ -210,6 +211,32 @@ async fn failures_are_not_recorded_and_refusals_are() {
         assert_eq!(chat(&gateway, &asks("bad")).send().await.status, 400);
     }
     assert_eq!((origin.requests(CHAT), tape.lines().len()), (4, 2));
+}
+
+#[tokio::test]
+async fn answers_in_parts_are_recorded_whole() {
+    let vectors = |seen: &origin::Seen, _: usize| {
+        let body: Value = serde_json::from_slice(&seen.body).expect("JSON");
+        let inputs = body["input"].as_array().expect("a list");
+        let vector =
+            |(index, input): (usize, &Value)| json!({ "index": index, "embedding": [input.as_str().map(str::len)] });
+        let data: Vec<_> = inputs.iter().enumerate().map(vector).collect();
+        let answer = json!({ "object": "list", "data": data, "usage": { "prompt_tokens": 2, "total_tokens": 2 } });
+        reply(answer.to_string()).header("content-type", "application/json")
+    };
+    let (origin, tape) = (origin::new().handler("/v1/embeddings", vectors).run().await, Tape::new());
+    let embed = |gateway: &Gateway, inputs: Value| {
+        let body = json!({ "model": "text-embedding-3-small", "input": inputs });
+        client::request("POST", gateway.url("/openai/v1/embeddings")).json(&body).send()
+    };
+    let gateway = tape.gateway("auto", &origin.url()).await;
+    embed(&gateway, json!(["a", "bb"])).await;
+    let mixed = embed(&gateway, json!(["bb", "ccc"])).await;
+    assert_eq!(origin.last("/v1/embeddings").body, &br#"{"input":["ccc"],"model":"text-embedding-3-small"}"#[..]);
+    drop(gateway);
+    let gateway = tape.gateway("replay", NOBODY).await;
+    embed(&gateway, json!(["bb", "ccc"])).await.assert_ok(mixed.text());
+    assert_eq!(embed(&gateway, json!(["ccc", "bb"])).await.status, 504);
 }
 
 #[tokio::test]

@@ -353,9 +353,10 @@ impl Recorder {
         coming.content.extend_from_slice(data);
     }
 
-    /// A client that knows the length does not ask for the end.
+    /// Who knows the length does not ask for the end.
     fn end_if_over(&mut self) {
-        if http_body::Body::is_end_stream(&self.body) {
+        let over = http_body::Body::size_hint(&self.body).exact() == Some(0);
+        if over || http_body::Body::is_end_stream(&self.body) {
             self.end();
         }
     }
