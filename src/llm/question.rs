@@ -198,7 +198,8 @@ impl Draft<'_> {
         }
         let cut = self.take_control(&body);
         let mut fields = Fields::new(settings.protocol, &settings.volatile);
-        let mut inputs = (asked.endpoint == Endpoint::Embeddings).then(|| inputs(&body, &fields)).flatten();
+        let lists = matches!(asked.endpoint, Endpoint::Embeddings | Endpoint::BatchEmbedContents);
+        let mut inputs = lists.then(|| inputs(&body, &fields)).flatten();
         fields.apart = inputs.is_some();
         let mut hash = blake3::Hasher::new();
         canonical::write(&body, &fields, &mut hash);
@@ -526,5 +527,70 @@ mod tests {
             !scope(Scope::Shared, r#"{"tools":[{"vector_store_ids":["v"]}]}"#).is_empty(),
             "only its owner can name it"
         );
+    }
+
+    /// As deep and wide as bodies of calls are, with values that are easily taken for one another.
+    fn scattered(random: &mut impl FnMut(u64) -> u64, depth: u32) -> serde_json::Value {
+        use serde_json::{Value, json};
+        const WORDS: [&str; 12] =
+            ["", "a", "A", "a ", "ä", "a\u{308}", "null", "1", "model", "role", "content", "data:,a"];
+        let word = |random: &mut dyn FnMut(u64) -> u64| WORDS[usize::try_from(random(12)).expect("small")];
+        match random(if depth == 0 { 6 } else { 9 }) {
+            0 => Value::Null,
+            1 => (random(2) == 0).into(),
+            2 => random(4).into(),
+            3 => json!(random(1 << 20)),
+            4 => json!(random(64) as f64 / 8.0),
+            5 => word(random).into(),
+            6 => (0..random(4)).map(|_| scattered(random, depth - 1)).collect(),
+            _ => {
+                let members = (0..random(5)).map(|_| (word(random).to_owned(), scattered(random, depth - 1)));
+                Value::Object(members.collect())
+            }
+        }
+    }
+
+    /// 4,500 bodies that differ are ten million pairs. Two are the same to whoever reads numbers by value, and names in any
+    /// order.
+    #[test]
+    fn ten_million_pairs_do_not_collide() {
+        fn plain(value: &serde_json::Value) -> String {
+            match value {
+                serde_json::Value::Number(number) => format!("{}", number.as_f64().expect("a number")),
+                serde_json::Value::Array(all) => format!("[{}]", all.iter().map(plain).collect::<Vec<_>>().join(",")),
+                serde_json::Value::Object(all) => {
+                    let mut members: Vec<_> =
+                        all.iter().map(|(name, value)| format!("{name:?}:{}", plain(value))).collect();
+                    members.sort();
+                    format!("{{{}}}", members.join(","))
+                }
+                other => other.to_string(),
+            }
+        }
+        let mut state = 7_u64;
+        let mut random = |below: u64| {
+            // SplitMix64 (Steele, Lea and Flood, 2014).
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut mixed = state;
+            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            (mixed ^ (mixed >> 31)) % below
+        };
+        let mut keys = std::collections::HashMap::new();
+        let mut known = std::collections::HashMap::new();
+        while known.len() < 4500 {
+            let value = scattered(&mut random, 4);
+            let body = serde_json::json!({ "model": "m", "temperature": 0, "x": value });
+            let question = ask(Scope::Shared, &[], &body.to_string()).expect("readable");
+            let plain = plain(&body);
+            if let Some(parts) = known.get(&plain) {
+                assert_eq!(parts, &question.parts, "{plain}");
+                continue;
+            }
+            if let Some(other) = keys.insert(question.parts.clone(), plain.clone()) {
+                panic!("{plain} and {other}");
+            }
+            known.insert(plain, question.parts);
+        }
     }
 }

@@ -297,6 +297,7 @@ fn dressed(mut answer: Answer, bill: &Bill, pace: Pace, dialects: &[Dialect]) ->
         bill.saved(answer.response.headers_mut());
         answer = Paced::over(answer, pace);
     }
+    answer.response.extensions_mut().insert(bill.receipt());
     let fields = answer.response.headers_mut();
     for (name, value) in dialects.iter().filter_map(|dialect| dialect.answer(hit || answer.outcome.collapsed)) {
         fields.insert(name, value);
