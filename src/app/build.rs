@@ -29,7 +29,8 @@ pub(super) fn proxy(config: &Config, access: Option<AccessLog>, registry: &mut R
     let directory = |source| Error::DataDir { path: data_dir.to_owned(), source };
     std::fs::create_dir_all(data_dir).map_err(directory)?;
     let log = purge::Log::open(&config.purge, data_dir, registry).map_err(|source| Error::PurgeLog(source.into()))?;
-    let secret = secret::load_or_make(data_dir).map_err(directory)?;
+    let unreadable = |source| Error::Secret { path: secret::path(config), source };
+    let secret = secret::load_or_make(config).map_err(unreadable)?;
     let clock = Clock::start();
     let l3 = disk_tier(config, &secret, &clock, registry)?;
     let cache = cache(config, data_dir, secret, clock, log, l3, registry);
@@ -59,6 +60,12 @@ fn disk_tier(config: &Config, secret: &[u8; 32], clock: &Clock, registry: &mut R
     if config.l3.max_bytes.as_u64() == 0 {
         return Ok(None);
     }
+    if config.l3.encrypt && secret::is_in_data_dir(config) {
+        tracing::warn!(
+            secret = ?secret::path(config),
+            "l3.encrypt is on and the secret lies in the data directory: whoever takes that has both (secret_file)"
+        );
+    }
     let now = *clock;
     let directory = disk::directory(config);
     L3::open(&config.l3, &directory, secret, move || now.now(), registry).map(Some).map_err(Error::DiskTier)
@@ -76,6 +83,7 @@ fn cache(
     let l1 = L1::new(&config.l1, registry);
     let origins = Origins::new(registry);
     let spill = Spill::new(&data_dir.join("spill"), config.fill.spill_bytes_max.as_u64());
+    let spill = if config.l3.encrypt { spill.enciphered() } else { spill };
     let parts = cache::Parts {
         config: config.fill.clone(),
         name: config.headers.pseudonym.clone(),

@@ -37,6 +37,14 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The secret cannot be used.
+    #[error("secret {path:?}: {source}")]
+    Secret {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The purge log cannot be opened.
     #[error("{0}")]
     PurgeLog(Box<dyn std::error::Error + Send + Sync>),

@@ -8,6 +8,7 @@ mod conformance_current;
 mod disk;
 mod disk_chaos;
 mod disk_operate;
+mod disk_sealed;
 mod express;
 mod following;
 mod forward;
