@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize, de};
 
+use super::semantic;
+
 /// Which answers are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -83,6 +85,8 @@ pub struct Config {
     pub replay: Pace,
     /// Largest request that is looked into; larger ones pass.
     pub body_bytes_max: ByteSize,
+    /// Answers to calls that say the same in other words.
+    pub semantic: semantic::Config,
 }
 
 impl FromStr for Pace {

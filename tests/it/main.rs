@@ -19,6 +19,7 @@ mod intercept_models;
 mod invalidation;
 mod keys;
 mod llm;
+mod llm_semantic;
 mod methods;
 mod purge;
 mod ranges;

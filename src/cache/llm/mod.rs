@@ -43,9 +43,13 @@ mod batch;
 mod explain;
 mod misses;
 mod paced;
+pub mod semantic;
 mod watched;
 
-pub(super) use self::misses::Misses;
+pub(super) use self::{
+    misses::Misses,
+    semantic::{Matching, SEMANTIC},
+};
 pub use self::{paced::Paced, watched::Watched};
 
 /// Errors that the same call would meet again.
@@ -66,6 +70,8 @@ pub struct Models {
     pub upstream: Box<str>,
     /// Segments of the path that end here.
     pub strip: usize,
+    /// What looks for similar calls, where they are to be looked for.
+    pub matcher: Option<Arc<semantic::Matcher>>,
 }
 
 /// One call on its way, beside what every request has.
