@@ -305,7 +305,7 @@ async fn many_who_ask_the_same_need_one_vector() {
 #[tokio::test]
 async fn answers_that_differ_too_often_switch_it_off() {
     let origin = origin::new()
-        .handler(CHAT, |_, nth| answer(if nth == 0 { "brew it" } else { "the opposite is to be done" }))
+        .handler(CHAT, |_, nth| answer(if nth % 2 == 0 { "brew it" } else { "do the opposite" }))
         .handler(EMBEDDINGS, |seen, _| embedding(seen))
         .run()
         .await;
