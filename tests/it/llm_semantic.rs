@@ -303,6 +303,25 @@ async fn many_who_ask_the_same_need_one_vector() {
 }
 
 #[tokio::test]
+async fn who_refuses_what_is_similar_goes_by_itself() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let embedder = move |seen: &origin::Seen, nth| if nth == 0 { embedding(seen) } else { embedding(seen).hold(&held) };
+    let origin = origin::new().handler(CHAT, |seen, _| chat(seen)).handler(EMBEDDINGS, embedder).run().await;
+    let gateway = gateway(&origin, "mode = \"on\"\nverify_rate = 0\ntimeout = \"20s\"\n").await;
+    ask(&gateway, TEA).await;
+    let leader = tokio::spawn(call(&gateway, &body(KINDLY)).send());
+    gate.arrived(1).await;
+    let follower = tokio::spawn(call(&gateway, &body(KINDLY)).header("x-larder-semantic", "off").send());
+    gateway.followers(1).await;
+    gate.open();
+    assert_similar(&leader.await.expect("no panic"), "0.985");
+    let follower = follower.await.expect("no panic");
+    follower.assert_forwarded("uri-miss");
+    assert_eq!((follower.header("x-larder-semantic"), origin.requests(CHAT)), (None, 2));
+}
+
+#[tokio::test]
 async fn answers_that_differ_too_often_switch_it_off() {
     let origin = origin::new()
         .handler(CHAT, |_, nth| answer(if nth % 2 == 0 { "brew it" } else { "do the opposite" }))

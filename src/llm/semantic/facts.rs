@@ -67,7 +67,7 @@ const NEGATIONS: [&str; 46] = [
 const NEGATIONS_WITHIN: [&str; 9] = ["不", "没", "沒", "無", "无", "未", "ない", "ません", "않"];
 
 /// Beginnings of words on either side.
-const POLES: [(&str, &[&str], &[&str]); 27] = [
+const POLES: [(&str, &[&str], &[&str]); 28] = [
     ("able", &["enabl"], &["disabl"]),
     ("more", &["increas", "more", "rais"], &["decreas", "reduc", "less", "fewer", "lower"]),
     ("make", &["add", "creat", "insert", "install"], &["remov", "delet", "drop", "uninstall", "erase"]),
@@ -95,6 +95,8 @@ const POLES: [(&str, &[&str], &[&str]); 27] = [
     ("time", &["old"], &["new"]),
     ("compass", &["north", "east"], &["south", "west"]),
     ("money", &["lend"], &["borrow"]),
+    // "on" is in half of all sentences.
+    ("power", &[], &["off"]),
 ];
 
 const SYMBOLS: &str = "{}[]<>=+*/\\|&^~$€£¥#%@_;";
@@ -249,6 +251,7 @@ mod tests {
             ("how do I enable logging", "how do I disable logging"),
             ("how do I encrypt a file", "how can I decrypt a file"),
             ("what comes before lunch", "what comes after lunch"),
+            ("how do I turn it on", "how do I turn it off"),
             ("why does `a` fail", "why does `b` fail"),
             ("run this\n```\nx = 1\n```", "run this\n```\nx = 2\n```"),
             ("is a < b", "is a > b"),

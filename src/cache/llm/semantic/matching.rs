@@ -102,7 +102,8 @@ impl<O: Outgoing> Fetch<O> {
         };
         let shadow = matcher.config.mode == Mode::Shadow;
         // A lookup that only measures has both answers at hand each time.
-        let sampled = shadow || f64::from(llm::chance()) / 2_f64.powi(32) < matcher.config.verify_rate;
+        let drawn = f64::from(llm::chance()) / 2_f64.powi(32) < matcher.config.verify_rate;
+        let sampled = shadow || drawn || !asking.takes_similar();
         if shadow || !sampled {
             matcher.hits.fetch_add(1, Relaxed);
         }
@@ -116,7 +117,7 @@ impl<O: Outgoing> Fetch<O> {
         if let Ok(value) = HeaderValue::from_str(&told) {
             self.fill.tell_similar(value);
         }
-        if sampled || !asking.takes_similar() {
+        if sampled {
             matching.compared = Some(entry);
             self.matching = Some(Box::new(matching));
             return false;
