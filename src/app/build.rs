@@ -1,12 +1,15 @@
 //! From configuration to parts: what is made, in which order, and of what.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 
 use super::{Error, disk, packs::Packs, secret};
 use crate::{
-    cache::{self, Cache, Clock, Spill, llm::Models},
+    cache::{
+        self, Cache, Clock, Spill,
+        llm::{Models, semantic::Matchers},
+    },
     config::{Config, ResolvedRoute},
     llm::question::Settings,
     origin::{Origins, TargetPolicy, Upstream},
@@ -33,11 +36,12 @@ pub(super) fn proxy(config: &Config, access: Option<AccessLog>, registry: &mut R
     let secret = secret::load_or_make(config).map_err(unreadable)?;
     let clock = Clock::start();
     let l3 = disk_tier(config, &secret, &clock, registry)?;
-    let cache = cache(config, data_dir, secret, clock, log, l3, registry);
+    let matchers = Matchers::register(registry);
+    let cache = cache(config, secret, clock, log, l3, matchers.clone(), registry);
     let metrics = Metrics::register(registry);
     let (own, hosts_max) = (proxy::own_fields(&config.headers), config.forward.hosts_max);
     let packs = Packs::open(config.routes().iter().chain(config.unreached_routes()))?;
-    let table = |resolved| routes(resolved, &own, hosts_max, &packs, &metrics);
+    let table = |resolved| routes(resolved, &own, hosts_max, &packs, &metrics, &matchers);
     let (routes, unreached) = (table(config.routes())?, table(config.unreached_routes())?);
     let rules = cache::route::ResponseRules::default();
     let forward_route = cache::route::Route::new(FORWARD, None, config.cache.clone(), rules, own);
@@ -73,16 +77,16 @@ fn disk_tier(config: &Config, secret: &[u8; 32], clock: &Clock, registry: &mut R
 
 fn cache(
     config: &Config,
-    data_dir: &Path,
     secret: [u8; 32],
     clock: Clock,
     log: purge::Log,
     l3: Option<L3>,
+    matchers: Matchers,
     registry: &mut Registry,
 ) -> Cache {
     let l1 = L1::new(&config.l1, registry);
     let origins = Origins::new(registry);
-    let spill = Spill::new(&data_dir.join("spill"), config.fill.spill_bytes_max.as_u64());
+    let spill = Spill::new(&config.data_path().join("spill"), config.fill.spill_bytes_max.as_u64());
     let spill = if config.l3.encrypt { spill.enciphered() } else { spill };
     let parts = cache::Parts {
         config: config.fill.clone(),
@@ -95,6 +99,7 @@ fn cache(
         origins,
         spill,
         prices: config.prices(),
+        matchers,
     };
     Cache::new(parts, registry)
 }
@@ -105,9 +110,10 @@ fn routes(
     hosts_max: usize,
     packs: &Packs,
     metrics: &Metrics,
+    matchers: &Matchers,
 ) -> Result<RouteTable<Arc<ProxyRoute>>, Error> {
     let made = resolved.iter().map(|resolved| {
-        let route = route(resolved, own.clone(), hosts_max, packs, metrics)?;
+        let route = route(resolved, own.clone(), hosts_max, packs, metrics, matchers)?;
         Ok((resolved.matcher.clone(), route))
     });
     Ok(RouteTable::new(made.collect::<Result<_, Error>>()?))
@@ -119,6 +125,7 @@ fn route(
     hosts_max: usize,
     packs: &Packs,
     metrics: &Metrics,
+    matchers: &Matchers,
 ) -> Result<Arc<ProxyRoute>, Error> {
     let ResolvedRoute { route, matcher, cache, origin, llm } = resolved;
     let urls = match &route.upstream {
@@ -138,11 +145,13 @@ fn route(
     if let Some(protocol) = route.protocol.model() {
         let settings = Settings::new(protocol, llm.clone());
         let packed = packs.of(&cache, &settings);
+        let matcher = matchers.of(&route.name, &llm.semantic, origin);
         cache = cache.with_models(Models {
             settings,
             packed,
             upstream: urls.join(" ").into(),
             strip: strip.as_ref().map_or(0, |prefix| prefix.matches('/').count()),
+            matcher: matcher.map_err(|source| Error::Semantic { route: route.name.clone(), source })?,
         });
     }
     Ok(Arc::new(ProxyRoute::new(

@@ -65,6 +65,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// Similar calls of a route cannot be looked for.
+    #[error("route {route:?}: {source}")]
+    Semantic {
+        /// Name of the route.
+        route: String,
+        /// Why.
+        source: crate::cache::llm::semantic::Error,
+    },
     /// A thread cannot be started.
     #[error("cannot start the threads that serve clients (listen.workers): {0}")]
     Workers(std::io::Error),

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duratio
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize, de};
 
+use super::semantic;
+
 /// Which answers are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -103,6 +105,8 @@ pub struct Config {
     pub pack_bytes_max: ByteSize,
     /// Largest request that is looked into; larger ones pass.
     pub body_bytes_max: ByteSize,
+    /// Answers to calls that say the same in other words.
+    pub semantic: semantic::Config,
 }
 
 impl FromStr for Pace {

@@ -16,6 +16,7 @@ use super::{
     json::{Kind, Value},
     outline::Outline,
     scope::{self, Groups},
+    semantic::{Sought, Unsought},
     volatile::{self, Volatile},
 };
 
@@ -148,6 +149,15 @@ impl Settings {
         let others = question.parts.iter().filter(|(name, _)| body.is_none() || !matches!(*name, "content" | "input"));
         let others = others.map(|(name, bytes)| (*name, &bytes[..]));
         Outline::of(body.as_ref(), &fields, others.chain([("path", path.as_bytes())]))
+    }
+
+    /// What a similar call is looked for by.
+    ///
+    /// # Errors
+    /// Where none is to be looked for, because of what it asks.
+    pub fn sought(&self, question: &Question, body: &[u8]) -> Result<Sought, Unsought> {
+        let fields = Fields::new(self.protocol, &self.volatile);
+        Sought::of(question.endpoint, body, &fields, self.config.semantic.window)
     }
 }
 
@@ -441,6 +451,7 @@ mod tests {
             volatile: vec![],
             replay: super::super::config::Pace::Instant,
             body_bytes_max: bytesize::ByteSize::mib(1),
+            semantic: crate::config::Config::builtin().llm.semantic,
         };
         Settings::new(Protocol::Openai, config)
     }

@@ -46,9 +46,13 @@ mod explain;
 mod misses;
 mod paced;
 mod packed;
+pub mod semantic;
 mod watched;
 
-pub(super) use self::misses::Misses;
+pub(super) use self::{
+    misses::Misses,
+    semantic::{Matching, SEMANTIC},
+};
 pub use self::{
     paced::Paced,
     packed::{Packed, Recorder},
@@ -75,6 +79,8 @@ pub struct Models {
     pub strip: usize,
     /// What is recorded, or was.
     pub packed: Option<Arc<Packed>>,
+    /// What looks for similar calls, where they are to be looked for.
+    pub matcher: Option<Arc<semantic::Matcher>>,
 }
 
 /// One call on its way, beside what every request has.
