@@ -252,7 +252,7 @@ async fn operators_need_no_key() {
 
     let damaged = files(&data_dir.join("l3/content-v2")).remove(0);
     let mut content = fs::read(&damaged).expect("readable");
-    content[100] ^= 1;
+    content[0] ^= 1;
     fs::write(&damaged, content).expect("written");
     disk("verify").await.assert(65, "1 files corrupt");
     fs::remove_file(vault.0.path().join("secret")).expect("there");
