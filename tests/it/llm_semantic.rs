@@ -288,28 +288,34 @@ async fn a_stream_is_answered_as_a_stream() {
 
 #[tokio::test]
 async fn many_who_ask_the_same_need_one_vector() {
-    let origin = provider().await;
-    let gateway = on(&origin).await;
-    ask(&gateway, TEA).await;
+    let gate = Gate::new();
+    let (origin, gateway) = held_at(&gate).await;
     let mut asking = tokio::task::JoinSet::new();
     for _ in 0..50 {
         asking.spawn(call(&gateway, &body(KINDLY)).send());
     }
+    gateway.followers(49).await;
+    gate.open();
     while let Some(similar) = asking.join_next().await {
         assert_similar(&similar.expect("no panic"), "0.985");
     }
-    assert_eq!(origin.requests(CHAT), 1);
-    assert!(origin.requests(EMBEDDINGS) < 40, "{}", origin.requests(EMBEDDINGS));
+    assert_eq!((origin.requests(CHAT), origin.requests(EMBEDDINGS)), (1, 2));
 }
 
-#[tokio::test]
-async fn who_refuses_what_is_similar_goes_by_itself() {
-    let gate = Gate::new();
+/// An embedder that waits at a gate, once it has made a vector of the first question, which is answered.
+async fn held_at(gate: &Gate) -> (Origin, Gateway) {
     let held = gate.clone();
     let embedder = move |seen: &origin::Seen, nth| if nth == 0 { embedding(seen) } else { embedding(seen).hold(&held) };
     let origin = origin::new().handler(CHAT, |seen, _| chat(seen)).handler(EMBEDDINGS, embedder).run().await;
     let gateway = gateway(&origin, "mode = \"on\"\nverify_rate = 0\ntimeout = \"20s\"\n").await;
     ask(&gateway, TEA).await;
+    (origin, gateway)
+}
+
+#[tokio::test]
+async fn who_refuses_what_is_similar_goes_by_itself() {
+    let gate = Gate::new();
+    let (origin, gateway) = held_at(&gate).await;
     let leader = tokio::spawn(call(&gateway, &body(KINDLY)).send());
     gate.arrived(1).await;
     let follower = tokio::spawn(call(&gateway, &body(KINDLY)).header("x-larder-semantic", "off").send());
