@@ -45,6 +45,16 @@ pub enum Mode {
     Auto,
 }
 
+/// Whose id a stored answer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Identity {
+    /// The one the provider gave it.
+    Original,
+    /// Another one each time.
+    Fresh,
+}
+
 /// How fast a stored stream is sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Pace {
@@ -97,6 +107,8 @@ pub struct Config {
     pub volatile: Vec<String>,
     /// See [`Pace`].
     pub replay: Pace,
+    /// See [`Identity`].
+    pub identity: Identity,
     /// See [`Mode`].
     pub mode: Mode,
     /// The file that calls are recorded into and answered from; empty: none.

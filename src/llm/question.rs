@@ -439,6 +439,7 @@ mod tests {
             stale_if_error_status: vec![],
             error_ttl: Duration::ZERO,
             mode: crate::llm::config::Mode::Cache,
+            identity: crate::llm::config::Identity::Original,
             pack: std::path::PathBuf::new(),
             pack_bytes_max: bytesize::ByteSize::mib(1),
             models_ttl: hour / 12,
@@ -538,6 +539,29 @@ mod tests {
             !scope(Scope::Shared, r#"{"tools":[{"vector_store_ids":["v"]}]}"#).is_empty(),
             "only its owner can name it"
         );
+    }
+
+    /// What a release has stored the next one finds; where keys have to change, their schema's version changes, too.
+    /// `UPDATE=1` writes the file anew.
+    #[test]
+    fn golden_vectors() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/llm-keys.txt");
+        let golden = std::fs::read_to_string(path).expect("a file");
+        let hash = |body: &str| {
+            let mut hash = blake3::Hasher::new();
+            for (name, bytes) in ask(Scope::Shared, &[], body).expect("readable").parts {
+                hash.update(name.as_bytes()).update(&(bytes.len() as u64).to_le_bytes()).update(&bytes);
+            }
+            hash.finalize().to_hex().to_string()
+        };
+        let vectors = golden.lines().filter_map(|line| line.split_once(' '));
+        let found: Vec<_> = vectors.map(|(_, body)| format!("{} {body}\n", hash(body))).collect();
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, found.concat()).expect("written");
+        } else {
+            assert_eq!(found.concat(), golden);
+        }
+        assert!(found.len() > 10);
     }
 
     /// As deep and wide as bodies of calls are, with values that are easily taken for one another.

@@ -659,3 +659,22 @@ async fn gemini_s_batches_are_stored_per_input() {
     assert_eq!(hit.assert_hit().json(), values(&["ccc"]));
     assert_eq!(origin.requests(PATH), 2);
 }
+
+#[tokio::test]
+async fn answers_may_have_ids_of_their_own() {
+    let said = |nth: usize| {
+        let id = format!("chatcmpl-B9MBs8CjcvOU2jLn4n570S5qMJKc{nth}");
+        reply(json!({ "id": id, "choices": [{ "finish_reason": "stop" }] }).to_string())
+            .header("content-type", "application/json")
+    };
+    let origin = origin::new().handler(CHAT, move |_, nth| said(nth)).run().await;
+    let gateway = gateway(&origin, "[llm]\nidentity = 'fresh'").await;
+    let mut ids = std::collections::HashSet::new();
+    for _ in 0..3 {
+        let answer = chat(&gateway, cold("whose?")).send().await.json();
+        assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+        let id = answer["id"].as_str().expect("an id").to_owned();
+        assert!(id.starts_with("chatcmpl-") && ids.insert(id), "{answer}");
+    }
+    assert_eq!(origin.requests(CHAT), 1);
+}

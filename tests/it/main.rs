@@ -21,6 +21,7 @@ mod invalidation;
 mod keys;
 mod llm;
 mod llm_packs;
+mod llm_recorded;
 mod llm_semantic;
 mod methods;
 mod purge;

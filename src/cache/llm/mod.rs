@@ -26,7 +26,7 @@ use crate::{
     llm::{
         answer::Watcher,
         answered,
-        config::{Mode, Pace},
+        config::{Identity, Mode, Pace},
         controls::{Controls, Dialect},
         endpoint::Endpoint,
         question::{Asked, Question, Representation, Settings, Why},
@@ -46,6 +46,7 @@ mod explain;
 mod misses;
 mod paced;
 mod packed;
+mod renamed;
 pub mod semantic;
 mod watched;
 
@@ -151,7 +152,13 @@ impl Cache {
             Some(packed) => match packed.take(settings, &call, path, &body, &question)? {
                 Taken::Answered(recorded) => {
                     let pace = question.controls.pace.unwrap_or(settings.config.replay);
-                    return Ok(dressed(self.recorded(&recorded), &bill, pace, &question.controls.dialects));
+                    return Ok(dressed(
+                        self.recorded(&recorded),
+                        &bill,
+                        pace,
+                        settings.config.identity,
+                        &question.controls.dialects,
+                    ));
                 }
                 Taken::ToBeRecorded(taping) => Some(taping),
             },
@@ -206,7 +213,8 @@ impl Cache {
         let why = asking.question.lifetime.err().or(directives.no_store.then_some(Why::Client));
         let tell = asking.tell;
         let (dialects, bill) = (asking.question.controls.dialects.clone(), asking.bill.clone());
-        let pace = asking.question.controls.pace.unwrap_or(asking.models.settings.config.replay);
+        let config = &asking.models.settings.config;
+        let (pace, identity) = (asking.question.controls.pace.unwrap_or(config.replay), config.identity);
         let answer = match why {
             Some(_) if directives.only_if_cached => return Err(Arc::new(Failure::OnlyIfCached)),
             Some(why) => {
@@ -244,7 +252,7 @@ impl Cache {
                 }
             }
         };
-        Ok(dressed(answer, &bill, pace, &dialects))
+        Ok(dressed(answer, &bill, pace, identity, &dialects))
     }
 
     fn directives_of<O>(&self, call: &Call<O>, controls: &Controls) -> RequestDirectives {
@@ -297,10 +305,13 @@ impl Cache {
 }
 
 /// The same answer with what it saved, in the words and at the pace that were asked for.
-fn dressed(mut answer: Answer, bill: &Bill, pace: Pace, dialects: &[Dialect]) -> Answer {
+fn dressed(mut answer: Answer, bill: &Bill, pace: Pace, identity: Identity, dialects: &[Dialect]) -> Answer {
     let hit = answer.outcome.is_hit();
     if hit {
         bill.saved(answer.response.headers_mut());
+        if identity == Identity::Fresh {
+            answer = renamed::renamed(answer);
+        }
         answer = Paced::over(answer, pace);
     }
     answer.response.extensions_mut().insert(bill.receipt());
