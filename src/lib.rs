@@ -9,7 +9,7 @@
 //!  3  warm       proxy                      what surrounds every request
 //!  2             cache                      the decisions: hit, stale, miss, pass; flight; fill
 //!  1     store     purge     origin     intercept   strangers to each other
-//!  0  object   llm   files          telemetry    pure rules of HTTP caching and of model calls; directories; logs
+//!  0  object   llm   files   pack   telemetry    pure rules of HTTP caching and of model calls; directories; recorded calls; logs
 //! ```
 //!
 //! `docs/ARCHITECTURE.md` says what must always hold.
@@ -25,6 +25,7 @@ pub mod listener;
 pub mod llm;
 pub mod object;
 pub mod origin;
+pub mod pack;
 pub mod proxy;
 pub mod purge;
 pub mod store;

@@ -1,12 +1,15 @@
 //! From configuration to parts: what is made, in which order, and of what.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 
-use super::{Error, disk, secret};
+use super::{Error, disk, packs::Packs, secret};
 use crate::{
-    cache::{self, Cache, Clock, Spill, llm::Models},
+    cache::{
+        self, Cache, Clock, Spill,
+        llm::{Models, semantic::Matchers},
+    },
     config::{Config, ResolvedRoute},
     llm::question::Settings,
     origin::{Origins, TargetPolicy, Upstream},
@@ -29,13 +32,16 @@ pub(super) fn proxy(config: &Config, access: Option<AccessLog>, registry: &mut R
     let directory = |source| Error::DataDir { path: data_dir.to_owned(), source };
     std::fs::create_dir_all(data_dir).map_err(directory)?;
     let log = purge::Log::open(&config.purge, data_dir, registry).map_err(|source| Error::PurgeLog(source.into()))?;
-    let secret = secret::load_or_make(data_dir).map_err(directory)?;
+    let unreadable = |source| Error::Secret { path: secret::path(config), source };
+    let secret = secret::load_or_make(config).map_err(unreadable)?;
     let clock = Clock::start();
     let l3 = disk_tier(config, &secret, &clock, registry)?;
-    let cache = cache(config, data_dir, secret, clock, log, l3, registry);
+    let matchers = Matchers::register(registry);
+    let cache = cache(config, secret, clock, log, l3, matchers.clone(), registry);
     let metrics = Metrics::register(registry);
     let (own, hosts_max) = (proxy::own_fields(&config.headers), config.forward.hosts_max);
-    let table = |resolved| routes(resolved, &own, hosts_max, &metrics);
+    let packs = Packs::open(config.routes().iter().chain(config.unreached_routes()))?;
+    let table = |resolved| routes(resolved, &own, hosts_max, &packs, &metrics, &matchers);
     let (routes, unreached) = (table(config.routes())?, table(config.unreached_routes())?);
     let rules = cache::route::ResponseRules::default();
     let forward_route = cache::route::Route::new(FORWARD, None, config.cache.clone(), rules, own);
@@ -58,6 +64,12 @@ fn disk_tier(config: &Config, secret: &[u8; 32], clock: &Clock, registry: &mut R
     if config.l3.max_bytes.as_u64() == 0 {
         return Ok(None);
     }
+    if config.l3.encrypt && secret::is_in_data_dir(config) {
+        tracing::warn!(
+            secret = ?secret::path(config),
+            "l3.encrypt is on and the secret lies in the data directory: whoever takes that has both (secret_file)"
+        );
+    }
     let now = *clock;
     let directory = disk::directory(config);
     L3::open(&config.l3, &directory, secret, move || now.now(), registry).map(Some).map_err(Error::DiskTier)
@@ -65,16 +77,17 @@ fn disk_tier(config: &Config, secret: &[u8; 32], clock: &Clock, registry: &mut R
 
 fn cache(
     config: &Config,
-    data_dir: &Path,
     secret: [u8; 32],
     clock: Clock,
     log: purge::Log,
     l3: Option<L3>,
+    matchers: Matchers,
     registry: &mut Registry,
 ) -> Cache {
     let l1 = L1::new(&config.l1, registry);
     let origins = Origins::new(registry);
-    let spill = Spill::new(&data_dir.join("spill"), config.fill.spill_bytes_max.as_u64());
+    let spill = Spill::new(&config.data_path().join("spill"), config.fill.spill_bytes_max.as_u64());
+    let spill = if config.l3.encrypt { spill.enciphered() } else { spill };
     let parts = cache::Parts {
         config: config.fill.clone(),
         name: config.headers.pseudonym.clone(),
@@ -86,6 +99,7 @@ fn cache(
         origins,
         spill,
         prices: config.prices(),
+        matchers,
     };
     Cache::new(parts, registry)
 }
@@ -94,10 +108,12 @@ fn routes(
     resolved: &[ResolvedRoute],
     own: &cache::route::OwnFields,
     hosts_max: usize,
+    packs: &Packs,
     metrics: &Metrics,
+    matchers: &Matchers,
 ) -> Result<RouteTable<Arc<ProxyRoute>>, Error> {
     let made = resolved.iter().map(|resolved| {
-        let route = route(resolved, own.clone(), hosts_max, metrics)?;
+        let route = route(resolved, own.clone(), hosts_max, packs, metrics, matchers)?;
         Ok((resolved.matcher.clone(), route))
     });
     Ok(RouteTable::new(made.collect::<Result<_, Error>>()?))
@@ -107,7 +123,9 @@ fn route(
     resolved: &ResolvedRoute,
     own: cache::route::OwnFields,
     hosts_max: usize,
+    packs: &Packs,
     metrics: &Metrics,
+    matchers: &Matchers,
 ) -> Result<Arc<ProxyRoute>, Error> {
     let ResolvedRoute { route, matcher, cache, origin, llm } = resolved;
     let urls = match &route.upstream {
@@ -125,10 +143,15 @@ fn route(
     let strip = matcher.path.as_ref().filter(|_| route.strip_path).map(|path| path.as_str().to_owned());
     let mut cache = cache::route::Route::new(&route.name, site(route), cache.clone(), response, own);
     if let Some(protocol) = route.protocol.model() {
+        let settings = Settings::new(protocol, llm.clone());
+        let packed = packs.of(&cache, &settings);
+        let matcher = matchers.of(&route.name, &llm.semantic, origin);
         cache = cache.with_models(Models {
-            settings: Settings::new(protocol, llm.clone()),
+            settings,
+            packed,
             upstream: urls.join(" ").into(),
             strip: strip.as_ref().map_or(0, |prefix| prefix.matches('/').count()),
+            matcher: matcher.map_err(|source| Error::Semantic { route: route.name.clone(), source })?,
         });
     }
     Ok(Arc::new(ProxyRoute::new(

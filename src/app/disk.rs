@@ -16,10 +16,10 @@ pub enum DiskError {
     #[error("there is no disk tier in {0:?}: no gateway has run there (--data-dir, --config)")]
     Nothing(PathBuf),
     /// What is stored cannot be read without it.
-    #[error("the secret of {data_dir:?} cannot be read: what is stored cannot be opened without it")]
+    #[error("the secret {path:?} cannot be read: what is stored cannot be opened without it")]
     Secret {
-        /// The data directory.
-        data_dir: PathBuf,
+        /// Its file.
+        path: PathBuf,
         /// Why.
         source: io::Error,
     },
@@ -27,7 +27,7 @@ pub enum DiskError {
     #[error("{0}")]
     Open(OpenError),
     /// The disk does not let it be used.
-    #[error("disk tier: {0:?} cannot be used: its disk fails, or is read-only")]
+    #[error("disk tier: {0:?} cannot be used: its disk fails, is read-only, or it was written under another secret")]
     Off(PathBuf),
 }
 
@@ -41,12 +41,12 @@ pub fn directory(config: &Config) -> PathBuf {
 /// # Errors
 /// If there is none, or it cannot be opened: [`OpenError::is_taken`] where a gateway has it.
 pub fn open(config: &Config) -> Result<L3, DiskError> {
-    let (path, data_dir) = (directory(config), config.data_path());
+    let path = directory(config);
     if !path.exists() {
         return Err(DiskError::Nothing(path));
     }
-    let secret =
-        secret::load(data_dir).map_err(|source| DiskError::Secret { data_dir: data_dir.to_owned(), source })?;
+    let unreadable = |source| DiskError::Secret { path: secret::path(config), source };
+    let secret = secret::load(config).map_err(unreadable)?;
     let clock = Clock::start();
     let l3 = L3::open_for_operator(&config.l3, &path, &secret, move || clock.now()).map_err(DiskError::Open)?;
     if l3.is_on() { Ok(l3) } else { Err(DiskError::Off(path)) }

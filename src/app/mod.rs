@@ -12,6 +12,7 @@ mod build;
 pub mod disk;
 mod handler;
 mod intercept;
+mod packs;
 mod secret;
 mod workers;
 
@@ -36,6 +37,14 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The secret cannot be used.
+    #[error("secret {path:?}: {source}")]
+    Secret {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The purge log cannot be opened.
     #[error("{0}")]
     PurgeLog(Box<dyn std::error::Error + Send + Sync>),
@@ -45,6 +54,9 @@ pub enum Error {
     /// Tunnels are to be opened, and cannot be.
     #[error(transparent)]
     Intercept(#[from] crate::intercept::Error),
+    /// A file of recorded calls cannot be used.
+    #[error(transparent)]
+    Pack(#[from] crate::pack::Error),
     /// A route's upstream cannot be used.
     #[error("route {route:?}: {reason}")]
     Upstream {
@@ -52,6 +64,14 @@ pub enum Error {
         route: String,
         /// Why.
         reason: String,
+    },
+    /// Similar calls of a route cannot be looked for.
+    #[error("route {route:?}: {source}")]
+    Semantic {
+        /// Name of the route.
+        route: String,
+        /// Why.
+        source: crate::cache::llm::semantic::Error,
     },
     /// A thread cannot be started.
     #[error("cannot start the threads that serve clients (listen.workers): {0}")]

@@ -75,7 +75,7 @@ impl Cache {
         let fill = Fill::new(stamp, scopes, watch, self.new_growing());
         let reader = fill.reader().ok_or(Failure::GivenUp)?;
         let start = Start { key, candidate: None, completing: None, part: false, conditions: false };
-        let fetch = Fetch { exchange, start, fill: Arc::clone(&fill), permit: None };
+        let fetch = Fetch { exchange, start, fill: Arc::clone(&fill), permit: None, matching: None };
         tokio::spawn(fetch.adopt(response, requested));
         let outcome = Outcome::forwarded(Forward::Method);
         match fill.head(|_| ()).await {

@@ -13,6 +13,7 @@ use super::{
     fill::{Fill, Settled, Shared, Stored},
     growing::Reader,
     hit,
+    llm::{Asking, SEMANTIC},
     outcome::{Forward, Kind, Outcome, Tier},
     part_key, seconds, ttl,
 };
@@ -61,7 +62,7 @@ impl<O: Outgoing> Exchange<O> {
                 Err(_) => return Next::Alone,
             }
         };
-        match settled {
+        let mut next = match settled {
             Settled::Shared(shared) => self.answer_shared(&fill, &shared, reader, leads, forward, method),
             Settled::Stored(stored) => self.answer_stored(stored, leads, forward, method),
             Settled::Released { reason } if leads => match fill.take_direct() {
@@ -76,7 +77,13 @@ impl<O: Outgoing> Exchange<O> {
             Settled::Failed { failure, stale } => {
                 Next::Done(self.answer_failed(failure, stale, leads, forward, method))
             }
+        };
+        if let (Next::Done(Ok(answer)), Some(told)) = (&mut next, fill.similar())
+            && self.model.as_ref().is_some_and(|model| model.matcher().is_some())
+        {
+            answer.response.headers_mut().insert(SEMANTIC, told.clone());
         }
+        next
     }
 
     fn answer_shared(
@@ -155,16 +162,23 @@ impl<O: Outgoing> Exchange<O> {
 
     fn answer_stored(&self, stored: Stored, leads: bool, forward: Forward, method: &Method) -> Next {
         let Stored { leader, others, kind, status } = stored;
+        // Not every one who asks the same takes what is only similar.
+        let similar = matches!(kind, Kind::Hit(_));
+        if similar && !self.model.as_ref().is_some_and(Asking::takes_similar) {
+            return Next::Alone;
+        }
         let entry = match others {
             _ if leads => leader,
             Some(entry) if self.is_for_followers(&entry, kind) => entry,
             Some(entry) if self.was_purged(&entry, kind) => return Next::Again,
             _ => return Next::Alone,
         };
-        let outcome = Outcome {
-            forward_status: status,
-            stored: kind == Kind::Revalidated,
-            ..self.outcome_of(&entry, kind, leads, forward)
+        let outcome = if similar {
+            let ttl = Some(ttl(&entry, self.cache.now()));
+            Outcome { ttl, detail: Some("semantic"), ..Outcome::of(kind) }
+        } else {
+            let stored = kind == Kind::Revalidated;
+            Outcome { forward_status: status, stored, ..self.outcome_of(&entry, kind, leads, forward) }
         };
         Next::Done(Ok(self.served(&entry, outcome, method, self.cache.now())))
     }

@@ -13,7 +13,7 @@ use http_body::{Frame, SizeHint};
 use super::{
     failure::Failure,
     growing::Reader,
-    llm::{Paced, Watched},
+    llm::{Paced, Recorder, Watched},
 };
 use crate::{origin::OriginBody, store::l3::Pieces};
 
@@ -33,6 +33,8 @@ pub enum Body {
     Paced(Box<Paced>),
     /// Content that is not stored and watched on its way.
     Watched(Box<Watched>),
+    /// Content that is recorded on its way.
+    Recorded(Box<Recorder>),
     /// Straight from the origin.
     Origin(Box<OriginBody>),
 }
@@ -68,6 +70,7 @@ impl http_body::Body for Body {
             Self::Growing(reader) => reader.poll_frame(cx).map_err(Broken),
             Self::Paced(paced) => paced.poll(cx).map(|frame| frame.map(Ok)),
             Self::Watched(watched) => watched.poll(cx),
+            Self::Recorded(recorder) => recorder.poll(cx),
             Self::Origin(origin) => {
                 Pin::new(&mut **origin).poll_frame(cx).map_err(|error| Broken(Arc::new(Failure::Origin(error))))
             }
@@ -83,6 +86,7 @@ impl http_body::Body for Body {
             Self::Growing(_) => false,
             Self::Paced(paced) => paced.is_end_stream(),
             Self::Watched(watched) => watched.is_end_stream(),
+            Self::Recorded(recorder) => recorder.is_end_stream(),
             Self::Origin(origin) => origin.is_end_stream(),
         }
     }
@@ -96,6 +100,7 @@ impl http_body::Body for Body {
             Self::Growing(reader) => reader.remaining().map_or_else(SizeHint::new, SizeHint::with_exact),
             Self::Paced(paced) => paced.size_hint(),
             Self::Watched(watched) => watched.size_hint(),
+            Self::Recorded(recorder) => recorder.size_hint(),
             Self::Origin(origin) => origin.size_hint(),
         }
     }

@@ -420,7 +420,7 @@ impl<O: Outgoing> Exchange<O> {
     }
 
     fn spawn(self: &Arc<Self>, fill: Arc<Fill>, permit: Option<Permit>, start: Start) {
-        let fetch = Fetch { exchange: Arc::clone(self), start, fill, permit };
+        let fetch = Fetch { exchange: Arc::clone(self), start, fill, permit, matching: None };
         // Boxed: the runtime would move it several times before it comes to rest.
         tokio::spawn(Box::pin(fetch.run()));
     }

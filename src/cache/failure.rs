@@ -13,6 +13,9 @@ pub enum Failure {
     /// `only-if-cached`, and it is not (RFC 9111 section 5.2.1.7).
     #[error("the request asks for a stored response only, and none can be used")]
     OnlyIfCached,
+    /// Only what was recorded is answered, and this was not.
+    #[error("this call was not recorded: {0}; llm.mode = \"record\" or \"auto\" records it")]
+    NotRecorded(String),
     /// The file that held the older part of the body cannot be read.
     #[error("the part of the body that was spilled to a file cannot be read back")]
     Spill,
@@ -35,7 +38,7 @@ impl Failure {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Origin(error) => error.status(),
-            Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
+            Self::OnlyIfCached | Self::NotRecorded(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Spill | Self::Disk(_) | Self::GivenUp | Self::OtherAnswer => StatusCode::BAD_GATEWAY,
             Self::RequestBody(_) => StatusCode::BAD_REQUEST,
         }
@@ -45,7 +48,7 @@ impl Failure {
     pub fn proxy_status(&self) -> Option<&'static str> {
         match self {
             Self::Origin(error) => Some(error.proxy_status()),
-            Self::OnlyIfCached => None,
+            Self::OnlyIfCached | Self::NotRecorded(_) => None,
             Self::Spill | Self::Disk(_) => Some("proxy_internal_error"),
             Self::GivenUp => Some("connection_terminated"),
             Self::OtherAnswer => Some("http_protocol_error"),
@@ -65,6 +68,7 @@ impl Failure {
     pub fn name(&self) -> &'static str {
         match self {
             Self::OnlyIfCached => "only_if_cached",
+            Self::NotRecorded(_) => "not_recorded",
             _ => self.proxy_status().unwrap_or("other"),
         }
     }

@@ -22,6 +22,7 @@ use super::{
     fill::{Fill, Settled, Stored},
     flight::Permit,
     judge::Renewed,
+    llm::Matching,
     outcome::{Kind, Tier},
     plan::Plan,
     refused::Refused,
@@ -39,6 +40,8 @@ pub(super) struct Fetch<O> {
     pub(super) fill: Arc<Fill>,
     /// `None`: nobody else can join.
     pub(super) permit: Option<Permit>,
+    /// What is to be learned from the answer, of a call to a model.
+    pub(super) matching: Option<Box<Matching>>,
 }
 
 impl<O: Outgoing> Fetch<O> {
@@ -46,6 +49,9 @@ impl<O: Outgoing> Fetch<O> {
     pub(super) async fn run(mut self) {
         let _running = self.exchange.cache.metrics().fill_running();
         let _ended = Ended(Arc::clone(&self.fill));
+        if self.exchange.model.is_some() && Box::pin(self.answered_by_similar()).await {
+            return;
+        }
         let mut conditional = self.start.candidate.is_some();
         let mut tries = 2_u8;
         loop {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!            ┌────────▶ Shared ─── its body grows; leader and followers read it
-//!            ├────────▶ Stored ─── a stored response answers: confirmed by 304, completed, or stale for an error status
+//!            ├────────▶ Stored ─── a stored response answers: confirmed by 304, completed, stale for an error status, or
+//!            │                     that to a similar call
 //!  Waiting ──┤
 //!            ├────────▶ Released ─ not storable: the leader takes the response, followers go by themselves
 //!            └────────▶ Failed ─── no response: the same failure to all, or to each the stale response it may have
@@ -10,9 +11,9 @@
 //!
 //! A fill belongs to the cache: it runs in a task of its own, and no client's leaving ends it.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::{Arc, OnceLock, atomic::AtomicU64};
 
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -58,6 +59,8 @@ pub(super) struct Fill {
     pub(super) followers: AtomicU64,
     /// An unsafe request that invalidates the URL meanwhile: not to be stored, not to be joined.
     watch: Watch,
+    /// How similar a call was whose answer is stored, where that is to be told.
+    similar: OnceLock<HeaderValue>,
 }
 
 struct State {
@@ -122,7 +125,18 @@ impl Fill {
     pub(super) fn new(stamp: Position, scopes: Arc<[Scope]>, watch: Watch, growing: Arc<Growing>) -> Arc<Self> {
         let state = State { interims: Vec::new(), settled: None, failed_until: Timestamp::EPOCH, direct: None };
         let (state, followers) = (Mutex::new(state), AtomicU64::new(0));
-        Arc::new(Self { stamp, scopes, growing, state, changed: Notify::new(), followers, watch })
+        let (changed, similar) = (Notify::new(), OnceLock::new());
+        Arc::new(Self { stamp, scopes, growing, state, changed, followers, watch, similar })
+    }
+
+    /// Sets what is told of a similar call, before it is settled.
+    pub(super) fn tell_similar(&self, told: HeaderValue) {
+        let _ = self.similar.set(told);
+    }
+
+    /// What is told of a similar call.
+    pub(super) fn similar(&self) -> Option<&HeaderValue> {
+        self.similar.get()
     }
 
     /// Passes an interim response on to all who wait.

@@ -82,7 +82,7 @@ use self::{
     flight::{Flight, Permit},
     growing::Growing,
     invalidations::Invalidations,
-    llm::{Misses, accounts::Accounts},
+    llm::{Misses, accounts::Accounts, semantic::Matchers},
     memory::Memory,
     metrics::Metrics,
     route::Route,
@@ -113,6 +113,7 @@ struct Inner {
     metrics: Metrics,
     accounts: Accounts,
     misses: Misses,
+    matchers: Matchers,
     /// Parts ever stored: while there are none, no miss looks for one.
     parts: AtomicU64,
 }
@@ -139,12 +140,14 @@ pub struct Parts {
     pub spill: Spill,
     /// What calls to models cost.
     pub prices: Prices,
+    /// What looks for similar calls to models.
+    pub matchers: Matchers,
 }
 
 impl Cache {
     /// Puts a cache together.
     pub fn new(parts: Parts, registry: &mut Registry) -> Self {
-        let Parts { config, name, secret, clock, l1, l3, log, origins, spill, prices } = parts;
+        let Parts { config, name, secret, clock, l1, l3, log, origins, spill, prices, matchers } = parts;
         let via = HeaderValue::from_str(&format!("1.1 {name}")).unwrap_or(HeaderValue::from_static("1.1 larder"));
         let memory = Memory::new(usize::try_from(config.memory_total_bytes_max.as_u64()).unwrap_or(usize::MAX));
         let metrics = Metrics::register(registry, memory.clone(), spill.clone());
@@ -165,6 +168,7 @@ impl Cache {
             metrics,
             accounts: Accounts::register(prices, registry),
             misses: Misses::default(),
+            matchers,
             parts: AtomicU64::new(0),
         };
         Self { inner: Arc::new(inner) }

@@ -51,6 +51,8 @@ pub enum Tier {
     L1,
     /// The disk.
     L3,
+    /// A pack of recorded calls.
+    Pack,
 }
 
 impl Tier {
@@ -64,6 +66,7 @@ impl Tier {
         match self {
             Self::L1 => "L1",
             Self::L3 => "L3",
+            Self::Pack => "pack",
         }
     }
 }
@@ -159,10 +162,11 @@ impl Outcome {
         }
     }
 
-    /// One word on why, for the access line: the tier that answered, why nothing was stored, why it was forwarded.
+    /// One word on why, for the access line: the tier that answered or how it could, why nothing was stored, why it was
+    /// forwarded.
     pub fn reason(&self) -> &'static str {
         let tier = self.tier().map(Tier::as_str);
-        tier.or(self.detail).or(self.forward.map(Forward::as_str)).unwrap_or("")
+        self.detail.or(tier).or(self.forward.map(Forward::as_str)).unwrap_or("")
     }
 
     /// The tier that answered, if one did.

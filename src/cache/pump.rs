@@ -135,6 +135,7 @@ impl<O: Outgoing> Fetch<O> {
                 for written in self.commit(body.clone(), plan) {
                     written.await;
                 }
+                self.learn(body);
             }
             None if self.fill.growing.push(std::mem::take(&mut last)).await.is_err() => {
                 return self.broken(Failure::GivenUp);

@@ -3,7 +3,10 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Cache, llm::accounts};
+use super::{
+    Cache,
+    llm::{accounts, semantic},
+};
 
 /// Figures of one cache at one moment.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -16,6 +19,9 @@ pub struct Stats {
     pub purge: PurgeStats,
     /// Calls to models.
     pub llm: accounts::Stats,
+    /// Answers to similar calls, by route that looks for them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub semantic: Vec<semantic::SimilarStats>,
 }
 
 /// Figures of one tier.
@@ -67,6 +73,7 @@ impl Cache {
             },
             purge: PurgeStats { position: self.purge_log().position().number() },
             llm: self.accounts().stats(),
+            semantic: self.inner.matchers.stats(),
         }
     }
 }

@@ -21,11 +21,12 @@ pub(super) fn may_hold_secret(line: &str) -> bool {
     is_secret_field(line)
 }
 
-/// Whether `path` leads to one: a token of the admin plane, or a field a route sets.
+/// Whether `path` leads to one: a token of the admin plane, a field a route sets, or the key of an embedder.
 pub(super) fn is_secret(path: &KeyPath) -> bool {
     let keys: Vec<_> = path.steps().iter().filter_map(Step::as_key).collect();
     match keys[..] {
         ["admin", .., last] => last == "token",
+        [.., "semantic", last] => last == "api_key",
         ["headers", "request_set" | "response_set", name] => is_secret_field(name),
         _ => false,
     }
@@ -39,7 +40,9 @@ pub(super) fn mask(mut settings: Dict) -> Dict {
             mask_value(token.get_mut("token"));
         }
     }
+    mask_embedder(settings.get_mut("llm"));
     for route in elements(settings.get_mut("route")) {
+        mask_embedder(route.get_mut("llm"));
         let Some(Value::Dict(_, headers)) = route.get_mut("headers") else { continue };
         for rules in ["request_set", "response_set"] {
             let Some(Value::Dict(_, fields)) = headers.get_mut(rules) else { continue };
@@ -47,6 +50,14 @@ pub(super) fn mask(mut settings: Dict) -> Dict {
         }
     }
     settings
+}
+
+/// The key in `[llm.semantic]`, or in what a route makes of it.
+fn mask_embedder(llm: Option<&mut Value>) {
+    let Some(Value::Dict(_, llm)) = llm else { return };
+    if let Some(Value::Dict(_, semantic)) = llm.get_mut("semantic") {
+        mask_value(semantic.get_mut("api_key"));
+    }
 }
 
 fn elements(list: Option<&mut Value>) -> impl Iterator<Item = &mut Dict> {

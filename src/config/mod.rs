@@ -62,6 +62,8 @@ pub struct Listen {
 pub struct Config {
     /// Directory for what survives a restart, as configured; see [`Config::data_path`].
     pub data_dir: String,
+    /// File of the secret; empty: in the data directory, where it is made.
+    pub secret_file: String,
     /// See [`Listen`].
     pub listen: Listen,
     /// Limits towards clients.

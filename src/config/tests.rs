@@ -432,9 +432,12 @@ fn secrets_are_masked() {
         [admin]
         token = "hush1"
         tokens = [{ name = "n", token = "hush2", scope = "read" }]
+        [llm.semantic]
+        api_key = "hush5"
         [[route]]
         name = "a"
         upstream = "http://h"
+        llm = { semantic = { api_key = "hush6" } }
         headers = { request_set = { Authorization = "hush3", X-Api-Key = "hush4", X-From = "larder" } }
         "#,
     );

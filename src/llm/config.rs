@@ -1,9 +1,11 @@
 //! Settings of calls to models: `[llm]`, and a route's `llm` table.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize, de};
+
+use super::semantic;
 
 /// Which answers are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -27,6 +29,30 @@ pub enum Scope {
     EndUser,
     /// All.
     Shared,
+}
+
+/// What is done with calls beside what is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Nothing.
+    Cache,
+    /// All go to the provider, and are recorded into the pack.
+    Record,
+    /// All are answered from the pack; what is not there is an error, and nobody is asked.
+    Replay,
+    /// What is in the pack is answered from there, and what is not is recorded.
+    Auto,
+}
+
+/// Whose id a stored answer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Identity {
+    /// The one the provider gave it.
+    Original,
+    /// Another one each time.
+    Fresh,
 }
 
 /// How fast a stored stream is sent.
@@ -81,8 +107,18 @@ pub struct Config {
     pub volatile: Vec<String>,
     /// See [`Pace`].
     pub replay: Pace,
+    /// See [`Identity`].
+    pub identity: Identity,
+    /// See [`Mode`].
+    pub mode: Mode,
+    /// The file that calls are recorded into and answered from; empty: none.
+    pub pack: PathBuf,
+    /// Largest it may become. It is held in memory.
+    pub pack_bytes_max: ByteSize,
     /// Largest request that is looked into; larger ones pass.
     pub body_bytes_max: ByteSize,
+    /// Answers to calls that say the same in other words.
+    pub semantic: semantic::Config,
 }
 
 impl FromStr for Pace {

@@ -35,13 +35,14 @@ pub enum Dialect {
 }
 
 /// Fields that end here. They are no part of any key.
-const CONSUMED: [&str; 22] = [
+const CONSUMED: [&str; 23] = [
     "x-larder-ttl",
     "x-larder-store",
     "x-larder-namespace",
     "x-larder-key",
     "x-larder-replay",
     "x-larder-explain",
+    "x-larder-semantic",
     "cf-aig-skip-cache",
     "cf-aig-cache-ttl",
     "cf-aig-cache-key",
@@ -79,6 +80,8 @@ pub struct Controls {
     pub apart: Vec<u8>,
     /// How fast a stored stream is to come.
     pub pace: Option<Pace>,
+    /// The answer to a similar call will not do.
+    pub exact: bool,
     /// Words to answer in.
     pub dialects: Vec<Dialect>,
 }
@@ -124,6 +127,7 @@ impl Controls {
                     self.opt_in();
                 }
             }
+            "x-larder-semantic" => self.exact = matches!(&value.to_ascii_lowercase()[..], "off" | "false" | "0" | "no"),
             "x-larder-replay" => self.pace = value.parse().ok(),
             "cf-aig-skip-cache" | "x-higress-skip-ai-cache" if yes => self.pass(),
             "helicone-cache-enabled" if yes => self.opt_in(),
@@ -217,6 +221,20 @@ impl Controls {
         }
     }
 
+    /// Whether a field of that name, in lower case, may keep calls apart that ask the same.
+    pub fn keeps_apart(name: &str) -> bool {
+        const APART: [&str; 7] = [
+            "x-larder-namespace",
+            "x-larder-key",
+            "cf-aig-cache-key",
+            "helicone-cache-seed",
+            "helicone-cache-bucket-max-size",
+            "x-portkey-cache-namespace",
+            "x-bf-cache-key",
+        ];
+        APART.contains(&name)
+    }
+
     /// Takes out of a request what ends here.
     pub fn consume(fields: &mut HeaderMap) {
         for name in CONSUMED {
@@ -290,6 +308,12 @@ mod tests {
         let refresh = controls(&[("x-portkey-cache-force-refresh", "true")]);
         assert!(refresh.no_cache && !refresh.no_store);
         assert!(!controls(&[("cf-aig-skip-cache", "false")]).passes());
+    }
+
+    #[test]
+    fn what_is_only_similar_can_be_refused() {
+        assert!(controls(&[("x-larder-semantic", "Off")]).exact);
+        assert!(!controls(&[("x-larder-semantic", "on")]).exact && !controls(&[]).exact);
     }
 
     #[test]

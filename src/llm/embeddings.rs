@@ -12,6 +12,9 @@ use super::json::{Kind, Value};
 ///
 /// A text is one input, and so is a list of tokens; a list of either is as many.
 pub fn inputs<'b, 'a>(body: &'b Value<'a>) -> Option<(Vec<&'b Value<'a>>, Range<usize>)> {
+    if let Some(requests) = body.get("requests") {
+        return batch(requests);
+    }
     let input = body.get("input")?;
     let elements = input.elements();
     let is_token = |value: &Value<'_>| matches!(value.kind, Kind::Number(_));
@@ -27,6 +30,13 @@ pub fn inputs<'b, 'a>(body: &'b Value<'a>) -> Option<(Vec<&'b Value<'a>>, Range<
         _ => return None,
     };
     Some((inputs, input.span.clone()))
+}
+
+/// Gemini's list of requests, of which each is one input.
+fn batch<'b, 'a>(requests: &'b Value<'a>) -> Option<(Vec<&'b Value<'a>>, Range<usize>)> {
+    let each = requests.elements();
+    let is_one = |request: &Value<'_>| matches!(request.kind, Kind::Object(_));
+    (!each.is_empty() && each.iter().all(is_one)).then(|| (each.iter().collect(), requests.span.clone()))
 }
 
 /// A request with only those of its inputs, which are given by their places in it.
@@ -63,7 +73,7 @@ struct Element {
 impl Answer {
     fn of(text: &[u8]) -> Option<Self> {
         let answer = Value::parse(text).ok()?;
-        let data = answer.get("data")?;
+        let data = answer.get("data").or_else(|| answer.get("embeddings"))?;
         let Kind::Array(listed) = &data.kind else { return None };
         let mut elements: Vec<Option<Element>> = listed.iter().map(|_| None).collect();
         for (nth, element) in listed.iter().enumerate() {
@@ -72,7 +82,7 @@ impl Answer {
                 Some(index) => usize::try_from(index.whole()?).ok()?,
                 None => nth,
             };
-            element.get("embedding")?;
+            element.get("embedding").or_else(|| element.get("values"))?;
             let free = elements.get_mut(place).filter(|free| free.is_none())?;
             *free = Some(Element { span: element.span.clone(), index: index.map(|index| index.span.clone()) });
         }

@@ -129,7 +129,7 @@ impl Rules for Fields<'_> {
         if path.is(&[Name("cache")]) && question::is_control(value) {
             return canonical::Part::Out;
         }
-        if self.apart && path.is(&[Name("input")]) {
+        if self.apart && (path.is(&[Name("input")]) || path.is(&[Name("requests")])) {
             return canonical::Part::Out;
         }
         if path.name().is_some_and(|name| OWNED.contains(&name)) {

@@ -20,4 +20,5 @@ pub mod price;
 pub mod provider;
 pub mod question;
 pub mod scope;
+pub mod semantic;
 pub mod volatile;

@@ -16,6 +16,7 @@ use super::{
     json::{Kind, Value},
     outline::Outline,
     scope::{self, Groups},
+    semantic::{Sought, Unsought},
     volatile::{self, Volatile},
 };
 
@@ -149,6 +150,15 @@ impl Settings {
         let others = others.map(|(name, bytes)| (*name, &bytes[..]));
         Outline::of(body.as_ref(), &fields, others.chain([("path", path.as_bytes())]))
     }
+
+    /// What a similar call is looked for by.
+    ///
+    /// # Errors
+    /// Where none is to be looked for, because of what it asks.
+    pub fn sought(&self, question: &Question, body: &[u8]) -> Result<Sought, Unsought> {
+        let fields = Fields::new(self.protocol, &self.volatile);
+        Sought::of(question.endpoint, body, &fields, self.config.semantic.window)
+    }
 }
 
 fn is(content_type: &str, media: &str) -> bool {
@@ -198,7 +208,8 @@ impl Draft<'_> {
         }
         let cut = self.take_control(&body);
         let mut fields = Fields::new(settings.protocol, &settings.volatile);
-        let mut inputs = (asked.endpoint == Endpoint::Embeddings).then(|| inputs(&body, &fields)).flatten();
+        let lists = matches!(asked.endpoint, Endpoint::Embeddings | Endpoint::BatchEmbedContents);
+        let mut inputs = lists.then(|| inputs(&body, &fields)).flatten();
         fields.apart = inputs.is_some();
         let mut hash = blake3::Hasher::new();
         canonical::write(&body, &fields, &mut hash);
@@ -370,7 +381,10 @@ fn is_limited(body: &Value<'_>) -> bool {
     [Some(body), inner].into_iter().flatten().any(has)
 }
 
-/// Fields that say in which version of an interface is spoken; of lists, their members in order.
+/// Fields that say in which version of an interface is spoken.
+pub const API_FIELDS: [&str; 3] = ["anthropic-version", "anthropic-beta", "openai-beta"];
+
+/// What they say; of lists, their members in order.
 fn api_fields(fields: &HeaderMap) -> Vec<(&'static str, Vec<u8>)> {
     let exact = fields.get("anthropic-version").map(|value| ("anthropic-version", value.as_bytes().to_vec()));
     let sets = ["anthropic-beta", "openai-beta"].into_iter().filter_map(|name| {
@@ -424,6 +438,10 @@ mod tests {
             stale_if_error: hour,
             stale_if_error_status: vec![],
             error_ttl: Duration::ZERO,
+            mode: crate::llm::config::Mode::Cache,
+            identity: crate::llm::config::Identity::Original,
+            pack: std::path::PathBuf::new(),
+            pack_bytes_max: bytesize::ByteSize::mib(1),
             models_ttl: hour / 12,
             tools_ttl: Duration::ZERO,
             media_url_ttl: hour / 2,
@@ -434,6 +452,7 @@ mod tests {
             volatile: vec![],
             replay: super::super::config::Pace::Instant,
             body_bytes_max: bytesize::ByteSize::mib(1),
+            semantic: crate::config::Config::builtin().llm.semantic,
         };
         Settings::new(Protocol::Openai, config)
     }
@@ -520,5 +539,93 @@ mod tests {
             !scope(Scope::Shared, r#"{"tools":[{"vector_store_ids":["v"]}]}"#).is_empty(),
             "only its owner can name it"
         );
+    }
+
+    /// What a release has stored the next one finds; where keys have to change, their schema's version changes, too.
+    /// `UPDATE=1` writes the file anew.
+    #[test]
+    fn golden_vectors() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/llm-keys.txt");
+        let golden = std::fs::read_to_string(path).expect("a file");
+        let hash = |body: &str| {
+            let mut hash = blake3::Hasher::new();
+            for (name, bytes) in ask(Scope::Shared, &[], body).expect("readable").parts {
+                hash.update(name.as_bytes()).update(&(bytes.len() as u64).to_le_bytes()).update(&bytes);
+            }
+            hash.finalize().to_hex().to_string()
+        };
+        let vectors = golden.lines().filter_map(|line| line.split_once(' '));
+        let found: Vec<_> = vectors.map(|(_, body)| format!("{} {body}\n", hash(body))).collect();
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, found.concat()).expect("written");
+        } else {
+            assert_eq!(found.concat(), golden);
+        }
+        assert!(found.len() > 10);
+    }
+
+    /// As deep and wide as bodies of calls are, with values that are easily taken for one another.
+    fn scattered(random: &mut impl FnMut(u64) -> u64, depth: u32) -> serde_json::Value {
+        use serde_json::{Value, json};
+        const WORDS: [&str; 12] =
+            ["", "a", "A", "a ", "ä", "a\u{308}", "null", "1", "model", "role", "content", "data:,a"];
+        let word = |random: &mut dyn FnMut(u64) -> u64| WORDS[usize::try_from(random(12)).expect("small")];
+        match random(if depth == 0 { 6 } else { 9 }) {
+            0 => Value::Null,
+            1 => (random(2) == 0).into(),
+            2 => random(4).into(),
+            3 => json!(random(1 << 20)),
+            4 => json!(random(64) as f64 / 8.0),
+            5 => word(random).into(),
+            6 => (0..random(4)).map(|_| scattered(random, depth - 1)).collect(),
+            _ => {
+                let members = (0..random(5)).map(|_| (word(random).to_owned(), scattered(random, depth - 1)));
+                Value::Object(members.collect())
+            }
+        }
+    }
+
+    /// 4,500 bodies that differ are ten million pairs. Two are the same to whoever reads numbers by value, and names in any
+    /// order.
+    #[test]
+    fn ten_million_pairs_do_not_collide() {
+        fn plain(value: &serde_json::Value) -> String {
+            match value {
+                serde_json::Value::Number(number) => format!("{}", number.as_f64().expect("a number")),
+                serde_json::Value::Array(all) => format!("[{}]", all.iter().map(plain).collect::<Vec<_>>().join(",")),
+                serde_json::Value::Object(all) => {
+                    let mut members: Vec<_> =
+                        all.iter().map(|(name, value)| format!("{name:?}:{}", plain(value))).collect();
+                    members.sort();
+                    format!("{{{}}}", members.join(","))
+                }
+                other => other.to_string(),
+            }
+        }
+        let mut state = 7_u64;
+        let mut random = |below: u64| {
+            // SplitMix64 (Steele, Lea and Flood, 2014).
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut mixed = state;
+            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            (mixed ^ (mixed >> 31)) % below
+        };
+        let mut keys = std::collections::HashMap::new();
+        let mut known = std::collections::HashMap::new();
+        while known.len() < 4500 {
+            let value = scattered(&mut random, 4);
+            let body = serde_json::json!({ "model": "m", "temperature": 0, "x": value });
+            let question = ask(Scope::Shared, &[], &body.to_string()).expect("readable");
+            let plain = plain(&body);
+            if let Some(parts) = known.get(&plain) {
+                assert_eq!(parts, &question.parts, "{plain}");
+                continue;
+            }
+            if let Some(other) = keys.insert(question.parts.clone(), plain.clone()) {
+                panic!("{plain} and {other}");
+            }
+            known.insert(plain, question.parts);
+        }
     }
 }

@@ -81,7 +81,7 @@ impl fmt::Debug for HeaderRules {
 }
 
 /// `[[route]]`.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
     /// Unique; in logs, metrics and keys.
@@ -115,6 +115,26 @@ pub struct RouteConfig {
     /// What differs from `[llm]`.
     #[serde(default)]
     pub llm: Dict,
+}
+
+impl fmt::Debug for RouteConfig {
+    /// Without the values of `llm`, of which one may be a key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, host, path, strip_path, upstream, protocol, host_header, headers, cache, origin, llm } = self;
+        f.debug_struct("RouteConfig")
+            .field("name", name)
+            .field("host", host)
+            .field("path", path)
+            .field("strip_path", strip_path)
+            .field("upstream", upstream)
+            .field("protocol", protocol)
+            .field("host_header", host_header)
+            .field("headers", headers)
+            .field("cache", cache)
+            .field("origin", origin)
+            .field("llm", &llm.keys())
+            .finish()
+    }
 }
 
 fn http() -> Protocol {

@@ -163,6 +163,7 @@ impl Proxy {
             status: status.as_u16(),
             head_after: Duration::ZERO,
             broken: false,
+            receipt: None,
         }))
     }
 }

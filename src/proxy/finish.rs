@@ -16,8 +16,8 @@ use tokio::time::Instant;
 
 use super::metrics::RouteMetrics;
 use crate::{
-    cache::{Body, Broken, Outcome},
-    telemetry::{AccessLog, Line},
+    cache::{Body, Broken, Outcome, llm::accounts::Receipt},
+    telemetry::{AccessLog, Cost, Line},
 };
 
 /// One request, from its head to the end of its answer.
@@ -46,6 +46,8 @@ pub(super) struct Told {
     pub(super) status: u16,
     pub(super) head_after: Duration,
     pub(super) broken: bool,
+    /// Of a call to a model.
+    pub(super) receipt: Option<Receipt>,
 }
 
 impl Record {
@@ -84,7 +86,19 @@ impl Drop for Record {
             trace_id: told.trace_id.as_ref().and_then(text),
             user_agent: told.user_agent.as_ref().and_then(text),
             error: told.broken.then_some("the answer broke off"),
+            cost: told.receipt.as_ref().map(|receipt| cost(receipt, self.outcome.is_hit())),
         });
+    }
+}
+
+fn cost(receipt: &Receipt, hit: bool) -> Cost<'_> {
+    let paid = receipt.cost();
+    Cost {
+        model: &receipt.model,
+        account: paid.map_or(if hit { "saved" } else { "billed" }, |paid| paid.account),
+        input_tokens: paid.map_or(0, |paid| paid.usage.input),
+        output_tokens: paid.map_or(0, |paid| paid.usage.output),
+        dollars: paid.and_then(|paid| paid.dollars),
     }
 }
 

@@ -251,6 +251,7 @@ impl Proxy {
             status: 499,
             head_after: Duration::ZERO,
             broken: false,
+            receipt: None,
         }))
     }
 
@@ -293,6 +294,9 @@ impl Proxy {
         };
         self.finish_head(response.headers_mut(), &outcome, request_id);
         record.answered(outcome, response.status());
+        if let Some(told) = &mut record.told {
+            told.receipt = response.extensions_mut().remove();
+        }
         response.map(|body| Sent::new(body, record))
     }
 

@@ -76,7 +76,12 @@ pub(super) fn refusal(refusal: &Refusal, name: &str) -> Response<Body> {
 
 /// A failure of the cache or the origin as the client sees it.
 pub(super) fn failure(failure: &Failure, name: &str) -> Response<Body> {
-    problem(failure.status(), &chain(failure), failure.proxy_status(), name)
+    let mut response = problem(failure.status(), &chain(failure), failure.proxy_status(), name);
+    if matches!(failure, Failure::NotRecorded(_)) {
+        // SDKs of providers ask again after a 504, unless they are told that it is of no use.
+        response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+    }
+    response
 }
 
 /// The error and what caused it, in one line.
@@ -93,8 +98,9 @@ fn chain(failure: &Failure) -> String {
 
 fn problem(status: StatusCode, detail: &str, proxy_status: Option<&str>, name: &str) -> Response<Body> {
     let title = status.canonical_reason().unwrap_or("error");
-    let body =
-        serde_json::json!({ "title": title, "status": status.as_u16(), "detail": detail, "error": proxy_status });
+    // `error` is where clients of model providers look for what went wrong.
+    let error = serde_json::json!({ "message": detail, "type": "gateway_error", "code": proxy_status });
+    let body = serde_json::json!({ "title": title, "status": status.as_u16(), "detail": detail, "error": error });
     let mut body = body.to_string();
     body.push('\n');
     let mut response = Response::new(Body::Full(Bytes::from(body)));

@@ -60,6 +60,23 @@ pub struct Line<'a> {
     pub user_agent: Option<&'a str>,
     /// Why it failed, if it did.
     pub error: Option<&'a str>,
+    /// What it cost, if it was a call to a model.
+    pub cost: Option<Cost<'a>>,
+}
+
+/// What a call to a model cost.
+#[derive(Debug, Clone, Copy)]
+pub struct Cost<'a> {
+    /// The model's name.
+    pub model: &'a str,
+    /// `billed`, or `saved` where the provider was not asked.
+    pub account: &'static str,
+    /// Tokens of the request.
+    pub input_tokens: u64,
+    /// Tokens of the answer.
+    pub output_tokens: u64,
+    /// Their price, where it is known.
+    pub dollars: Option<f64>,
 }
 
 impl Line<'_> {
@@ -102,6 +119,9 @@ impl Line<'_> {
             if let Some(value) = value {
                 json.text(key, value);
             }
+        }
+        if let Some(cost) = &self.cost {
+            json.cost(cost);
         }
         out.push(b'}');
     }
@@ -147,6 +167,13 @@ impl Line<'_> {
                 pair(name, value, out);
             }
         }
+        if let Some(cost) = &self.cost {
+            pair("model", cost.model, out);
+            let _ = write!(Text(out), " {}={}+{}", cost.account, cost.input_tokens, cost.output_tokens);
+            if let Some(dollars) = cost.dollars {
+                let _ = write!(Text(out), " usd={dollars:.8}");
+            }
+        }
     }
 }
 
@@ -177,6 +204,17 @@ impl Json<'_> {
     fn millis(&mut self, key: &str, value: Duration) {
         self.key(key);
         millis(value, self.out);
+    }
+
+    fn cost(&mut self, cost: &Cost<'_>) {
+        self.text("model", cost.model);
+        self.text("account", cost.account);
+        self.number("input_tokens", cost.input_tokens);
+        self.number("output_tokens", cost.output_tokens);
+        if let Some(dollars) = cost.dollars {
+            self.key("usd");
+            let _ = write!(Text(self.out), "{dollars:.8}");
+        }
     }
 }
 
@@ -278,6 +316,7 @@ pub(super) mod tests {
             trace_id: None,
             user_agent: Some("curl/8.5"),
             error: None,
+            cost: None,
         }
     }
 

@@ -13,7 +13,8 @@ pub mod time;
 pub use prometheus_client::registry::Registry;
 
 pub use self::{
-    access::{AccessLog, Line},
+    access::AccessLog,
     config::{Config, Format},
+    line::{Cost, Line},
     log::{Guard, LogError, init},
 };

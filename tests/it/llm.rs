@@ -612,3 +612,69 @@ async fn a_miss_is_explained() {
     let explained = gateway.admin("POST", "/explain").json(&other).send().await.json();
     assert_eq!(explained.get("differences"), None, "others' calls are nobody's business: {explained}");
 }
+
+#[tokio::test]
+async fn access_lines_tell_what_calls_cost() {
+    let origin = numbered().await;
+    let gateway = gateway(&origin, "[providers.prices]\n'gpt-4o' = '2.00 in, 1.00 cached, 10.00 out'").await;
+    let paid = |account: &'static str| {
+        move |line: &Value| line["account"] == account && line["model"] == "gpt-4o" && line["input_tokens"] == 1000
+    };
+    chat(&gateway, cold("line?")).send().await;
+    let billed = gateway.access_line(paid("billed")).await;
+    chat(&gateway, cold("line?")).send().await.assert_hit();
+    let saved = gateway.access_line(paid("saved")).await;
+    for line in [billed, saved] {
+        assert_eq!((line["output_tokens"].as_u64(), line["usd"].as_f64()), (Some(100), Some(0.0026)), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn gemini_s_batches_are_stored_per_input() {
+    let vectors = |seen: &origin::Seen, _: usize| {
+        let body: Value = serde_json::from_slice(&seen.body).expect("JSON");
+        let requests = body["requests"].as_array().expect("a list");
+        let vector = |request: &Value| {
+            let text = request["content"]["parts"][0]["text"].as_str().expect("a text");
+            json!({ "values": [text.len(), 0.5] })
+        };
+        let answer = json!({ "embeddings": requests.iter().map(vector).collect::<Vec<_>>() });
+        reply(answer.to_string()).header("content-type", "application/json")
+    };
+    const PATH: &str = "/v1beta/models/gemini-embedding-001:batchEmbedContents";
+    let origin = origin::new().handler(PATH, vectors).run().await;
+    let gateway = gateway(&origin, "").await;
+    let embed = |texts: &[&str]| {
+        let one = |text: &&str| json!({ "content": { "parts": [{ "text": text }] }, "taskType": "RETRIEVAL_QUERY" });
+        let body = json!({ "requests": texts.iter().map(one).collect::<Vec<_>>() });
+        let url = gateway.url(&format!("/gemini{PATH}"));
+        client::request("POST", url).json(&body).header("x-goog-api-key", "k").send()
+    };
+    let values = |texts: &[&str]| json!({ "embeddings": texts.iter().map(|text| json!({ "values": [text.len(), 0.5] })).collect::<Vec<_>>() });
+    assert_eq!(embed(&["a", "bb"]).await.json(), values(&["a", "bb"]));
+    assert_eq!(embed(&["bb", "ccc", "a", "ccc"]).await.json(), values(&["bb", "ccc", "a", "ccc"]));
+    let sent: Value = serde_json::from_slice(&origin.last(PATH).body).expect("JSON");
+    assert_eq!(sent["requests"].as_array().map(Vec::len), Some(1), "only the unknown one is asked for: {sent}");
+    let hit = embed(&["ccc"]).await;
+    assert_eq!(hit.assert_hit().json(), values(&["ccc"]));
+    assert_eq!(origin.requests(PATH), 2);
+}
+
+#[tokio::test]
+async fn answers_may_have_ids_of_their_own() {
+    let said = |nth: usize| {
+        let id = format!("chatcmpl-B9MBs8CjcvOU2jLn4n570S5qMJKc{nth}");
+        reply(json!({ "id": id, "choices": [{ "finish_reason": "stop" }] }).to_string())
+            .header("content-type", "application/json")
+    };
+    let origin = origin::new().handler(CHAT, move |_, nth| said(nth)).run().await;
+    let gateway = gateway(&origin, "[llm]\nidentity = 'fresh'").await;
+    let mut ids = std::collections::HashSet::new();
+    for _ in 0..3 {
+        let answer = chat(&gateway, cold("whose?")).send().await.json();
+        assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+        let id = answer["id"].as_str().expect("an id").to_owned();
+        assert!(id.starts_with("chatcmpl-") && ids.insert(id), "{answer}");
+    }
+    assert_eq!(origin.requests(CHAT), 1);
+}

@@ -20,7 +20,7 @@ PATIENCE = 20  # seconds for anything that has to happen
 class Gateway:
     """A gateway of its own: `base` for clients, `admin` for operators."""
 
-    def __init__(self, origin: str):
+    def __init__(self, origin: str, **variables: str):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="larder-sdk-"))
         config = self.directory / "larder.toml"
         config.write_text((HERE / "larder.toml").read_text().replace("ORIGIN", origin))
@@ -29,7 +29,13 @@ class Gateway:
         arguments += ["--data-dir", self.directory / "data"]
         log = ROOT / "target" / "sdk" / "gateway.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        self.process = subprocess.Popen([binary, *arguments], stdout=subprocess.PIPE, stderr=log.open("ab"), text=True)
+        self.process = subprocess.Popen(
+            [binary, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=log.open("ab"),
+            text=True,
+            env={**os.environ, **variables},
+        )
         self.base, self.admin = self._listening("data"), self._listening("admin")
         # Nobody reads on, and nobody has to.
         threading.Thread(target=self.process.stdout.read, daemon=True).start()

@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -117,6 +117,33 @@ pub(in crate::cache) struct Bill {
     accounts: Accounts,
     route: Arc<str>,
     model: Arc<str>,
+    receipt: Receipt,
+}
+
+/// What one call has cost, once that is known: with its answer's last byte. It goes along with the answer as an extension.
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    /// The model that was asked.
+    pub model: Arc<str>,
+    cost: Arc<OnceLock<Cost>>,
+}
+
+/// What a call has cost.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cost {
+    /// `billed` or `saved`.
+    pub account: &'static str,
+    /// Tokens.
+    pub usage: Usage,
+    /// Their price, where it is known.
+    pub dollars: Option<f64>,
+}
+
+impl Receipt {
+    /// What it says by now.
+    pub fn cost(&self) -> Option<Cost> {
+        self.cost.get().copied()
+    }
 }
 
 impl Accounts {
@@ -149,7 +176,9 @@ impl Accounts {
     }
 
     pub(super) fn bill(&self, route: &Arc<str>, model: Option<&str>) -> Bill {
-        Bill { accounts: self.clone(), route: Arc::clone(route), model: self.name(model.unwrap_or("")) }
+        let model = self.name(model.unwrap_or(""));
+        let receipt = Receipt { model: Arc::clone(&model), cost: Arc::default() };
+        Bill { accounts: self.clone(), route: Arc::clone(route), model, receipt }
     }
 
     fn name(&self, model: &str) -> Arc<str> {
@@ -204,9 +233,19 @@ impl Account {
 }
 
 impl Bill {
+    /// What will say what it cost.
+    pub(super) fn receipt(&self) -> Receipt {
+        self.receipt.clone()
+    }
+
     /// A call was paid for.
     pub(in crate::cache) fn billed(&self, seen: &Seen) {
-        self.book(Account::Billed, &seen.usage, seen.model.as_deref(), 1);
+        let dollars = self.book(Account::Billed, &seen.usage, seen.model.as_deref(), 1);
+        self.note(Account::Billed, seen.usage, dollars);
+    }
+
+    fn note(&self, account: Account, usage: Usage, dollars: Option<f64>) {
+        let _ = self.receipt.cost.set(Cost { account: account.as_str(), usage, dollars });
     }
 
     /// So many others got its answer.
@@ -224,6 +263,7 @@ impl Bill {
     pub(super) fn saved(&self, fields: &mut HeaderMap) {
         let Some((usage, took)) = fields.get(USAGE).and_then(read) else { return };
         let dollars = self.book(Account::Saved, &usage, None, 1);
+        self.note(Account::Saved, usage, dollars);
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.accounts.inner.saved_millis.fetch_add(millis, Relaxed);
         let whose = Whose { route: Arc::clone(&self.route), model: Arc::clone(&self.model) };

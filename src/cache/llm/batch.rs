@@ -95,7 +95,7 @@ impl Cache {
     }
 
     /// The stored answer of one input.
-    async fn part_of_answer(
+    pub(super) async fn part_of_answer(
         &self,
         route: &Route,
         target: &Target,

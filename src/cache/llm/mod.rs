@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use self::accounts::{Accounts, Bill};
+use self::packed::{Taken, Taping};
 use super::{
     Cache, asked,
     call::{Answer, Call, Outgoing},
@@ -25,7 +26,8 @@ use crate::{
     llm::{
         answer::Watcher,
         answered,
-        controls::Controls,
+        config::{Identity, Mode, Pace},
+        controls::{Controls, Dialect},
         endpoint::Endpoint,
         question::{Asked, Question, Representation, Settings, Why},
         scope,
@@ -43,10 +45,20 @@ mod batch;
 mod explain;
 mod misses;
 mod paced;
+mod packed;
+mod renamed;
+pub mod semantic;
 mod watched;
 
-pub(super) use self::misses::Misses;
-pub use self::{paced::Paced, watched::Watched};
+pub(super) use self::{
+    misses::Misses,
+    semantic::{Matching, SEMANTIC},
+};
+pub use self::{
+    paced::Paced,
+    packed::{Packed, Recorder},
+    watched::Watched,
+};
 
 /// Errors that the same call would meet again.
 const LASTING: [u16; 4] = [400, 404, 413, 422];
@@ -66,6 +78,10 @@ pub struct Models {
     pub upstream: Box<str>,
     /// Segments of the path that end here.
     pub strip: usize,
+    /// What is recorded, or was.
+    pub packed: Option<Arc<Packed>>,
+    /// What looks for similar calls, where they are to be looked for.
+    pub matcher: Option<Arc<semantic::Matcher>>,
 }
 
 /// One call on its way, beside what every request has.
@@ -101,7 +117,7 @@ impl Cache {
         let settings = &models.settings;
         let Some(endpoint) = Endpoint::of(settings.protocol, &call.method, path).filter(|_| !call.route.bypass())
         else {
-            return self.pass(call, Forward::Bypass, Some(Why::OtherCall.as_str())).await;
+            return self.pass_model(call, &models, Why::OtherCall).await;
         };
         let body = std::mem::replace(&mut call.body, RequestBody::Empty);
         let body = key_body::collect(body, settings.config.body_bytes_max.as_u64()).await;
@@ -109,16 +125,18 @@ impl Cache {
             Ok(body) => body,
             Err(rest) => {
                 call.body = rest;
-                return self.pass(call, Forward::Bypass, Some(Why::TooLarge.as_str())).await;
+                return self.pass_model(call, &models, Why::TooLarge).await;
             }
         };
         let query = call.target.query.clone();
         let asked = Asked { endpoint, path, query: query.as_deref(), fields: &call.headers, body: &body };
-        let question = match settings.question(&asked, chance()) {
+        // What is recorded is the same each time.
+        let chance = if models.packed.is_some() { 0 } else { chance() };
+        let question = match settings.question(&asked, chance) {
             Ok(question) => question,
             Err(why) => {
                 call.body = content(&call.method, body);
-                return self.pass(call, Forward::Bypass, Some(why.as_str())).await;
+                return self.pass_model(call, &models, why).await;
             }
         };
         // A credential in the query is for the provider alone: it is no part of a URL that anything here names.
@@ -126,12 +144,29 @@ impl Cache {
             Cow::Borrowed(query) => query.into(),
             Cow::Owned(query) => query.into(),
         });
-        let directives = self.directives_of(&call, &question.controls);
+        let mut directives = self.directives_of(&call, &question.controls);
         let tell = explain::is_asked(&call.headers);
+        let bill = self.accounts().bill(&call.route.name, question.model.as_deref());
+        let taping = match &models.packed {
+            None => None,
+            Some(packed) => match packed.take(settings, &call, path, &body, &question)? {
+                Taken::Answered(recorded) => {
+                    let pace = question.controls.pace.unwrap_or(settings.config.replay);
+                    return Ok(dressed(
+                        self.recorded(&recorded),
+                        &bill,
+                        pace,
+                        settings.config.identity,
+                        &question.controls.dialects,
+                    ));
+                }
+                Taken::ToBeRecorded(taping) => Some(taping),
+            },
+        };
+        directives.no_cache |= settings.config.mode == Mode::Record;
         if settings.config.controls {
             Controls::consume(&mut call.headers);
         }
-        let bill = self.accounts().bill(&call.route.name, question.model.as_deref());
         let rules = rules(&call.route, &models, &question);
         let place = (&*call.route, &call.method, &call.headers, call.target.query.as_deref());
         let key = self.model_key(&models, place, path, &question, None);
@@ -141,10 +176,19 @@ impl Cache {
             let keys = keys.collect();
             let asking = Asking { question, models, rules, bill, inputs: None, tell };
             let parts: Answering<'_> = Box::pin(self.ask_in_parts(call, asking, keys, body, directives));
-            return parts.await;
+            return Ok(taped(parts.await?, taping));
         }
         let body = without(body, &question);
-        self.ask(call, Asking { question, models, rules, bill, inputs: None, tell }, key, body, directives).await
+        let asking = Asking { question, models, rules, bill, inputs: None, tell };
+        Ok(taped(self.ask(call, asking, key, body, directives).await?, taping))
+    }
+
+    /// Passes a call on that says nothing; unless nothing is to be passed on.
+    async fn pass_model<O: Outgoing>(&self, call: Call<O>, models: &Models, why: Why) -> Result<Answer, Arc<Failure>> {
+        match &models.packed {
+            Some(packed) if models.settings.config.mode == Mode::Replay => Err(Arc::new(packed.unreadable(why))),
+            _ => self.pass(call, Forward::Bypass, Some(why.as_str())).await,
+        }
     }
 
     fn ask<O: Outgoing>(
@@ -169,8 +213,9 @@ impl Cache {
         let why = asking.question.lifetime.err().or(directives.no_store.then_some(Why::Client));
         let tell = asking.tell;
         let (dialects, bill) = (asking.question.controls.dialects.clone(), asking.bill.clone());
-        let pace = asking.question.controls.pace.unwrap_or(asking.models.settings.config.replay);
-        let mut answer = match why {
+        let config = &asking.models.settings.config;
+        let (pace, identity) = (asking.question.controls.pace.unwrap_or(config.replay), config.identity);
+        let answer = match why {
             Some(_) if directives.only_if_cached => return Err(Arc::new(Failure::OnlyIfCached)),
             Some(why) => {
                 let watcher = asking.watcher(asking.question.representation);
@@ -207,16 +252,7 @@ impl Cache {
                 }
             }
         };
-        let hit = answer.outcome.is_hit();
-        if hit {
-            bill.saved(answer.response.headers_mut());
-            answer = Paced::over(answer, pace);
-        }
-        let fields = answer.response.headers_mut();
-        for (name, value) in dialects.iter().filter_map(|dialect| dialect.answer(hit || answer.outcome.collapsed)) {
-            fields.insert(name, value);
-        }
-        Ok(answer)
+        Ok(dressed(answer, &bill, pace, identity, &dialects))
     }
 
     fn directives_of<O>(&self, call: &Call<O>, controls: &Controls) -> RequestDirectives {
@@ -265,6 +301,31 @@ impl Cache {
 
     fn misses(&self) -> &Misses {
         &self.inner.misses
+    }
+}
+
+/// The same answer with what it saved, in the words and at the pace that were asked for.
+fn dressed(mut answer: Answer, bill: &Bill, pace: Pace, identity: Identity, dialects: &[Dialect]) -> Answer {
+    let hit = answer.outcome.is_hit();
+    if hit {
+        bill.saved(answer.response.headers_mut());
+        if identity == Identity::Fresh {
+            answer = renamed::renamed(answer);
+        }
+        answer = Paced::over(answer, pace);
+    }
+    answer.response.extensions_mut().insert(bill.receipt());
+    let fields = answer.response.headers_mut();
+    for (name, value) in dialects.iter().filter_map(|dialect| dialect.answer(hit || answer.outcome.collapsed)) {
+        fields.insert(name, value);
+    }
+    answer
+}
+
+fn taped(answer: Answer, taping: Option<Box<Taping>>) -> Answer {
+    match taping {
+        Some(taping) => Recorder::around(answer, taping),
+        None => answer,
     }
 }
 

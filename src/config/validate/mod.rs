@@ -117,6 +117,9 @@ fn disk_tier(l3: &store::L3Config) -> Vec<Finding> {
     table.within("threads", l3.threads, 1..=256);
     table.some_time("lookup_timeout", l3.lookup_timeout);
     table.some_bytes("index_memory_bytes", l3.index_memory_bytes);
+    if l3.encrypt && l3.readable_index {
+        table.add_either("encrypt", "readable_index", "nothing can be both enciphered and readable".to_owned());
+    }
     table.findings
 }
 

@@ -2,19 +2,21 @@
 //!
 //! It lies apart from the record, so that all briefs can be read at start and rewritten when hits are noted without
 //! touching heads. It names nothing but the content, and has a checksum bound to the key. Of the URL it has sixteen bits,
-//! where an unsafe request to that could not tell the key: too few to find out which it is.
+//! where an unsafe request to that could not tell the key: too few to find out which it is, and keyed where content is
+//! enciphered, for they would tell whether a guess may be right.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
     content::{ContentId, blocks},
+    locator::Locator,
     policy::Worth,
     record::{Coding, Stored},
+    seal::Seal,
 };
 use crate::object::{
     entry::Entry,
     freshness::Flags,
-    key::Key,
     scope::{Position, Scope},
     time::Timestamp,
 };
@@ -44,11 +46,11 @@ pub(super) struct Kin {
 }
 
 impl Kin {
-    /// That of an entry.
-    pub(super) fn of(entry: &Entry) -> Self {
+    /// That of an entry, as `seal` has it written.
+    pub(super) fn of(entry: &Entry, seal: &Seal) -> Self {
         let scattered = entry.freshness().flags.has(Flags::SCATTERED);
         let url = entry.scopes().first().copied().filter(|_| scattered);
-        Self { part: entry.part().is_some(), scattered: url.map(|url| (place(url), entry.stamp)) }
+        Self { part: entry.part().is_some(), scattered: url.map(|url| (seal.place(url), entry.stamp)) }
     }
 }
 
@@ -67,7 +69,7 @@ impl Brief {
 
     const CHECKED: usize = Self::BYTES - 4;
 
-    pub(super) fn encode(&self, key: &Key) -> [u8; Self::BYTES] {
+    pub(super) fn encode(&self, key: &Locator) -> [u8; Self::BYTES] {
         let Self { stored: Stored { id, bytes, coding, length }, keep, used, hits, cost, kin } = *self;
         let mut out = [0; Self::BYTES];
         out[..32].copy_from_slice(id.as_bytes());
@@ -87,7 +89,7 @@ impl Brief {
     }
 
     /// `None` where it is damaged, or of another key.
-    pub(super) fn decode(key: &Key, bytes: &[u8; Self::BYTES]) -> Option<Self> {
+    pub(super) fn decode(key: &Locator, bytes: &[u8; Self::BYTES]) -> Option<Self> {
         if bytes[Self::CHECKED..] != sum(key, bytes) {
             return None;
         }
@@ -120,8 +122,8 @@ pub(super) fn seconds(time: Timestamp) -> u32 {
     u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
 }
 
-fn sum(key: &Key, bytes: &[u8; Brief::BYTES]) -> [u8; 4] {
-    // The key spreads as a seed: it is a hash.
+fn sum(key: &Locator, bytes: &[u8; Brief::BYTES]) -> [u8; 4] {
+    // It spreads as a seed: it is a hash.
     let sum = xxh3_64_with_seed(&bytes[..Brief::CHECKED], key.prefix());
     (sum as u32).to_le_bytes()
 }
@@ -132,7 +134,7 @@ mod tests {
 
     #[test]
     fn there_and_back_and_damage_is_found() {
-        let key = Key::from_bytes([5; 32]);
+        let key = Locator::from_bytes([5; 32]);
         let stored = Stored { id: ContentId::of(b"x"), bytes: 100, coding: Coding::Zstd, length: 1000 };
         let kin = Kin { part: true, scattered: Some((5, Position::from_number(6))) };
         let brief = Brief { stored, keep: 1, used: 2, hits: 3, cost: 4, kin };
@@ -140,7 +142,7 @@ mod tests {
         assert_eq!(Brief::decode(&key, &plain.encode(&key)), Some(plain));
         let bytes = brief.encode(&key);
         assert_eq!(Brief::decode(&key, &bytes), Some(brief));
-        assert_eq!(Brief::decode(&Key::from_bytes([6; 32]), &bytes), None);
+        assert_eq!(Brief::decode(&Locator::from_bytes([6; 32]), &bytes), None);
         for bit in 0..8 * Brief::BYTES {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);

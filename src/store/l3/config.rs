@@ -66,4 +66,33 @@ pub struct L3Config {
     pub index_memory_bytes: ByteSize,
     /// Whether URLs, tags and fields lie readable in the index.
     pub readable_index: bool,
+    /// Whether all that is stored is enciphered, each entry under a key of its own.
+    pub encrypt: bool,
+}
+
+/// How what is stored lies on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Records sealed with the node's secret, content in clear.
+    Sealed,
+    /// Both in clear.
+    Readable,
+    /// Both under keys that the disk does not hold.
+    Enciphered,
+}
+
+impl L3Config {
+    pub(super) fn form(&self) -> Form {
+        match (self.encrypt, self.readable_index) {
+            (true, _) => Form::Enciphered,
+            (false, true) => Form::Readable,
+            (false, false) => Form::Sealed,
+        }
+    }
+}
+
+impl Form {
+    pub(super) fn is_enciphered(self) -> bool {
+        self == Self::Enciphered
+    }
 }

@@ -5,8 +5,7 @@
 
 use tokio::time::Instant;
 
-use super::{index::Change, keeper::Keeper, metrics::Eviction, trouble::Trouble};
-use crate::object::key::Key;
+use super::{index::Change, keeper::Keeper, locator::Locator, metrics::Eviction, trouble::Trouble};
 
 /// Entries that leave in one transaction.
 const STEP: usize = 256;
@@ -113,13 +112,13 @@ impl Keeper {
     }
 
     /// Up to `max` keys of expired entries.
-    fn expired(&mut self, max: usize) -> Result<Vec<Key>, Trouble> {
+    fn expired(&mut self, max: usize) -> Result<Vec<Locator>, Trouble> {
         let now = self.tier.seconds();
         self.taken_out(max, |keeper| keeper.tier.catalogue.read().expired(now))
     }
 
     /// Keys of entries that are least worth keeping: few where there are few.
-    fn victims(&mut self) -> Result<Vec<Key>, Trouble> {
+    fn victims(&mut self) -> Result<Vec<Locator>, Trouble> {
         let (now, policy) = (self.tier.seconds(), self.tier.config.policy);
         let few = (self.tier.catalogue.read().len() / 64).clamp(1, STEP);
         self.taken_out(few, |keeper| {
@@ -129,7 +128,11 @@ impl Keeper {
     }
 
     /// Takes entries out of the catalogue, and finds their keys.
-    fn taken_out(&mut self, max: usize, mut next: impl FnMut(&mut Self) -> Option<u64>) -> Result<Vec<Key>, Trouble> {
+    fn taken_out(
+        &mut self,
+        max: usize,
+        mut next: impl FnMut(&mut Self) -> Option<u64>,
+    ) -> Result<Vec<Locator>, Trouble> {
         let Some(index) = self.tier.index() else { return Ok(Vec::new()) };
         let mut keys = Vec::new();
         while keys.len() < max {
@@ -140,7 +143,7 @@ impl Keeper {
         Ok(keys)
     }
 
-    fn leave(&mut self, keys: Vec<Key>, reason: Eviction) -> Result<(), Trouble> {
+    fn leave(&mut self, keys: Vec<Locator>, reason: Eviction) -> Result<(), Trouble> {
         let changes: Vec<_> = keys.into_iter().map(Change::Remove).collect();
         let freed = self.apply(&changes)?;
         self.remove_content(freed)?;

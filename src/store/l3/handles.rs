@@ -7,8 +7,7 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-use super::{content::ContentId, large::Large};
-use crate::object::key::Key;
+use super::{content::ContentId, large::Large, locator::Locator};
 
 /// Most that are held open. Half of the open files a process may have where nobody allowed it more.
 const MAX: usize = 512;
@@ -21,7 +20,7 @@ pub(super) struct Handles {
 
 #[derive(Default)]
 struct State {
-    open: HashMap<Key, Open>,
+    open: HashMap<Locator, Open>,
     /// Uses so far.
     uses: u64,
     /// Changes of the disk so far.
@@ -40,7 +39,7 @@ impl Handles {
     }
 
     /// What is held open of `key`; counts as a use.
-    pub(super) fn find(&self, key: &Key) -> Option<Large> {
+    pub(super) fn find(&self, key: &Locator) -> Option<Large> {
         let mut state = self.state.lock();
         state.uses += 1;
         let now = state.uses;
@@ -50,7 +49,7 @@ impl Handles {
     }
 
     /// Holds open what was found, unless the disk was changed since it was looked for.
-    pub(super) fn keep(&self, key: Key, large: &Large, changes: u64) {
+    pub(super) fn keep(&self, key: Locator, large: &Large, changes: u64) {
         let mut state = self.state.lock();
         if state.changes != changes {
             return;
@@ -65,7 +64,7 @@ impl Handles {
     }
 
     /// What lies under these keys is another by now.
-    pub(super) fn changed<'a>(&self, keys: impl Iterator<Item = &'a Key>) {
+    pub(super) fn changed<'a>(&self, keys: impl Iterator<Item = &'a Locator>) {
         let mut state = self.state.lock();
         state.changes += 1;
         keys.for_each(|key| drop(state.open.remove(key)));

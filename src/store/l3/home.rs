@@ -16,6 +16,9 @@ use crate::files::{self, Lock};
 /// Raised whenever anything in the directory changes its form.
 const VERSION: &str = "2";
 
+/// Another form of the same version: nothing of the one can be read as the other, by any release.
+const ENCIPHERED: &str = "2 enciphered";
+
 /// Why the tier cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -56,36 +59,90 @@ impl OpenError {
 #[derive(Debug)]
 pub(super) struct Home {
     path: PathBuf,
+    enciphered: bool,
     lock: Mutex<Lock>,
 }
 
+/// What the directory says of its form.
+enum Signed {
+    Enciphered(bool),
+    /// There is nothing in it.
+    Not,
+}
+
 impl Home {
-    /// Takes the directory, which is made if need be.
-    pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
-        let home = Self::locked(path)?;
-        let version = files::read(&home.version()).map_err(OpenError::Directory)?;
-        match version.as_deref().map(String::from_utf8_lossy) {
-            Some(found) if found.trim() == VERSION => Ok(home),
-            Some(found) => Err(OpenError::Version { path: path.to_owned(), found: found.trim().to_owned() }),
-            None if home.index().exists() => {
-                Err(OpenError::Version { path: path.to_owned(), found: "none".to_owned() })
-            }
-            None => {
-                home.sign().map_err(OpenError::Directory)?;
-                Ok(home)
-            }
+    /// Takes the directory, which is made if need be. What lies in it in another form goes.
+    pub(super) fn take(path: &Path, enciphered: bool) -> Result<Self, OpenError> {
+        let home = Self::locked(path, enciphered)?;
+        match home.signed()? {
+            Signed::Enciphered(found) if found == enciphered => {}
+            Signed::Enciphered(_) => home.change_form().map_err(OpenError::Directory)?,
+            Signed::Not => home.sign().map_err(OpenError::Directory)?,
         }
+        Ok(home)
+    }
+
+    /// As [`Home::take`], but nothing goes: it has the form it has, and `enciphered` counts where it has none.
+    pub(super) fn take_as_it_is(path: &Path, enciphered: bool) -> Result<Self, OpenError> {
+        let home = Self::locked(path, enciphered)?;
+        match home.signed()? {
+            Signed::Enciphered(enciphered) => return Ok(Self { enciphered, ..home }),
+            Signed::Not => home.sign().map_err(OpenError::Directory)?,
+        }
+        Ok(home)
     }
 
     /// Takes the directory whatever its format is, and empties it.
     pub(super) fn clear(path: &Path) -> Result<(), OpenError> {
-        let home = Self::locked(path)?;
-        home.empty().and_then(|()| home.sign()).map_err(OpenError::Directory)
+        // Who takes it next says in which form it begins.
+        Self::locked(path, false)?.empty().map_err(OpenError::Directory)
     }
 
-    fn locked(path: &Path) -> Result<Self, OpenError> {
+    fn locked(path: &Path, enciphered: bool) -> Result<Self, OpenError> {
         let lock = Lock::take(path).map_err(OpenError::Directory)?;
-        Ok(Self { path: path.to_owned(), lock: Mutex::new(lock) })
+        Ok(Self { path: path.to_owned(), enciphered, lock: Mutex::new(lock) })
+    }
+
+    fn signed(&self) -> Result<Signed, OpenError> {
+        let version = files::read(&self.version()).map_err(OpenError::Directory)?;
+        let found = match version.as_deref().map(String::from_utf8_lossy) {
+            Some(found) if found.trim() == VERSION => return Ok(Signed::Enciphered(false)),
+            Some(found) if found.trim() == ENCIPHERED => return Ok(Signed::Enciphered(true)),
+            Some(found) => found.trim().to_owned(),
+            None if self.index().exists() => "none".to_owned(),
+            None => return Ok(Signed::Not),
+        };
+        Err(OpenError::Version { path: self.path.clone(), found })
+    }
+
+    /// Begins anew in the form that is wanted now. The index goes first: without it the rest is only in the way, and is
+    /// removed here or, after a crash, by whoever tidies up.
+    fn change_form(&self) -> io::Result<()> {
+        let form = if self.enciphered { "on" } else { "off" };
+        tracing::warn!(
+            directory = ?self.path,
+            "disk tier: l3.encrypt has been switched {form}: what was stored before is removed"
+        );
+        self.mark()?;
+        for file in ["index", "index.damaged"] {
+            match fs::remove_file(self.path.join(file)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        files::sync_dir(&self.version())?;
+        for directory in ["content-v2", "tmp"] {
+            match fs::remove_dir_all(self.path.join(directory)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        self.sign()
+    }
+
+    /// Whether what lies in it is enciphered.
+    pub(super) fn is_enciphered(&self) -> bool {
+        self.enciphered
     }
 
     /// Whether it is still the directory that was taken.
@@ -102,10 +159,11 @@ impl Home {
             return Ok(());
         }
         *lock = Lock::take(&self.path)?;
-        match files::read(&self.version())? {
-            Some(found) if String::from_utf8_lossy(&found).trim() == VERSION => {}
-            None if !self.index().exists() => self.sign()?,
-            _ => return Err(io::Error::other("another release's directory has come in place of ours")),
+        match self.signed() {
+            Ok(Signed::Enciphered(found)) if found == self.enciphered => {}
+            Ok(Signed::Not) => self.sign()?,
+            Err(OpenError::Directory(error)) => return Err(error),
+            _ => return Err(io::Error::other("a directory of another form has come in place of ours")),
         }
         self.mark().map(drop)
     }
@@ -162,7 +220,8 @@ impl Home {
     }
 
     fn sign(&self) -> io::Result<()> {
-        files::replace(&self.version(), format!("{VERSION}\n").as_bytes(), true)?;
+        let version = if self.enciphered { ENCIPHERED } else { VERSION };
+        files::replace(&self.version(), format!("{version}\n").as_bytes(), true)?;
         files::sync_dir(&self.version())
     }
 
@@ -188,31 +247,59 @@ mod tests {
     fn one_owner_and_one_format() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("l3");
-        let home = Home::take(&path).expect("made");
+        let home = Home::take(&path, false).expect("made");
         home.probe().expect("writable");
         assert_eq!(home.mark().ok(), Some(false));
         assert_eq!(home.mark().ok(), Some(true));
         home.unmark().expect("marked");
         assert!(home.free_bytes().expect("known") > 0);
-        let error = Home::take(&path).expect_err("taken").to_string();
+        let error = Home::take(&path, false).expect_err("taken").to_string();
         assert!(error.contains(&format!("{path:?}")) && error.contains(&std::process::id().to_string()), "{error}");
         assert!(Home::clear(&path).is_err_and(|error| error.is_taken()), "not under its owner's hands");
         drop(home);
 
         fs::write(path.join("version"), "99\n").expect("written");
-        let error = Home::take(&path).expect_err("foreign").to_string();
+        let error = Home::take(&path, false).expect_err("foreign").to_string();
         assert!(error.contains("\"99\"") && error.contains("larder disk clear"), "{error}");
         fs::create_dir(path.join("content-v2")).expect("made");
         Home::clear(&path).expect("cleared");
         assert!(!path.join("content-v2").exists());
-        drop(Home::take(&path).expect("ours"));
+        drop(Home::take(&path, false).expect("ours"));
 
         fs::write(path.join("file"), "").expect("written");
-        let error = Home::take(&path.join("file")).expect_err("no directory").to_string();
+        let error = Home::take(&path.join("file"), false).expect_err("no directory").to_string();
         assert!(error.contains("file") && error.contains("os error"), "{error}");
 
         fs::remove_file(path.join("version")).expect("there");
         fs::write(path.join("index"), "").expect("written");
-        assert!(matches!(Home::take(&path), Err(OpenError::Version { .. })), "half of something");
+        assert!(matches!(Home::take(&path, false), Err(OpenError::Version { .. })), "half of something");
+    }
+
+    #[test]
+    fn another_form_begins_empty_and_is_left_alone_by_operators() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("l3");
+        let fill = || {
+            fs::create_dir_all(path.join("content-v2/sha256")).expect("made");
+            for file in ["index", "index.damaged", "content-v2/sha256/x"] {
+                fs::write(path.join(file), "").expect("written");
+            }
+        };
+        let left =
+            || ["index", "index.damaged", "content-v2"].into_iter().filter(|name| path.join(name).exists()).count();
+        for enciphered in [false, true, false] {
+            assert_eq!(Home::take(&path, enciphered).expect("taken").is_enciphered(), enciphered);
+            assert_eq!(left(), 0);
+            fill();
+            assert_eq!(Home::take(&path, enciphered).expect("taken").is_enciphered(), enciphered);
+            assert_eq!(Home::take_as_it_is(&path, !enciphered).expect("taken").is_enciphered(), enciphered);
+            assert_eq!(left(), 3);
+        }
+        // Cut off between the index and the new signature: it is done again.
+        fs::remove_file(path.join("index")).expect("there");
+        drop(Home::take(&path, true).expect("taken"));
+        assert_eq!(left(), 0);
+        Home::clear(&path).expect("cleared");
+        assert!(Home::take_as_it_is(&path, true).expect("taken").is_enciphered(), "of no form before");
     }
 }

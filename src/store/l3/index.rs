@@ -1,8 +1,8 @@
-//! The index: which keys there are, what is stored under each, and how many keys name a content.
+//! The index: what is stored under each key, which is known here by its locator, and how many keys name a content.
 //!
 //! ```text
-//! records   key → sealed record (`record.rs`)
-//! briefs    key → what is needed to choose what leaves (`brief.rs`); rewritten when hits are noted
+//! records   locator → sealed record (`record.rs`)
+//! briefs    locator → what is needed to choose what leaves (`brief.rs`); rewritten when hits are noted
 //! contents  content id → keys that name it, bytes of its file
 //! meta      sealed canary; totals
 //! ```
@@ -28,6 +28,7 @@ use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 use super::{
     brief::Brief,
     content::{ContentId, disk_bytes},
+    locator::Locator,
     pages::Pages,
     record::Stored,
     seal::Seal,
@@ -57,9 +58,9 @@ pub(super) struct Index {
 /// One change of many that are made together.
 pub(super) enum Change {
     /// Stores a record in place of the one there was.
-    Put { key: Key, record: Vec<u8>, brief: Brief },
+    Put { key: Locator, record: Vec<u8>, brief: Brief },
     /// Removes what is stored.
-    Remove(Key),
+    Remove(Locator),
     /// Notes hits of the entry whose key starts so.
     Touch { prefix: u64, used: u32, hits: u32 },
     /// Forgets content whose file proved wrong, whoever names it.
@@ -121,8 +122,8 @@ impl Index {
             }
         })?;
         match known {
-            Some(known) if seal.open(&CANARY_KEY, &known).as_deref() == Some(CANARY) => Ok(()),
-            Some(_) => Err(Trouble::Damaged("it was written under another secret".into())),
+            Some(known) if seal.open(&seal.address(&CANARY_KEY), &known).as_deref() == Some(CANARY) => Ok(()),
+            Some(_) => Err(Trouble::Stranger),
             None => {
                 files::sync_dir(path)?;
                 self.found(seal)
@@ -131,7 +132,7 @@ impl Index {
     }
 
     fn found(&self, seal: &Seal) -> Result<(), Trouble> {
-        let canary = seal.seal(&CANARY_KEY, CANARY).ok_or_else(|| io::Error::other("no randomness"))?;
+        let canary = seal.seal(&seal.address(&CANARY_KEY), CANARY).ok_or_else(|| io::Error::other("no randomness"))?;
         self.change(|transaction| {
             transaction.open_table(RECORDS)?;
             transaction.open_table(BRIEFS)?;
@@ -142,7 +143,7 @@ impl Index {
     }
 
     /// The sealed record of `key`.
-    pub(super) fn record(&self, key: &Key) -> Result<Option<Vec<u8>>, Trouble> {
+    pub(super) fn record(&self, key: &Locator) -> Result<Option<Vec<u8>>, Trouble> {
         self.guarded(|| {
             let records = self.read()?.open_table(RECORDS)?;
             Ok(records.get(key.as_bytes())?.map(|record| record.value().to_vec()))
@@ -150,7 +151,7 @@ impl Index {
     }
 
     /// Up to `max` keys after that one, in order, with their sealed records.
-    pub(super) fn records(&self, after: Option<Key>, max: usize) -> Result<Vec<(Key, Vec<u8>)>, Trouble> {
+    pub(super) fn records(&self, after: Option<Locator>, max: usize) -> Result<Vec<(Locator, Vec<u8>)>, Trouble> {
         self.guarded(|| {
             let records = self.read()?.open_table(RECORDS)?;
             let start = after.map(|key| *key.as_bytes());
@@ -159,14 +160,14 @@ impl Index {
             let mut found = Vec::new();
             for item in range.take(max) {
                 let (key, record) = item?;
-                found.push((Key::from_bytes(*key.value()), record.value().to_vec()));
+                found.push((Locator::from_bytes(*key.value()), record.value().to_vec()));
             }
             Ok(found)
         })
     }
 
     /// What is noted of up to `max` entries after that key, in order; those that are damaged as [`Err`].
-    pub(super) fn briefs(&self, after: Option<Key>, max: usize) -> Result<Vec<(Key, Option<Brief>)>, Trouble> {
+    pub(super) fn briefs(&self, after: Option<Locator>, max: usize) -> Result<Vec<(Locator, Option<Brief>)>, Trouble> {
         self.guarded(|| {
             let briefs = self.read()?.open_table(BRIEFS)?;
             let start = after.map(|key| *key.as_bytes());
@@ -175,7 +176,7 @@ impl Index {
             let mut found = Vec::new();
             for item in range.take(max) {
                 let (key, brief) = item?;
-                let key = Key::from_bytes(*key.value());
+                let key = Locator::from_bytes(*key.value());
                 found.push((key, Brief::decode(&key, brief.value())));
             }
             Ok(found)
@@ -183,13 +184,13 @@ impl Index {
     }
 
     /// What is noted of the first entry whose key starts so.
-    pub(super) fn brief(&self, prefix: u64) -> Result<Option<(Key, Option<Brief>)>, Trouble> {
+    pub(super) fn brief(&self, prefix: u64) -> Result<Option<(Locator, Option<Brief>)>, Trouble> {
         self.guarded(|| {
             let briefs = self.read()?.open_table(BRIEFS)?;
             let (first, last) = keys_with(prefix);
             let item = briefs.range::<&[u8; 32]>(&first..=&last)?.next().transpose()?;
             Ok(item.map(|(key, brief)| {
-                let key = Key::from_bytes(*key.value());
+                let key = Locator::from_bytes(*key.value());
                 (key, Brief::decode(&key, brief.value()))
             }))
         })
@@ -231,7 +232,7 @@ impl Index {
             let mut named = HashSet::new();
             for item in briefs.range::<&[u8; 32]>(..)? {
                 let (key, brief) = item?;
-                let brief = Brief::decode(&Key::from_bytes(*key.value()), brief.value());
+                let brief = Brief::decode(&Locator::from_bytes(*key.value()), brief.value());
                 named.extend(brief.and_then(|brief| brief.stored.file()).map(|(id, _)| id));
             }
             let mut unnamed = Vec::new();
@@ -355,7 +356,7 @@ impl<'t> Tables<'t> {
         }
     }
 
-    fn put(&mut self, key: &Key, record: &[u8], brief: &Brief) -> Result<(), Failed> {
+    fn put(&mut self, key: &Locator, record: &[u8], brief: &Brief) -> Result<(), Failed> {
         // Named by the new one first: content that both have is not freed in between.
         if let Some((id, bytes)) = brief.stored.file() {
             self.name(id, bytes)?;
@@ -369,7 +370,7 @@ impl<'t> Tables<'t> {
         }
     }
 
-    fn remove(&mut self, key: &Key) -> Result<(), Failed> {
+    fn remove(&mut self, key: &Locator) -> Result<(), Failed> {
         self.records.remove(key.as_bytes())?;
         let old = self.briefs.remove(key.as_bytes())?.map(|old| *old.value());
         match old {
@@ -382,7 +383,7 @@ impl<'t> Tables<'t> {
         let (first, last) = keys_with(prefix);
         let found = {
             let item = self.briefs.range::<&[u8; 32]>(&first..=&last)?.next().transpose()?;
-            item.map(|(key, brief)| (Key::from_bytes(*key.value()), *brief.value()))
+            item.map(|(key, brief)| (Locator::from_bytes(*key.value()), *brief.value()))
         };
         if let Some((key, brief)) = found
             && let Some(mut brief) = Brief::decode(&key, &brief)

@@ -20,13 +20,13 @@ use super::{
     content::ContentId,
     evict::Evictor,
     index::{Applied, Change, Index, Totals},
+    locator::Locator,
     metrics::Drop as Dropped,
     pending::{Batch, Control, Op, Taken},
     prepare::Prepared,
     tier::Tier,
     trouble::Trouble,
 };
-use crate::object::key::Key;
 
 /// Changes made together.
 const BATCH_MAX: usize = 1024;
@@ -71,7 +71,7 @@ pub(super) struct Keeper {
 
 enum Cursor {
     Start,
-    After(Key),
+    After(Locator),
 }
 
 enum State {
@@ -186,7 +186,7 @@ impl Keeper {
     }
 
     /// Content first, made last; then the index. Returns keys for which there was no room.
-    fn commit(&mut self, changes: &[Taken]) -> Result<Vec<Key>, Trouble> {
+    fn commit(&mut self, changes: &[Taken]) -> Result<Vec<Locator>, Trouble> {
         let needs: u64 = changes.iter().map(|taken| self.tier.needs(&taken.op)).sum();
         let room = self.make_room(needs, changes.len() as u64)?;
         let tier = Arc::clone(&self.tier);
@@ -457,7 +457,11 @@ impl Keeper {
         let tier = &self.tier;
         let memory = usize::try_from(tier.config.index_memory_bytes.as_u64()).unwrap_or(usize::MAX);
         let faults = Arc::clone(&tier.contents.faults);
-        let index = Index::open(&tier.home.index(), memory, &tier.seal, faults)?;
+        let index = Index::open(&tier.home.index(), memory, &tier.seal, faults).map_err(|trouble| match trouble {
+            // Nobody will ever read it. But an operator may have given another configuration than the gateway has.
+            Trouble::Stranger if !tier.on_call => Trouble::Damaged(trouble.to_string()),
+            trouble => trouble,
+        })?;
         self.totals = index.totals()?;
         // Nobody reads an older one any more, so whatever was reported was of that.
         *tier.trouble.lock() = None;

@@ -21,7 +21,8 @@ use bytes::Bytes;
 use super::{
     buffers::Buffer,
     content::{ContentId, Unreadable},
-    record::{CHUNK, checksum},
+    proof::Opener,
+    record::CHUNK,
     tier::Tier,
 };
 use crate::object::entry::{Elsewhere, Entry, Unpacked};
@@ -42,7 +43,7 @@ pub(super) struct Content {
     pub(super) id: ContentId,
     pub(super) file: File,
     pub(super) length: u64,
-    pub(super) sums: Arc<[u64]>,
+    pub(super) opener: Opener,
     pub(super) tier: Arc<Tier>,
 }
 
@@ -200,13 +201,10 @@ impl Content {
         read.await.map_err(io::Error::other)?
     }
 
-    /// What is in the buffer, if its chunks, of which the first has that number, are what was written.
-    fn verified(&self, number: u64, buffer: Buffer) -> Result<Bytes, Unreadable> {
+    /// What is in the buffer, in clear, if its chunks, of which the first has that number, are what was written.
+    fn verified(&self, number: u64, mut buffer: Buffer) -> Result<Bytes, Unreadable> {
         let first = usize::try_from(number).unwrap_or(usize::MAX);
-        let sums = self.sums.get(first..).unwrap_or_default();
-        let chunks = buffer.as_ref().chunks(CHUNK);
-        let right = chunks.len() <= sums.len() && chunks.zip(sums).all(|(chunk, sum)| checksum(chunk) == *sum);
-        if right { Ok(Bytes::from_owner(buffer)) } else { Err(Unreadable::Bytes) }
+        if self.opener.chunks(first, buffer.as_mut()) { Ok(Bytes::from_owner(buffer)) } else { Err(Unreadable::Bytes) }
     }
 
     fn found_wrong(&self, error: Unreadable) -> ContentError {

@@ -5,7 +5,8 @@
 //!  store ──▶ pending ─▶ keeper: content ▶ sync ▶ index ▶ catalogue
 //! ```
 //!
-//! Content lies in cacache by hash, so identical bodies are stored once; the index (redb) says which keys name it.
+//! Content lies in cacache by hash, so identical bodies are stored once, unless they are enciphered; the index (redb) says
+//! which keys name it. What the disk shows of all that, and to whom, is for `seal.rs` to say.
 //! Guarantees:
 //!
 //! - No look-up fails: what cannot be read is a miss, and counted. What is handed out is what was stored, byte for byte.
@@ -37,6 +38,7 @@ mod brief;
 mod buffers;
 mod catalogue;
 mod census;
+mod cipher;
 mod compress;
 pub mod config;
 mod content;
@@ -46,12 +48,14 @@ mod home;
 mod index;
 mod keeper;
 mod large;
+mod locator;
 mod metrics;
 mod pace;
 mod pages;
 mod pending;
 mod policy;
 mod prepare;
+mod proof;
 mod record;
 mod seal;
 mod stream;
@@ -69,6 +73,7 @@ use self::{
     handles::Handles,
     home::Home,
     keeper::Keeper,
+    locator::{Address, Locator},
     metrics::{Drop as Dropped, Metrics},
     pace::Pace,
     pending::{Control, Op, Pending},
@@ -198,7 +203,11 @@ impl L3 {
         faults: Arc<Faults>,
         upkeep: Upkeep,
     ) -> Result<Self, OpenError> {
-        let home = Home::take(directory)?;
+        let home = match upkeep {
+            Upkeep::ByItself => Home::take(directory, config.form().is_enciphered())?,
+            Upkeep::OnCall => Home::take_as_it_is(directory, config.form().is_enciphered())?,
+        };
+        let config = L3Config { encrypt: home.is_enciphered(), ..config.clone() };
         // Without the mark the next start is as after a crash, which is no more than slow.
         let untidy = home.mark().unwrap_or(true);
         let contents = Contents::new(directory, faults);
@@ -208,7 +217,7 @@ impl L3 {
         let tier = Arc::new(Tier {
             home,
             contents,
-            seal: Seal::new(secret, config.readable_index),
+            seal: Seal::new(secret, config.form()),
             index: RwLock::default(),
             catalogue: RwLock::default(),
             pending: Pending::default(),
@@ -223,7 +232,8 @@ impl L3 {
             pace: Mutex::new(Pace::new(config.write_rate.as_u64())),
             trouble: Mutex::default(),
             untidy: AtomicBool::new(untidy),
-            config: config.clone(),
+            config,
+            on_call: upkeep == Upkeep::OnCall,
             now,
         });
         let mut inner = Inner { tier: Arc::clone(&tier), threads: Vec::new() };
@@ -239,17 +249,22 @@ impl L3 {
         &self.inner.tier
     }
 
+    fn locator(&self, key: &Key) -> Locator {
+        self.tier().seal.locator(key)
+    }
+
     /// Whether `key` is surely not stored: answered from memory, without a wait.
     pub fn lacks(&self, key: &Key) -> bool {
-        self.tier().is_absent(key) || !self.tier().is_on()
+        self.tier().is_absent(&self.locator(key)) || !self.tier().is_on()
     }
 
     /// What is stored under `key`; counts as a use of it. Waits for the disk at most `l3.lookup_timeout`, and not at
     /// all for a key that is not stored.
     pub async fn lookup(&self, key: &Key) -> Option<Found> {
-        let found = self.look(key).await;
+        let at = self.tier().seal.address(key);
+        let found = self.look_at(at).await;
         if found.is_some() {
-            self.tier().touch(key);
+            self.tier().touch(&at.locator);
             self.tier().metrics.hits.inc();
         } else {
             self.tier().metrics.misses.inc();
@@ -259,23 +274,27 @@ impl L3 {
 
     /// As [`L3::lookup`], for who asks on nobody's behalf: it is no use, and nothing is counted.
     pub async fn look(&self, key: &Key) -> Option<Found> {
-        match self.tier().peek(key) {
+        self.look_at(self.tier().seal.address(key)).await
+    }
+
+    async fn look_at(&self, at: Address) -> Option<Found> {
+        match self.tier().peek(&at.locator) {
             _ if !self.tier().is_on() => None,
             Peek::Found(found) => Some(found),
             Peek::Open(large) => Some(Found::Large(large)),
             Peek::Absent => None,
-            Peek::Read => self.read(*key).await,
+            Peek::Read => self.read(at).await,
         }
     }
 
-    async fn read(&self, key: Key) -> Option<Found> {
+    async fn read(&self, at: Address) -> Option<Found> {
         let (tier, start) = (Arc::clone(self.tier()), Instant::now());
         let reading = async move {
             let permit = Arc::clone(&tier.reads).acquire_owned().await;
             let read = move || {
                 // Held as long as the disk takes, also when nobody waits any more.
                 let _permit = permit;
-                tier.read(&key)
+                tier.read(&at)
             };
             tokio::task::spawn_blocking(read).await.ok().flatten()
         };
@@ -304,7 +323,7 @@ impl L3 {
     pub fn store(&self, entry: &Arc<Entry>) -> bool {
         let hits = entry.hits.load(std::sync::atomic::Ordering::Relaxed);
         let stored = self.takes(entry)
-            && (self.tier().is_present(&entry.key) || self.admits(&entry.key, hits))
+            && (self.tier().is_present(&self.locator(&entry.key)) || self.admits(&entry.key, hits))
             && self.put(entry, None);
         if !stored {
             self.remove(&entry.key);
@@ -328,19 +347,22 @@ impl L3 {
         match large {
             None => self.takes(entry) && self.put(entry, None),
             Some(large) => {
-                self.tier().is_on() && self.tier().push(entry.key, Op::Renew(Arc::clone(entry), large.id()), None)
+                let locator = self.locator(&entry.key);
+                self.tier().is_on() && self.tier().push(locator, Op::Renew(Arc::clone(entry), large.id()), None)
             }
         }
     }
 
     /// Notes that the entry of `key` has been served `hits` times by now.
     pub fn served(&self, key: &Key, hits: u32) {
-        self.tier().catalogue.read().served(key.prefix(), self.tier().seconds(), hits);
+        let prefix = self.locator(key).prefix();
+        self.tier().catalogue.read().served(prefix, self.tier().seconds(), hits);
     }
 
     /// Writes a variants record behind.
     pub fn store_variants(&self, key: &Key, variants: &Arc<Variants>) -> bool {
-        self.tier().is_on() && self.tier().push(*key, Op::Variants(Arc::clone(variants)), None)
+        let locator = self.locator(key);
+        self.tier().is_on() && self.tier().push(locator, Op::Variants(*key, Arc::clone(variants)), None)
     }
 
     /// Starts writing the content of `key` while it arrives; `None` where the tier is off or too many are under way.
@@ -357,37 +379,43 @@ impl L3 {
 
     /// Removes what is stored under `key`: it is not found from now on.
     pub fn remove(&self, key: &Key) {
-        if !self.is_surely_absent(key) {
-            self.tier().push(*key, Op::Remove, None);
+        let locator = self.locator(key);
+        if !self.is_surely_absent(&locator) {
+            self.tier().push(locator, Op::Remove, None);
         }
     }
 
     /// As [`L3::remove`], which is done when this returns. The future waits until no crash can bring it back; it says
     /// whether that is so.
     pub fn removed(&self, key: &Key) -> impl Future<Output = bool> + Send + use<> {
-        let absent = self.is_surely_absent(key);
+        let locator = self.locator(key);
+        let absent = self.is_surely_absent(&locator);
         let (told, removed) = oneshot::channel();
         if !absent {
             // While the tier is off nobody can tell when it will be.
             let told = self.is_on().then_some(told);
-            self.tier().push(*key, Op::Remove, told);
+            self.tier().push(locator, Op::Remove, told);
         }
         async move { absent || removed.await.unwrap_or(false) }
     }
 
     /// Whether there is nothing to remove. An index that is closed may hold anything.
-    fn is_surely_absent(&self, key: &Key) -> bool {
+    fn is_surely_absent(&self, key: &Locator) -> bool {
         let tier = self.tier();
         let waiting = tier.pending.find(key).is_some();
         !waiting && tier.is_on() && tier.catalogue.read().presence(key.prefix()) == Presence::Absent
     }
 
-    /// Keys of the `max` entries with the most hits, the hottest first, as far as they are known by now. Blocks for the
-    /// time of so many reads of the index.
+    /// Keys of the `max` entries with the most hits, the hottest first, as far as they are known by now: none where what
+    /// is stored is enciphered, for then they are not on the disk. Blocks for the time of so many reads of the index.
     pub fn hottest(&self, max: usize) -> Vec<Key> {
+        if self.tier().home.is_enciphered() {
+            return Vec::new();
+        }
         let prefixes = self.tier().catalogue.read().hottest(max);
         let Some(index) = self.tier().index() else { return Vec::new() };
-        prefixes.iter().filter_map(|prefix| index.brief(*prefix).ok().flatten()).map(|(key, _)| key).collect()
+        let found = prefixes.iter().filter_map(|prefix| index.brief(*prefix).ok().flatten());
+        found.filter_map(|(locator, _)| self.tier().seal.key(&locator)).collect()
     }
 
     /// Largest content of one entry that is taken.
@@ -402,7 +430,7 @@ impl L3 {
 
     /// What is stored of this URL, or one that shares its place, under keys that hold more than the URL.
     pub fn scattered(&self, url: Scope) -> Scattered {
-        self.tier().census.scattered(brief::place(url))
+        self.tier().census.scattered(self.tier().seal.place(url))
     }
 
     /// Whether all entries have been read from the index since the start.
@@ -514,7 +542,7 @@ impl L3 {
     }
 
     fn put(&self, entry: &Arc<Entry>, told: Option<oneshot::Sender<bool>>) -> bool {
-        self.tier().push(entry.key, Op::Entry(Arc::clone(entry)), told)
+        self.tier().push(self.locator(&entry.key), Op::Entry(Arc::clone(entry)), told)
     }
 }
 

@@ -19,6 +19,8 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     content::{Claim, ContentId},
+    locator::Locator,
+    proof::Proof,
     record::Stored,
 };
 use crate::object::{entry::Entry, key::Key, vary::Variants};
@@ -32,15 +34,15 @@ const GATHER: Duration = Duration::from_millis(50);
 /// Contents found wrong that wait to be forgotten; one more is found again.
 const CONDEMNED_MAX: usize = 4096;
 
-/// What is to be stored under a key.
+/// What is to be stored somewhere. It knows the key that is to open it.
 #[derive(Debug, Clone)]
 pub(super) enum Op {
     /// A whole entry.
     Entry(Arc<Entry>),
     /// An entry whose content is on the disk.
     Large(Arc<Landed>),
-    /// A variants record.
-    Variants(Arc<Variants>),
+    /// A variants record, and the key it is of.
+    Variants(Key, Arc<Variants>),
     /// The head of what is stored, if that has this content.
     Renew(Arc<Entry>, ContentId),
     /// Nothing.
@@ -53,15 +55,15 @@ pub(super) struct Landed {
     /// Without its content.
     pub(super) entry: Arc<Entry>,
     pub(super) stored: Stored,
-    pub(super) sums: Arc<[u64]>,
+    pub(super) proof: Arc<Proof>,
     pub(super) claim: Arc<Claim>,
 }
 
 impl Landed {
     /// The same content under a new head.
     fn under(&self, entry: &Arc<Entry>) -> Self {
-        let (sums, claim) = (Arc::clone(&self.sums), Arc::clone(&self.claim));
-        Self { entry: Arc::clone(entry), stored: self.stored, sums, claim }
+        let (proof, claim) = (Arc::clone(&self.proof), Arc::clone(&self.claim));
+        Self { entry: Arc::clone(entry), stored: self.stored, proof, claim }
     }
 }
 
@@ -79,7 +81,7 @@ pub(super) enum Control {
 
 /// One change, as the writer gets it.
 pub(super) struct Taken {
-    pub(super) key: Key,
+    pub(super) key: Locator,
     pub(super) op: Op,
     turn: u64,
 }
@@ -102,8 +104,8 @@ pub(super) struct Pending {
 
 #[derive(Default)]
 struct State {
-    waiting: HashMap<Key, Waiting>,
-    order: VecDeque<Key>,
+    waiting: HashMap<Locator, Waiting>,
+    order: VecDeque<Locator>,
     controls: VecDeque<Control>,
     bytes: usize,
     turns: u64,
@@ -141,8 +143,8 @@ impl Op {
     fn bytes(&self) -> usize {
         match self {
             Self::Entry(entry) => entry.weight(),
-            Self::Large(landed) => landed.entry.weight() + 8 * landed.sums.len(),
-            Self::Variants(variants) => variants.weight(),
+            Self::Large(landed) => landed.entry.weight() + landed.proof.bytes(),
+            Self::Variants(_, variants) => variants.weight(),
             Self::Renew(entry, _) => entry.weight(),
             Self::Remove => 0,
         }
@@ -154,7 +156,7 @@ impl Pending {
     /// Removals always have room. A new head for other content than what is about to be stored is forgotten.
     pub(super) fn push(
         &self,
-        key: Key,
+        key: Locator,
         mut op: Op,
         limits: Limits,
         told: Option<oneshot::Sender<bool>>,
@@ -182,7 +184,7 @@ impl Pending {
     }
 
     /// What is about to be stored under `key`.
-    pub(super) fn find(&self, key: &Key) -> Option<Op> {
+    pub(super) fn find(&self, key: &Locator) -> Option<Op> {
         let state = self.state.lock();
         state.waiting.get(key).map(|waiting| waiting.op.clone())
     }
@@ -344,7 +346,7 @@ impl State {
         some && self.controls.is_empty() && !self.urgent && !self.stopping
     }
 
-    fn put(&mut self, key: Key, op: Op, bytes: usize, told: Option<oneshot::Sender<bool>>) {
+    fn put(&mut self, key: Locator, op: Op, bytes: usize, told: Option<oneshot::Sender<bool>>) {
         self.urgent |= told.is_some();
         self.turns += 1;
         let turn = self.turns;
@@ -373,12 +375,16 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::testing::key;
+    use crate::store::testing;
 
     const LIMITS: Limits = Limits { entries: 3, bytes: 1000 };
 
+    fn key(n: u64) -> Locator {
+        Locator::from_bytes(*testing::key(n).as_bytes())
+    }
+
     fn variants() -> Op {
-        Op::Variants(Arc::default())
+        Op::Variants(testing::key(1), Arc::default())
     }
 
     fn take(pending: &Pending) -> Vec<Taken> {
@@ -390,7 +396,7 @@ mod tests {
         let pending = Pending::default();
         pending.push(key(1), variants(), LIMITS, None).expect("room");
         let first = take(&pending);
-        assert!(matches!(pending.find(&key(1)), Some(Op::Variants(_))), "still on its way");
+        assert!(matches!(pending.find(&key(1)), Some(Op::Variants(..))), "still on its way");
         pending.push(key(1), Op::Remove, LIMITS, None).expect("room");
         pending.done(&first, true);
         assert!(matches!(pending.find(&key(1)), Some(Op::Remove)), "newer than what was done");
@@ -404,7 +410,7 @@ mod tests {
     #[test]
     fn a_new_head_brings_nothing_back() {
         let pending = Pending::default();
-        let entry = || Arc::new(crate::object::testing::entry(key(1), Default::default(), &[]));
+        let entry = || Arc::new(crate::object::testing::entry(testing::key(1), Default::default(), &[]));
         let renewal = |id: &[u8]| Op::Renew(entry(), ContentId::of(id));
         let roomy = Limits { entries: 3, bytes: 10_000 };
         pending.push(key(1), Op::Remove, roomy, None).expect("room");
@@ -425,7 +431,7 @@ mod tests {
         (0..3).for_each(|n| pending.push(key(n), variants(), LIMITS, None).expect("room"));
         assert_eq!(pending.push(key(3), variants(), LIMITS, None), Err(Crowded));
         pending.push(key(3), Op::Remove, LIMITS, None).expect("room");
-        let heavy = Op::Entry(Arc::new(crate::object::testing::entry(key(1), Default::default(), &[])));
+        let heavy = Op::Entry(Arc::new(crate::object::testing::entry(testing::key(1), Default::default(), &[])));
         let tight = Limits { entries: 10, bytes: 100 };
         assert_eq!(Pending::default().push(key(1), heavy, tight, None), Err(Crowded));
     }

@@ -1,6 +1,6 @@
 //! From what is to be stored to a record of the index, with its content on the disk.
 
-use std::{io, sync::Arc, sync::atomic::Ordering::Relaxed};
+use std::{borrow::Cow, io, sync::Arc, sync::atomic::Ordering::Relaxed};
 
 use tokio::time::Instant;
 
@@ -9,9 +9,12 @@ use super::{
     compress,
     content::{Claim, ContentId, disk_bytes},
     index::Change,
+    locator::Address,
     metrics::Drop as Dropped,
     pending::{Landed, Op, Taken},
-    record::{CHUNK, Coding, Kind, Record, Stored, WHOLE_MAX, checksum},
+    proof::Proof,
+    record::{Coding, Kind, Record, Stored, WHOLE_MAX},
+    seal::Seal,
     tier::Tier,
     trouble::Trouble,
 };
@@ -39,42 +42,42 @@ impl Tier {
     pub(super) fn needs(&self, op: &Op) -> u64 {
         match op {
             Op::Entry(entry) => disk_bytes(entry.content().len() as u64),
-            Op::Large(_) | Op::Variants(_) | Op::Renew(..) | Op::Remove => 0,
+            Op::Large(_) | Op::Variants(..) | Op::Renew(..) | Op::Remove => 0,
         }
     }
 
     /// Adds one change.
     pub(super) fn prepare(self: &Arc<Self>, taken: &Taken, prepared: &mut Prepared) -> Result<(), Trouble> {
-        let key = taken.key;
+        let at = |key: &Key| Address { key: *key, locator: taken.key };
         match &taken.op {
-            Op::Remove => prepared.changes.push(Change::Remove(key)),
-            Op::Variants(variants) => {
-                let change = self.variants(key, variants)?;
+            Op::Remove => prepared.changes.push(Change::Remove(taken.key)),
+            Op::Variants(key, variants) => {
+                let change = self.variants(&at(key), variants)?;
                 prepared.changes.push(change);
             }
-            Op::Entry(entry) => self.entry(key, entry, prepared)?,
+            Op::Entry(entry) => self.entry(&at(&entry.key), entry, prepared)?,
             Op::Large(landed) => {
-                let change = self.landed(key, landed)?;
+                let change = self.landed(&at(&landed.entry.key), landed)?;
                 prepared.changes.extend(change);
             }
             Op::Renew(entry, id) => {
-                let change = self.renewal(key, entry, *id)?;
+                let change = self.renewal(&at(&entry.key), entry, *id)?;
                 prepared.changes.extend(change);
             }
         }
         Ok(())
     }
 
-    fn variants(&self, key: Key, variants: &Variants) -> Result<Change, Trouble> {
+    fn variants(&self, at: &Address, variants: &Variants) -> Result<Change, Trouble> {
         let head = variants_codec::encode(variants);
-        let record = Record { kind: Kind::Variants, stored: Stored::NONE, sums: Vec::new(), head };
-        self.change(key, record, &Facts { keep: Timestamp::NEVER, hits: 0, cost: 0, kin: Kin::default() })
+        let record = Record { kind: Kind::Variants, stored: Stored::NONE, proof: Proof::NONE, head };
+        self.change(at, record, &Facts { keep: Timestamp::NEVER, hits: 0, cost: 0, kin: Kin::default() })
     }
 
-    fn entry(self: &Arc<Self>, key: Key, entry: &Entry, prepared: &mut Prepared) -> Result<(), Trouble> {
+    fn entry(self: &Arc<Self>, at: &Address, entry: &Entry, prepared: &mut Prepared) -> Result<(), Trouble> {
         let head = codec::encode_head(entry);
         let known =
-            self.known(&key).filter(|known| known.kind == Kind::Whole && codec::vouches_alike(&known.head, &head));
+            self.known(at).filter(|known| known.kind == Kind::Whole && codec::vouches_alike(&known.head, &head));
         let record = match known {
             // The same content under a new head.
             Some(known) => Record { head, ..known },
@@ -83,7 +86,7 @@ impl Tier {
         if let Some((id, _)) = record.stored.file() {
             prepared.claims.push(self.contents.claim(id));
         }
-        prepared.changes.push(self.change(key, record, &Facts::of(entry))?);
+        prepared.changes.push(self.change(at, record, &Facts::of(entry, &self.seal))?);
         Ok(())
     }
 
@@ -97,18 +100,20 @@ impl Tier {
         let content = entry.content();
         let length = content.len() as u64;
         if length == 0 {
-            return Ok(Record { kind: Kind::Whole, stored: Stored::NONE, sums: Vec::new(), head });
+            return Ok(Record { kind: Kind::Whole, stored: Stored::NONE, proof: Proof::NONE, head });
         }
-        if let Some(compressed) = self.compressed(entry) {
-            let stored = self.written(&compressed, Coding::Zstd, length, prepared)?;
-            return Ok(Record { kind: Kind::Whole, stored, sums: Vec::new(), head });
+        let mut prover = self.seal.prover(&entry.key)?;
+        let (bytes, coding) = match self.compressed(entry) {
+            Some(compressed) => (Cow::Owned(compressed), Coding::Zstd),
+            None => (Cow::Borrowed(content), Coding::Plain),
+        };
+        if coding == Coding::Plain && length > WHOLE_MAX {
+            let stored = self.written(&prover.large(bytes)?, coding, length, prepared)?;
+            let head = codec::encode_bare_head(entry);
+            return Ok(Record { kind: Kind::Large, stored, proof: prover.finish(), head });
         }
-        let stored = self.written(content, Coding::Plain, length, prepared)?;
-        if length <= WHOLE_MAX {
-            return Ok(Record { kind: Kind::Whole, stored, sums: Vec::new(), head });
-        }
-        let sums = content.chunks(CHUNK).map(checksum).collect();
-        Ok(Record { kind: Kind::Large, stored, sums, head: codec::encode_bare_head(entry) })
+        let stored = self.written(&prover.whole(bytes)?, coding, length, prepared)?;
+        Ok(Record { kind: Kind::Whole, stored, proof: prover.finish(), head })
     }
 
     fn compressed(&self, entry: &Entry) -> Option<Vec<u8>> {
@@ -146,32 +151,32 @@ impl Tier {
     }
 
     /// Content that came piece by piece. It may have been removed since it landed, and is then given up.
-    fn landed(&self, key: Key, landed: &Landed) -> Result<Option<Change>, Trouble> {
+    fn landed(&self, at: &Address, landed: &Landed) -> Result<Option<Change>, Trouble> {
         let Stored { id, bytes, .. } = landed.stored;
         if self.contents.length(id)? != Some(bytes) {
             self.metrics.dropped(Dropped::Error);
             return Ok(None);
         }
         let head = codec::encode_bare_head(&landed.entry);
-        let record = Record { kind: Kind::Large, stored: landed.stored, sums: landed.sums.to_vec(), head };
-        self.change(key, record, &Facts::of(&landed.entry)).map(Some)
+        let record = Record { kind: Kind::Large, stored: landed.stored, proof: (*landed.proof).clone(), head };
+        self.change(at, record, &Facts::of(&landed.entry, &self.seal)).map(Some)
     }
 
     /// A new head for large content, if that is still what is stored.
-    fn renewal(&self, key: Key, entry: &Entry, id: ContentId) -> Result<Option<Change>, Trouble> {
-        let known = self.known(&key).filter(|known| known.kind == Kind::Large && known.stored.id == id);
+    fn renewal(&self, at: &Address, entry: &Entry, id: ContentId) -> Result<Option<Change>, Trouble> {
+        let known = self.known(at).filter(|known| known.kind == Kind::Large && known.stored.id == id);
         let Some(known) = known else { return Ok(None) };
         let record = Record { head: codec::encode_bare_head(entry), ..known };
-        self.change(key, record, &Facts::of(entry)).map(Some)
+        self.change(at, record, &Facts::of(entry, &self.seal)).map(Some)
     }
 
-    /// The record under `key`, if it is sound.
-    fn known(&self, key: &Key) -> Option<Record> {
-        let sealed = self.index()?.record(key).ok()??;
-        self.seal.open(key, &sealed).and_then(|record| Record::decode(&record))
+    /// The record that is there, if it is sound.
+    fn known(&self, at: &Address) -> Option<Record> {
+        let sealed = self.index()?.record(&at.locator).ok()??;
+        self.seal.open(at, &sealed).and_then(|record| Record::decode(&record))
     }
 
-    fn change(&self, key: Key, record: Record, facts: &Facts) -> Result<Change, Trouble> {
+    fn change(&self, at: &Address, record: Record, facts: &Facts) -> Result<Change, Trouble> {
         let brief = Brief {
             stored: record.stored,
             keep: expiry(facts.keep),
@@ -180,15 +185,15 @@ impl Tier {
             cost: facts.cost,
             kin: facts.kin,
         };
-        let sealed = self.seal.seal(&key, &record.encode());
+        let sealed = self.seal.seal(at, &record.encode());
         let record = sealed.ok_or_else(|| io::Error::other("no randomness"))?;
-        Ok(Change::Put { key, record, brief })
+        Ok(Change::Put { key: at.locator, record, brief })
     }
 }
 
 impl Facts {
-    fn of(entry: &Entry) -> Self {
+    fn of(entry: &Entry, seal: &Seal) -> Self {
         let (hits, cost) = (entry.hits.load(Relaxed), entry.fill_millis);
-        Self { keep: entry.freshness().keep_until, hits, cost, kin: Kin::of(entry) }
+        Self { keep: entry.freshness().keep_until, hits, cost, kin: Kin::of(entry, seal) }
     }
 }

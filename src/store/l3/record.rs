@@ -1,16 +1,22 @@
 //! What the index holds of an entry: where its content is, how that is found right, and its head.
 //!
 //! ```text
-//! kind u8 | coding u8 | content id 32 | bytes stored u64 | length u64 | checksums: number u32, each u64 | head or variants
+//! kind u8 | coding u8 | content id 32 | bytes stored u64 | length u64 | proof | head or variants
+//! proof         checksums: number u32, each u64
+//!  enciphered   tags: number u32, each 16 | salt 32       (and the highest bit of the coding is set)
 //! ```
 //!
 //! The head is that of `object::codec`. That of a whole entry vouches for the content; that of a large one is written
-//! as if there were none, and [`CHUNK`] by `CHUNK` of the content has a checksum here, so that any part of it can be
-//! found right before it is sent.
+//! as if there were none, and [`CHUNK`] by `CHUNK` of the content has a checksum or a tag here, so that any part of it can
+//! be found right before it is sent.
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::content::ContentId;
+use super::{
+    cipher::{Salt, Tag},
+    content::ContentId,
+    proof::Proof,
+};
 
 /// Bytes of large content that are read, found right and sent together.
 pub(super) const CHUNK: usize = 128 << 10;
@@ -22,6 +28,9 @@ pub(super) const WHOLE_MAX: u64 = 256 << 10;
 pub(super) const COMPRESSED_MAX: u64 = 1 << 20;
 
 const START: usize = 1 + 1 + 32 + 8 + 8 + 4;
+
+/// Set in the coding of enciphered content.
+const SEALED: u8 = 1 << 7;
 
 /// What kind of slot a record is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +67,8 @@ pub(super) struct Stored {
 pub(super) struct Record {
     pub(super) kind: Kind,
     pub(super) stored: Stored,
-    /// One for each [`CHUNK`] of large content.
-    pub(super) sums: Vec<u64>,
+    /// What the content is found right by.
+    pub(super) proof: Proof,
     /// As `object::codec` or `object::variants_codec` wrote it.
     pub(super) head: Vec<u8>,
 }
@@ -81,22 +90,32 @@ impl Stored {
 
 impl Record {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(START + 8 * self.sums.len() + self.head.len());
+        let mut out = Vec::with_capacity(START + self.proof.bytes() + size_of::<Salt>() + self.head.len());
         out.push(match self.kind {
             Kind::Whole => 0,
             Kind::Large => 1,
             Kind::Variants => 2,
         });
-        out.push(match self.stored.coding {
+        let coding = match self.stored.coding {
             Coding::Plain => 0,
             Coding::Zstd => 1,
-        });
+        };
+        out.push(if matches!(self.proof, Proof::Sealed { .. }) { coding | SEALED } else { coding });
         out.extend_from_slice(self.stored.id.as_bytes());
         out.extend_from_slice(&self.stored.bytes.to_le_bytes());
         out.extend_from_slice(&self.stored.length.to_le_bytes());
-        let sums = u32::try_from(self.sums.len()).expect("content of a petabyte is not stored");
-        out.extend_from_slice(&sums.to_le_bytes());
-        self.sums.iter().for_each(|sum| out.extend_from_slice(&sum.to_le_bytes()));
+        let number = |chunks: usize| u32::try_from(chunks).expect("content of a petabyte is not stored").to_le_bytes();
+        match &self.proof {
+            Proof::Sums(sums) => {
+                out.extend_from_slice(&number(sums.len()));
+                sums.iter().for_each(|sum| out.extend_from_slice(&sum.to_le_bytes()));
+            }
+            Proof::Sealed { salt, tags } => {
+                out.extend_from_slice(&number(tags.len()));
+                tags.iter().for_each(|tag| out.extend_from_slice(tag));
+                out.extend_from_slice(salt);
+            }
+        }
         out.extend_from_slice(&self.head);
         out
     }
@@ -110,7 +129,7 @@ impl Record {
             2 => Kind::Variants,
             _ => return None,
         };
-        let coding = match start[1] {
+        let coding = match start[1] & !SEALED {
             0 => Coding::Plain,
             1 => Coding::Zstd,
             _ => return None,
@@ -119,9 +138,15 @@ impl Record {
         let id = ContentId::from_bytes(*start[2..].first_chunk()?);
         let stored = Stored { id, bytes: number(34)?, coding, length: number(42)? };
         let count = usize::try_from(u32::from_le_bytes(*start.last_chunk()?)).ok()?;
-        let (sums, head) = rest.split_at_checked(count.checked_mul(8)?)?;
-        let sums: Vec<_> = sums.as_chunks().0.iter().map(|sum| u64::from_le_bytes(*sum)).collect();
-        let record = Self { kind, stored, sums, head: head.to_vec() };
+        let (proof, head) = if start[1] & SEALED == 0 {
+            let (sums, head) = rest.split_at_checked(count.checked_mul(size_of::<u64>())?)?;
+            (Proof::Sums(sums.as_chunks().0.iter().map(|sum| u64::from_le_bytes(*sum)).collect()), head)
+        } else {
+            let (tags, rest) = rest.split_at_checked(count.checked_mul(size_of::<Tag>())?)?;
+            let (salt, head) = rest.split_first_chunk()?;
+            (Proof::Sealed { salt: *salt, tags: tags.as_chunks().0.to_vec() }, head)
+        };
+        let record = Self { kind, stored, proof, head: head.to_vec() };
         record.is_consistent().then_some(record)
     }
 
@@ -129,10 +154,15 @@ impl Record {
     fn is_consistent(&self) -> bool {
         let Stored { bytes, coding, length, .. } = self.stored;
         let plain = coding == Coding::Plain && bytes == length;
+        let (chunks, sealed) = match &self.proof {
+            Proof::Sums(sums) => (sums.len() as u64, false),
+            Proof::Sealed { tags, .. } => (tags.len() as u64, true),
+        };
+        let proven = if sealed { chunks == 1 } else { chunks == 0 };
         match self.kind {
-            Kind::Whole if coding == Coding::Zstd => bytes > 0 && bytes <= length && length <= COMPRESSED_MAX,
-            Kind::Whole => plain && length <= WHOLE_MAX,
-            Kind::Large => plain && self.sums.len() as u64 == length.div_ceil(CHUNK as u64),
+            Kind::Whole if coding == Coding::Zstd => proven && bytes > 0 && bytes <= length && length <= COMPRESSED_MAX,
+            Kind::Whole => proven && plain && length <= WHOLE_MAX,
+            Kind::Large => plain && chunks == length.div_ceil(CHUNK as u64),
             Kind::Variants => length == 0 && bytes == 0,
         }
     }
@@ -146,7 +176,13 @@ mod tests {
 
     fn record(kind: Kind, bytes: u64, coding: Coding, length: u64, sums: usize) -> Record {
         let stored = Stored { id: ContentId::from_bytes([3; 32]), bytes, coding, length };
-        Record { kind, stored, sums: (0..sums as u64).collect(), head: b"head".to_vec() }
+        Record { kind, stored, proof: Proof::Sums((0..sums as u64).collect()), head: b"head".to_vec() }
+    }
+
+    /// As it is where content is enciphered.
+    fn sealed(record: Record, tags: usize) -> Record {
+        let tags = (0..tags as u8).map(|nth| [nth; 16]).collect();
+        Record { proof: Proof::Sealed { salt: [9; 32], tags }, ..record }
     }
 
     #[test]
@@ -156,6 +192,9 @@ mod tests {
             record(Kind::Whole, 10, Coding::Zstd, 1000, 0),
             record(Kind::Large, 300 << 10, Coding::Plain, 300 << 10, 3),
             record(Kind::Variants, 0, Coding::Plain, 0, 0),
+            sealed(record(Kind::Whole, 10, Coding::Plain, 10, 0), 1),
+            sealed(record(Kind::Whole, 10, Coding::Zstd, 1000, 0), 1),
+            sealed(record(Kind::Large, 300 << 10, Coding::Plain, 300 << 10, 0), 3),
         ] {
             assert_eq!(Record::decode(&record.encode()), Some(record));
         }
@@ -169,6 +208,10 @@ mod tests {
             record(Kind::Whole, 10, Coding::Zstd, 1 << 40, 0),
             record(Kind::Large, 300 << 10, Coding::Plain, 300 << 10, 2),
             record(Kind::Variants, 1, Coding::Plain, 1, 0),
+            record(Kind::Whole, 10, Coding::Plain, 10, 1),
+            sealed(record(Kind::Whole, 10, Coding::Plain, 10, 0), 0),
+            sealed(record(Kind::Whole, 10, Coding::Zstd, 1000, 0), 2),
+            sealed(record(Kind::Large, 300 << 10, Coding::Plain, 300 << 10, 0), 2),
         ] {
             assert_eq!(Record::decode(&record.encode()), None, "{record:?}");
         }

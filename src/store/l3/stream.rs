@@ -16,7 +16,8 @@ use super::{
     content::{Claim, Writing},
     metrics::Drop as Dropped,
     pending::{Landed, Op},
-    record::{CHUNK, Coding, Stored, WHOLE_MAX, checksum},
+    proof::Prover,
+    record::{CHUNK, Coding, Stored, WHOLE_MAX},
     tier::Tier,
     trouble::Trouble,
 };
@@ -31,10 +32,15 @@ pub struct Writer {
     key: Key,
     /// What is not in the file yet.
     held: BytesMut,
-    sums: Vec<u64>,
-    file: Option<Box<Writing>>,
+    file: Option<Box<Landing>>,
     length: u64,
     _permit: OwnedSemaphorePermit,
+}
+
+/// A file that is being written, and what its content will be found right by.
+struct Landing {
+    file: Writing,
+    prover: Prover,
 }
 
 /// Content that is on the disk, and what is to name it. Dropped before it is stored, it leaves nothing that counts.
@@ -51,7 +57,7 @@ pub struct Stopped;
 impl Writer {
     pub(super) fn new(tier: Arc<Tier>, key: Key, permit: OwnedSemaphorePermit) -> Self {
         let held = BytesMut::new();
-        Self { tier, key, held, sums: Vec::new(), file: None, length: 0, _permit: permit }
+        Self { tier, key, held, file: None, length: 0, _permit: permit }
     }
 
     /// Appends a piece. Waits for the disk, and for the rate that is kept.
@@ -84,8 +90,8 @@ impl Writer {
         }
         let entry = Arc::new(Unpacked { body: Bytes::new(), ..entry }.pack());
         let (file, tier) = (self.file.take()?, Arc::clone(&self.tier));
-        let (sums, length) = (std::mem::take(&mut self.sums), self.length);
-        let landing = tokio::task::spawn_blocking(move || land(&tier, *file, entry, sums, length));
+        let length = self.length;
+        let landing = tokio::task::spawn_blocking(move || land(&tier, *file, entry, length));
         match landing.await {
             Ok(Ok(landed)) => Some(self.finished(Op::Large(Arc::new(landed)))),
             Ok(Err(trouble)) => {
@@ -116,19 +122,20 @@ impl Writer {
         }
         let wait = self.tier.pace.lock().take(bytes as u64, Instant::now());
         tokio::time::sleep(wait).await;
-        let (piece, file, tier) = (self.held.split_to(bytes).freeze(), self.file.take(), Arc::clone(&self.tier));
+        let (mut piece, file, tier) = (self.held.split_to(bytes), self.file.take(), Arc::clone(&self.tier));
+        let key = self.key;
         let writing = tokio::task::spawn_blocking(move || -> Result<_, Trouble> {
             let mut file = match file {
                 Some(file) => file,
-                None => Box::new(tier.contents.start()?),
+                None => Box::new(Landing { file: tier.contents.start()?, prover: tier.seal.prover(&key)? }),
             };
-            file.push(&piece)?;
-            Ok((file, piece.chunks(CHUNK).map(checksum).collect::<Vec<_>>()))
+            file.prover.chunks(&mut piece)?;
+            file.file.push(&piece)?;
+            Ok(file)
         });
         match writing.await {
-            Ok(Ok((file, sums))) => {
+            Ok(Ok(file)) => {
                 self.file = Some(file);
-                self.sums.extend(sums);
                 self.tier.metrics.written.inc_by(bytes as u64);
                 Ok(())
             }
@@ -149,7 +156,7 @@ impl Writer {
 impl Finished {
     /// Stores it. Whether it is on its way; it can be found from then on.
     pub fn store(self) -> bool {
-        self.tier.push(self.key, self.op, None)
+        self.tier.push(self.tier.seal.locator(&self.key), self.op, None)
     }
 }
 
@@ -160,7 +167,8 @@ impl Drop for Writer {
 }
 
 /// Puts content in its place, unless the same is there.
-fn land(tier: &Arc<Tier>, file: Writing, entry: Arc<Entry>, sums: Vec<u64>, length: u64) -> Result<Landed, Trouble> {
+fn land(tier: &Arc<Tier>, landing: Landing, entry: Arc<Entry>, length: u64) -> Result<Landed, Trouble> {
+    let Landing { file, prover } = landing;
     let id = file.id();
     let claim: Arc<Claim> = tier.contents.claim(id).into();
     if tier.is_stored(id, length)? {
@@ -169,5 +177,5 @@ fn land(tier: &Arc<Tier>, file: Writing, entry: Arc<Entry>, sums: Vec<u64>, leng
         file.finish(&tier.contents)?;
     }
     let stored = Stored { id, bytes: length, coding: Coding::Plain, length };
-    Ok(Landed { entry, stored, sums: sums.into(), claim })
+    Ok(Landed { entry, stored, proof: prover.finish().into(), claim })
 }

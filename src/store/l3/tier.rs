@@ -25,14 +25,16 @@ use super::{
     home::Home,
     index::Index,
     large::{self, Large},
+    locator::{Address, Locator},
     metrics::{Drop as Dropped, Metrics},
     pace::Pace,
     pending::{Control, Limits, Op, Pending},
+    proof::Proof,
     record::{Coding, Kind, Record, Stored},
-    seal::Seal,
+    seal::{Inspected, Seal},
     trouble::Trouble,
 };
-use crate::object::{codec, entry::Entry, key::Key, time::Timestamp, variants_codec};
+use crate::object::{codec, entry::Entry, time::Timestamp, variants_codec};
 
 /// What tells the time.
 pub(super) type Now = Box<dyn Fn() -> Timestamp + Send + Sync>;
@@ -43,6 +45,8 @@ pub(super) const STREAMS_MAX: usize = 64;
 /// The shared state.
 pub(super) struct Tier {
     pub(super) config: L3Config,
+    /// Whether it is open for an operator's call alone.
+    pub(super) on_call: bool,
     pub(super) home: Home,
     pub(super) seal: Seal,
     pub(super) contents: Arc<Contents>,
@@ -117,7 +121,7 @@ impl Tier {
     }
 
     /// Puts a change in the queue; one that finds no room is counted.
-    pub(super) fn push(&self, key: Key, op: Op, told: Option<oneshot::Sender<bool>>) -> bool {
+    pub(super) fn push(&self, key: Locator, op: Op, told: Option<oneshot::Sender<bool>>) -> bool {
         let pushed = self.pending.push(key, op, self.limits(), told).is_ok();
         if !pushed {
             self.metrics.dropped(Dropped::Queue);
@@ -138,12 +142,12 @@ impl Tier {
         self.pending.nudge();
     }
 
-    /// Whether there is something under `key`, without reading the disk.
-    pub(super) fn peek(self: &Arc<Self>, key: &Key) -> Peek {
+    /// Whether there is something at `key`, without reading the disk.
+    pub(super) fn peek(self: &Arc<Self>, key: &Locator) -> Peek {
         match self.pending.find(key) {
             Some(Op::Remove) => return Peek::Absent,
             Some(Op::Entry(entry)) => return Peek::Found(Found::Entry(entry)),
-            Some(Op::Variants(variants)) => return Peek::Found(Found::Variants(variants)),
+            Some(Op::Variants(_, variants)) => return Peek::Found(Found::Variants(variants)),
             Some(Op::Large(_) | Op::Renew(..)) => return Peek::Read,
             None => {}
         }
@@ -156,65 +160,66 @@ impl Tier {
         }
     }
 
-    /// Whether there is surely something under `key`.
-    pub(super) fn is_present(&self, key: &Key) -> bool {
+    /// Whether there is surely something at `key`.
+    pub(super) fn is_present(&self, key: &Locator) -> bool {
         match self.pending.find(key) {
             Some(op) => !matches!(op, Op::Remove),
             None => self.catalogue.read().presence(key.prefix()) == Presence::Present,
         }
     }
 
-    /// Whether there is surely nothing under `key`.
-    pub(super) fn is_absent(&self, key: &Key) -> bool {
+    /// Whether there is surely nothing at `key`.
+    pub(super) fn is_absent(&self, key: &Locator) -> bool {
         match self.pending.find(key) {
             Some(op) => matches!(op, Op::Remove),
             None => self.catalogue.read().presence(key.prefix()) == Presence::Absent,
         }
     }
 
-    /// What is stored under `key`. Blocks.
-    pub(super) fn read(self: &Arc<Self>, key: &Key) -> Option<Found> {
+    /// What is stored there. Blocks.
+    pub(super) fn read(self: &Arc<Self>, at: &Address) -> Option<Found> {
         let index = self.index()?;
-        let (changes, pending) = (self.handles.changes(), self.pending.find(key));
+        let locator = &at.locator;
+        let (changes, pending) = (self.handles.changes(), self.pending.find(locator));
         if let Some(Op::Large(landed)) = &pending {
-            return self.large(&landed.entry, &landed.stored, Arc::clone(&landed.sums)).ok();
+            return self.large(at, &landed.entry, &landed.stored, Arc::clone(&landed.proof)).ok();
         }
-        let sealed = match index.record(key) {
+        let sealed = match index.record(locator) {
             Ok(sealed) => sealed?,
             Err(trouble) => {
                 self.report(trouble);
                 return None;
             }
         };
-        match self.opened(key, &sealed) {
+        match self.opened(at, &sealed) {
             Ok(found) => {
                 let found = renewed(found, pending);
                 if let Found::Large(large) = &found {
-                    self.handles.keep(*key, large, changes);
+                    self.handles.keep(*locator, large, changes);
                 }
                 Some(found)
             }
             Err(useless) => {
-                self.found_useless(key, useless);
+                self.found_useless(locator, useless);
                 None
             }
         }
     }
 
-    /// Notes a use of what is stored under `key`.
-    pub(super) fn touch(&self, key: &Key) {
+    /// Notes a use of what is stored at `key`.
+    pub(super) fn touch(&self, key: &Locator) {
         self.catalogue.read().touch(key.prefix(), self.seconds());
     }
 
-    fn opened(self: &Arc<Self>, key: &Key, sealed: &[u8]) -> Result<Found, Useless> {
-        let record = self.seal.open(key, sealed).and_then(|record| Record::decode(&record)).ok_or(Useless::Damaged)?;
+    fn opened(self: &Arc<Self>, at: &Address, sealed: &[u8]) -> Result<Found, Useless> {
+        let record = self.seal.open(at, sealed).and_then(|record| Record::decode(&record)).ok_or(Useless::Damaged)?;
         match record.kind {
             Kind::Variants => {
                 let variants = variants_codec::decode(&record.head).map_err(|_| Useless::Damaged)?;
                 Ok(Found::Variants(Arc::new(variants)))
             }
             Kind::Whole => {
-                let body = self.whole(&record.stored)?;
+                let body = self.whole(at, &record.stored, record.proof)?;
                 let entry = match codec::decode_head(&record.head, body) {
                     Ok(entry) => entry,
                     Err(codec::DecodeError::Body) => {
@@ -222,19 +227,23 @@ impl Tier {
                     }
                     Err(_) => return Err(Useless::Damaged),
                 };
-                Ok(Found::Entry(Arc::new(self.with_hits(key, entry)?)))
+                Ok(Found::Entry(Arc::new(self.with_hits(at, entry)?)))
             }
             Kind::Large => {
                 let entry = codec::decode_head(&record.head, Bytes::new()).map_err(|_| Useless::Damaged)?;
-                let entry = Arc::new(self.with_hits(key, entry)?);
-                self.large(&entry, &record.stored, record.sums.into())
+                let entry = Arc::new(self.with_hits(at, entry)?);
+                self.large(at, &entry, &record.stored, Arc::new(record.proof))
             }
         }
     }
 
-    /// Whether a sealed record is what was written under `key`. Its content is another matter.
-    pub(super) fn is_readable(&self, key: &Key, sealed: &[u8]) -> bool {
-        let record = self.seal.open(key, sealed).and_then(|record| Record::decode(&record));
+    /// Whether a sealed record is what was written at `key`. Its content is another matter.
+    pub(super) fn is_readable(&self, key: &Locator, sealed: &[u8]) -> bool {
+        let record = match self.seal.inspect(key, sealed) {
+            Inspected::Damaged => return false,
+            Inspected::Shut => return true,
+            Inspected::Open(record) => Record::decode(&record),
+        };
         record.is_some_and(|record| match record.kind {
             Kind::Variants => variants_codec::decode(&record.head).is_ok(),
             Kind::Whole | Kind::Large => {
@@ -243,8 +252,8 @@ impl Tier {
         })
     }
 
-    /// Removes what is stored under `key`, unless that is another record by now. Whether it is the same.
-    pub(super) fn forget_unreadable(&self, key: &Key, sealed: &[u8]) -> bool {
+    /// Removes what is stored at `key`, unless that is another record by now. Whether it is the same.
+    pub(super) fn forget_unreadable(&self, key: &Locator, sealed: &[u8]) -> bool {
         let now = self.ask(|index| index.record(key)).flatten();
         let same = self.pending.find(key).is_none() && now.is_some_and(|record| record == sealed);
         if same {
@@ -255,20 +264,26 @@ impl Tier {
     }
 
     /// The entry, with the hits that were counted since it was written.
-    fn with_hits(&self, key: &Key, entry: Entry) -> Result<Entry, Useless> {
-        if entry.key != *key {
+    fn with_hits(&self, at: &Address, entry: Entry) -> Result<Entry, Useless> {
+        if entry.key != at.key {
             return Err(Useless::Damaged);
         }
-        if let Some(worth) = self.catalogue.read().worth(key.prefix()) {
+        if let Some(worth) = self.catalogue.read().worth(at.locator.prefix()) {
             entry.hits.fetch_max(worth.hits, Relaxed);
         }
         Ok(entry)
     }
 
     /// Content that is read as a whole.
-    fn whole(&self, stored: &Stored) -> Result<Bytes, Useless> {
+    fn whole(&self, at: &Address, stored: &Stored, proof: Proof) -> Result<Bytes, Useless> {
         let Some((id, bytes)) = stored.file() else { return Ok(Bytes::new()) };
-        let content = self.contents.read(id, bytes).map_err(|error| Useless::Content(id, error))?;
+        let mut content = self.contents.read(id, bytes).map_err(|error| Useless::Content(id, error))?;
+        if matches!(proof, Proof::Sealed { .. }) {
+            let opener = self.seal.opener(&at.key, Arc::new(proof)).ok_or(Useless::Damaged)?;
+            if !opener.whole(&mut content) {
+                return Err(Useless::Content(id, Unreadable::Bytes));
+            }
+        }
         match stored.coding {
             Coding::Plain => Ok(content.into()),
             Coding::Zstd => {
@@ -279,13 +294,20 @@ impl Tier {
         }
     }
 
-    fn large(self: &Arc<Self>, entry: &Arc<Entry>, stored: &Stored, sums: Arc<[u64]>) -> Result<Found, Useless> {
+    fn large(
+        self: &Arc<Self>,
+        at: &Address,
+        entry: &Arc<Entry>,
+        stored: &Stored,
+        proof: Arc<Proof>,
+    ) -> Result<Found, Useless> {
         let Stored { id, length, .. } = *stored;
+        let opener = self.seal.opener(&at.key, proof).ok_or(Useless::Damaged)?;
         let file = self.contents.open(id, length).map_err(|error| Useless::Content(id, error))?;
-        Ok(Found::Large(Large::new(entry, large::Content { id, file, length, sums, tier: Arc::clone(self) })))
+        Ok(Found::Large(Large::new(entry, large::Content { id, file, length, opener, tier: Arc::clone(self) })))
     }
 
-    fn found_useless(&self, key: &Key, useless: Useless) {
+    fn found_useless(&self, key: &Locator, useless: Useless) {
         let for_good = match useless {
             Useless::Damaged => {
                 self.metrics.error("record");

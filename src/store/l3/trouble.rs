@@ -13,6 +13,9 @@ pub(super) enum Trouble {
     /// The index cannot be what was written.
     #[error("the index is damaged: {0}")]
     Damaged(String),
+    /// The index is another's.
+    #[error("the index was written under another secret, or with another l3.readable_index")]
+    Stranger,
 }
 
 impl Trouble {
@@ -20,7 +23,7 @@ impl Trouble {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Io(error) => io_kind(error),
-            Self::Damaged(_) => "damaged",
+            Self::Damaged(_) | Self::Stranger => "damaged",
         }
     }
 

@@ -18,6 +18,7 @@ use super::{
     brief::Brief,
     content::{ContentId, Unreadable},
     index::{Index, Reference},
+    locator::Locator,
     metrics::Scrubbed,
     pace::Pace,
     pending::{Control, Op},
@@ -25,7 +26,6 @@ use super::{
     tier::Tier,
     trouble::Trouble,
 };
-use crate::object::key::Key;
 
 /// Rows of the index read at once.
 const ROWS: usize = 1024;
@@ -251,7 +251,7 @@ fn lose(tier: &Tier, collected: &mut Collected) -> io::Result<bool> {
 }
 
 /// Whether nothing has taken an entry's place since its brief was read.
-fn is_still(tier: &Tier, key: &Key, brief: Option<Brief>) -> bool {
+fn is_still(tier: &Tier, key: &Locator, brief: Option<Brief>) -> bool {
     let now = tier.ask(|index| index.brief(key.prefix())).flatten();
     let stored = |brief: Option<Brief>| brief.map(|brief| brief.stored);
     tier.pending.find(key).is_none() && now.is_some_and(|(found, now)| found == *key && stored(now) == stored(brief))

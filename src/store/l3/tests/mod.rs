@@ -27,6 +27,7 @@ use crate::{
 mod bounds;
 mod crash;
 mod damage;
+mod enciphered;
 mod failing;
 mod operating;
 mod scale;
@@ -40,6 +41,7 @@ const MIB: u64 = 1 << 20;
 struct Disk {
     directory: TempDir,
     config: L3Config,
+    secret: [u8; 32],
     millis: Arc<AtomicU64>,
     faults: Arc<Faults>,
 }
@@ -62,6 +64,7 @@ fn config() -> L3Config {
         lookup_timeout: Duration::from_secs(30),
         index_memory_bytes: ByteSize::mib(8),
         readable_index: false,
+        encrypt: false,
     }
 }
 
@@ -69,7 +72,7 @@ impl Disk {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let millis = Arc::new(AtomicU64::new(1_800_000_000_000));
-        Self { directory, config: config(), millis, faults: Arc::default() }
+        Self { directory, config: config(), secret: SECRET, millis, faults: Arc::default() }
     }
 
     fn with(change: impl FnOnce(&mut L3Config)) -> Self {
@@ -100,7 +103,7 @@ impl Disk {
         let millis = Arc::clone(&self.millis);
         let now: Now = Box::new(move || Timestamp::from_millis(millis.load(Relaxed)));
         let faults = Arc::clone(&self.faults);
-        L3::start(&self.config, &self.path(), &SECRET, now, &mut Registry::default(), faults, Upkeep::ByItself)
+        L3::start(&self.config, &self.path(), &self.secret, now, &mut Registry::default(), faults, Upkeep::ByItself)
     }
 
     fn pass(&self, seconds: u64) {

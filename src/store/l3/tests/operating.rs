@@ -115,8 +115,9 @@ async fn a_record_that_is_not_what_was_written_is_found() {
     let l3 = disk.open();
     stored(&l3, 0..3).await;
     let index = l3.tier().index().expect("on");
-    let (_, brief) = index.brief(key(1).prefix()).expect("readable").expect("there");
-    let put = index::Change::Put { key: key(1), record: vec![7; 100], brief: brief.expect("sound") };
+    let at = l3.tier().seal.locator(&key(1));
+    let (_, brief) = index.brief(at.prefix()).expect("readable").expect("there");
+    let put = index::Change::Put { key: at, record: vec![7; 100], brief: brief.expect("sound") };
     index.apply(&[put]).expect("written");
     drop(index);
     let found = l3.verify(|_| true).await.expect("on");
@@ -124,4 +125,20 @@ async fn a_record_that_is_not_what_was_written_is_found() {
     let found = l3.verify(|_| true).await.expect("on");
     assert_eq!((found.entries, found.unreadable), (2, 0), "removed");
     assert!(l3.verify(|found| found.entries < 1).await.expect("on").cut_short);
+}
+
+#[tokio::test]
+async fn an_operator_with_another_secret_harms_nothing() {
+    for encrypt in [false, true] {
+        let disk = Disk::with(|config| config.encrypt = encrypt);
+        let l3 = disk.open();
+        stored(&l3, 0..3).await;
+        drop(l3);
+        let now = || Timestamp::from_secs(1_800_000_000);
+        let l3 = L3::open_for_operator(&disk.config, &disk.path(), &[8; 32], now).expect("opened");
+        assert!(!l3.is_on() && l3.verify(|_| true).await.is_err());
+        drop(l3);
+        let l3 = disk.open();
+        assert!(found(&l3, 1).await == Some(noise(1, 300)), "{encrypt}");
+    }
 }

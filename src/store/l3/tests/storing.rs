@@ -266,7 +266,7 @@ async fn large_entries_are_held_open_as_long_as_they_are_there() {
         assert!(found(&l3, n).await.is_some());
     }
     assert_eq!(l3.tier().handles.len(), 2);
-    assert!(matches!(l3.tier().peek(&key(1)), Peek::Open(_)));
+    assert!(matches!(l3.tier().peek(&l3.tier().seal.locator(&key(1))), Peek::Open(_)));
     assert!(found(&l3, 1).await == Some(noise(1, 300 << 10)), "from the open file");
 
     let Some(Found::Large(large)) = l3.lookup(&key(1)).await else { panic!("large") };
