@@ -243,6 +243,13 @@ impl Controls {
     }
 }
 
+/// Whether the member `cache` is what LiteLLM's clients say to their gateway, and nothing for a provider.
+pub fn is_control(cache: &Value<'_>) -> bool {
+    const KNOWN: [&str; 7] = ["ttl", "s-maxage", "s-max-age", "no-cache", "no-store", "namespace", "use-cache"];
+    let members = cache.members();
+    !members.is_empty() && members.iter().all(|member| KNOWN.contains(&&*member.name))
+}
+
 impl Dialect {
     /// How the answer says whether it was stored before.
     pub fn answer(self, hit: bool) -> Option<(HeaderName, HeaderValue)> {

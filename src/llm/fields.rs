@@ -7,6 +7,7 @@ use std::cell::Cell;
 
 use super::{
     canonical::{self, Rules},
+    controls,
     endpoint::Protocol,
     json::Value,
     media,
@@ -14,7 +15,6 @@ use super::{
         Part::{self, Each, Name},
         Path,
     },
-    question,
     volatile::Volatile,
 };
 
@@ -126,7 +126,7 @@ impl Rules for Fields<'_> {
             return canonical::Part::Out;
         }
         // What LiteLLM's clients say to their gateway.
-        if path.is(&[Name("cache")]) && question::is_control(value) {
+        if path.is(&[Name("cache")]) && controls::is_control(value) {
             return canonical::Part::Out;
         }
         if self.apart && (path.is(&[Name("input")]) || path.is(&[Name("requests")])) {

@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, header};
 use super::{
     canonical,
     config::{Config, Scope, Store},
-    controls::Controls,
+    controls::{self, Controls},
     embeddings,
     endpoint::{Endpoint, Protocol},
     fields::{Fields, Stateful},
@@ -247,7 +247,7 @@ impl Draft<'_> {
 
     /// What is said to a gateway in the body itself.
     fn take_control(&mut self, body: &Value<'_>) -> Option<Range<usize>> {
-        let cache = body.get("cache").filter(|cache| self.settings.config.controls && is_control(cache))?;
+        let cache = body.get("cache").filter(|cache| self.settings.config.controls && controls::is_control(cache))?;
         self.controls.note_body(cache);
         member_span(body, "cache")
     }
@@ -322,13 +322,6 @@ fn inputs(body: &Value<'_>, fields: &Fields<'_>) -> Option<Inputs> {
         (input.span.clone(), *hash.finalize().as_bytes())
     });
     Some(Inputs { list, each: each.collect() })
-}
-
-/// Whether the member `cache` is what LiteLLM's clients say to their gateway, and nothing for a provider.
-pub fn is_control(cache: &Value<'_>) -> bool {
-    const KNOWN: [&str; 7] = ["ttl", "s-maxage", "s-max-age", "no-cache", "no-store", "namespace", "use-cache"];
-    let members = cache.members();
-    !members.is_empty() && members.iter().all(|member| KNOWN.contains(&&*member.name))
 }
 
 /// The bytes of a member of `body`, with the comma that belongs to it.
