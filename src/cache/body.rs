@@ -13,7 +13,7 @@ use http_body::{Frame, SizeHint};
 use super::{
     failure::Failure,
     growing::Reader,
-    llm::{Paced, Recorder, Watched},
+    llm::{Overheard, Paced},
 };
 use crate::{origin::OriginBody, store::l3::Pieces};
 
@@ -31,10 +31,8 @@ pub enum Body {
     Growing(Reader),
     /// Stored events, at a pace.
     Paced(Box<Paced>),
-    /// Content that is not stored and watched on its way.
-    Watched(Box<Watched>),
-    /// Content that is recorded on its way.
-    Recorded(Box<Recorder>),
+    /// Content that somebody listens to on its way.
+    Overheard(Box<Overheard>),
     /// Straight from the origin.
     Origin(Box<OriginBody>),
 }
@@ -69,8 +67,7 @@ impl http_body::Body for Body {
             Self::Segments(segments) => poll_segments(segments, cx),
             Self::Growing(reader) => reader.poll_frame(cx).map_err(Broken),
             Self::Paced(paced) => paced.poll(cx).map(|frame| frame.map(Ok)),
-            Self::Watched(watched) => watched.poll(cx),
-            Self::Recorded(recorder) => recorder.poll(cx),
+            Self::Overheard(overheard) => overheard.poll(cx),
             Self::Origin(origin) => {
                 Pin::new(&mut **origin).poll_frame(cx).map_err(|error| Broken(Arc::new(Failure::Origin(error))))
             }
@@ -85,8 +82,7 @@ impl http_body::Body for Body {
             Self::Segments(segments) => segments.is_empty(),
             Self::Growing(_) => false,
             Self::Paced(paced) => paced.is_end_stream(),
-            Self::Watched(watched) => watched.is_end_stream(),
-            Self::Recorded(recorder) => recorder.is_end_stream(),
+            Self::Overheard(overheard) => overheard.is_end_stream(),
             Self::Origin(origin) => origin.is_end_stream(),
         }
     }
@@ -99,8 +95,7 @@ impl http_body::Body for Body {
             Self::Segments(segments) => SizeHint::with_exact(segments.iter().map(Segment::remaining).sum()),
             Self::Growing(reader) => reader.remaining().map_or_else(SizeHint::new, SizeHint::with_exact),
             Self::Paced(paced) => paced.size_hint(),
-            Self::Watched(watched) => watched.size_hint(),
-            Self::Recorded(recorder) => recorder.size_hint(),
+            Self::Overheard(overheard) => overheard.size_hint(),
             Self::Origin(origin) => origin.size_hint(),
         }
     }

@@ -678,3 +678,27 @@ async fn answers_may_have_ids_of_their_own() {
     }
     assert_eq!(origin.requests(CHAT), 1);
 }
+
+#[tokio::test]
+async fn access_lines_tell_what_answers_in_parts_cost() {
+    let vectors = |seen: &origin::Seen, _: usize| {
+        let body: Value = serde_json::from_slice(&seen.body).expect("JSON");
+        let count = body["input"].as_array().map_or(1, Vec::len);
+        let data: Vec<_> = (0..count).map(|index| json!({ "index": index, "embedding": [0.5] })).collect();
+        let answer = json!({ "data": data, "usage": { "prompt_tokens": 10 * count, "total_tokens": 10 * count } });
+        reply(answer.to_string()).header("content-type", "application/json")
+    };
+    let origin = origin::new().handler("/v1/embeddings", vectors).run().await;
+    let gateway = gateway(&origin, "").await;
+    let embed = |inputs: Value| {
+        let body = json!({ "model": "text-embedding-3-small", "input": inputs });
+        call(&gateway, "/openai/v1/embeddings", body.to_string()).send()
+    };
+    embed(json!(["a", "b"])).await;
+    embed(json!(["b", "a"])).await.assert_hit();
+    let line = gateway.access_line(|line| line["account"] == "saved").await;
+    assert_eq!((line["model"].as_str(), line["input_tokens"].as_u64()), (Some("text-embedding-3-small"), Some(20)));
+    embed(json!(["a", "c"])).await.assert_forwarded("partial");
+    gateway.access_line(|line| line["account"] == "billed" && line["input_tokens"] == 10).await;
+    assert_eq!(origin.requests("/v1/embeddings"), 2);
+}

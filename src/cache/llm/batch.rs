@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 
-use super::{Asking, accounts};
+use super::{Asking, accounts, told};
 use crate::{
     cache::{
         Cache,
@@ -156,12 +156,8 @@ impl Cache {
         fields.append(super::super::CACHE_STATUS, outcome.cache_status(self.name()));
         let saved = batch.stored.values().filter_map(|entry| entry.head.get(&accounts::USAGE));
         asking.bill.saved_in_parts(saved.filter_map(|value| HeaderValue::from_bytes(value).ok()), &mut fields);
-        let hit = outcome.is_hit();
-        for (name, value) in asking.question.controls.dialects.iter().filter_map(|dialect| dialect.answer(hit)) {
-            fields.insert(name, value);
-        }
         let response = hit::respond(StatusCode::OK, fields, Body::Full(content.into()));
-        Some(Answer { response, outcome })
+        Some(told(Answer { response, outcome }, &asking.bill, &asking.question.controls.dialects))
     }
 }
 

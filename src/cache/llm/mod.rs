@@ -11,7 +11,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use self::accounts::{Accounts, Bill};
-use self::packed::{Taken, Taping};
+use self::{
+    packed::{Taken, taped},
+    watched::watched,
+};
 use super::{
     Cache, asked,
     call::{Answer, Call, Outgoing},
@@ -44,6 +47,7 @@ pub mod accounts;
 mod batch;
 mod explain;
 mod misses;
+mod overheard;
 mod paced;
 mod packed;
 mod renamed;
@@ -54,11 +58,7 @@ pub(super) use self::{
     misses::Misses,
     semantic::{Matching, SEMANTIC},
 };
-pub use self::{
-    paced::Paced,
-    packed::{Packed, Recorder},
-    watched::Watched,
-};
+pub use self::{overheard::Overheard, paced::Paced, packed::Packed};
 
 /// Errors that the same call would meet again.
 const LASTING: [u16; 4] = [400, 404, 413, 422];
@@ -222,7 +222,7 @@ impl Cache {
                 call.body = content(&call.method, body);
                 call.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
                 let answer = self.pass(call, Forward::Bypass, Some(why.as_str())).await?;
-                Watched::around(answer, watcher, bill.clone())
+                watched(answer, watcher, bill.clone())
             }
             None => {
                 let method = call.method.clone();
@@ -306,27 +306,25 @@ impl Cache {
 
 /// The same answer with what it saved, in the words and at the pace that were asked for.
 fn dressed(mut answer: Answer, bill: &Bill, pace: Pace, identity: Identity, dialects: &[Dialect]) -> Answer {
-    let hit = answer.outcome.is_hit();
-    if hit {
+    if answer.outcome.is_hit() {
         bill.saved(answer.response.headers_mut());
         if identity == Identity::Fresh {
             answer = renamed::renamed(answer);
         }
         answer = Paced::over(answer, pace);
     }
+    told(answer, bill, dialects)
+}
+
+/// The same answer with what it will have cost, in the words that were asked for.
+fn told(mut answer: Answer, bill: &Bill, dialects: &[Dialect]) -> Answer {
     answer.response.extensions_mut().insert(bill.receipt());
+    let stored = answer.outcome.is_hit() || answer.outcome.collapsed;
     let fields = answer.response.headers_mut();
-    for (name, value) in dialects.iter().filter_map(|dialect| dialect.answer(hit || answer.outcome.collapsed)) {
+    for (name, value) in dialects.iter().filter_map(|dialect| dialect.answer(stored)) {
         fields.insert(name, value);
     }
     answer
-}
-
-fn taped(answer: Answer, taping: Option<Box<Taping>>) -> Answer {
-    match taping {
-        Some(taping) => Recorder::around(answer, taping),
-        None => answer,
-    }
 }
 
 /// What of a call's content goes to the provider.

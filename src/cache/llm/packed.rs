@@ -3,26 +3,21 @@
 //! A pack is for whoever has it: whose call it was is no part of what makes two of its calls the same, so that what was
 //! recorded with one credential is answered to another, or to none.
 
-use std::{
-    collections::HashMap,
-    path::Path,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
-use http_body::{Frame, SizeHint};
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
-use super::{LASTING, accounts};
+use super::{
+    LASTING, accounts,
+    overheard::{Listener, Overheard},
+};
 use crate::{
     cache::{
         CACHE_STATUS, Cache,
-        body::{Body, Broken},
+        body::Body,
         call::{Answer, Call},
         failure::Failure,
         outcome::{Kind, Outcome, Tier},
@@ -297,13 +292,7 @@ impl Cache {
     }
 }
 
-/// The content of an answer that is recorded on its way to its client.
-pub struct Recorder {
-    body: Body,
-    /// Until its end, or until it proves none that is recorded.
-    coming: Option<Coming>,
-}
-
+/// An answer that is recorded.
 struct Coming {
     taping: Box<Taping>,
     status: StatusCode,
@@ -311,71 +300,34 @@ struct Coming {
     content: BytesMut,
 }
 
-impl Recorder {
-    /// The same answer, recorded when it has ended well.
-    pub(super) fn around(mut answer: Answer, taping: Box<Taping>) -> Answer {
-        let (status, fields) = (answer.response.status(), answer.response.headers().clone());
-        if status != StatusCode::OK && !LASTING.contains(&status.as_u16()) {
-            return answer;
-        }
+/// The same answer; recorded when it has ended well, if it is to be.
+pub(super) fn taped(mut answer: Answer, taping: Option<Box<Taping>>) -> Answer {
+    let Some(taping) = taping else { return answer };
+    let (status, fields) = (answer.response.status(), answer.response.headers().clone());
+    if status == StatusCode::OK || LASTING.contains(&status.as_u16()) {
         let coming = Coming { taping, status, fields, content: BytesMut::new() };
-        answer.response = answer.response.map(|body| {
-            let mut recorder = Self { body, coming: Some(coming) };
-            recorder.end_if_over();
-            Body::Recorded(Box::new(recorder))
-        });
-        answer
+        answer.response = answer.response.map(|body| Overheard::body(body, coming));
     }
+    answer
+}
 
-    pub(in crate::cache) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let polled = http_body::Body::poll_frame(Pin::new(&mut self.body), cx);
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    self.note(data);
-                }
-                self.end_if_over();
-            }
-            Poll::Ready(None) => self.end(),
-            Poll::Ready(Some(Err(_))) => self.coming = None,
-            Poll::Pending => {}
+impl Listener for Coming {
+    fn note(&mut self, data: &[u8]) -> bool {
+        let fits = (self.content.len() + data.len()) as u64 <= self.taping.packed.pack.bytes_max();
+        if fits {
+            self.taping.watcher.piece(data);
+            self.content.extend_from_slice(data);
         }
-        polled
+        fits
     }
 
-    fn note(&mut self, data: &[u8]) {
-        let Some(coming) = &mut self.coming else { return };
-        if (coming.content.len() + data.len()) as u64 > coming.taping.packed.pack.bytes_max() {
-            self.coming = None;
-            return;
-        }
-        coming.taping.watcher.piece(data);
-        coming.content.extend_from_slice(data);
-    }
-
-    /// Who knows the length does not ask for the end.
-    fn end_if_over(&mut self) {
-        let over = http_body::Body::size_hint(&self.body).exact() == Some(0);
-        if over || http_body::Body::is_end_stream(&self.body) {
-            self.end();
-        }
-    }
-
-    fn end(&mut self) {
-        let Some(Coming { taping, status, fields, content }) = self.coming.take() else { return };
+    fn end(self: Box<Self>) {
+        let Self { taping, status, fields, content } = *self;
         let Taping { packed, call, watcher, begun } = *taping;
         let seen = watcher.end(Some(&content));
         let whole = matches!(seen.fit, Ok(()) | Err(Unfit::CutShort | Unfit::Filtered));
         if whole || status != StatusCode::OK {
             packed.record(call, status, &fields, content.freeze(), begun.elapsed(), &seen);
         }
-    }
-
-    pub(in crate::cache) fn is_end_stream(&self) -> bool {
-        http_body::Body::is_end_stream(&self.body)
-    }
-
-    pub(in crate::cache) fn size_hint(&self) -> SizeHint {
-        http_body::Body::size_hint(&self.body)
     }
 }
