@@ -9,7 +9,7 @@
 //!  3  warm       proxy                      what surrounds every request
 //!  2             cache                      the decisions: hit, stale, miss, pass; flight; fill
 //!  1     store     purge     origin     intercept   strangers to each other
-//!  0  object   llm   files   pack   telemetry    pure rules of HTTP caching and of model calls; directories; recorded calls; logs
+//!  0  object   llm   files   kv   pack   telemetry    pure rules of HTTP caching and of model calls; directories; Redis; recorded calls; logs
 //! ```
 //!
 //! `docs/ARCHITECTURE.md` says what must always hold.
@@ -21,6 +21,7 @@ pub mod cli;
 pub mod config;
 pub mod files;
 pub mod intercept;
+pub mod kv;
 pub mod listener;
 pub mod llm;
 pub mod object;

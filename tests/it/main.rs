@@ -19,6 +19,7 @@ mod intercept_clients;
 mod intercept_models;
 mod invalidation;
 mod keys;
+mod kv;
 mod llm;
 mod llm_packs;
 mod llm_recorded;
