@@ -50,6 +50,7 @@ mod explain;
 mod health;
 mod json;
 mod metrics;
+mod nodes;
 mod openapi;
 mod problem;
 mod purge;
@@ -184,6 +185,7 @@ fn documented(auth: &Auth) -> OpenApiRouter<Arc<Shared>> {
     let open = OpenApiRouter::new().routes(routes!(health::healthz)).routes(routes!(health::readyz));
     let read = OpenApiRouter::new()
         .routes(routes!(stats::stats))
+        .routes(routes!(nodes::nodes))
         .routes(routes!(explain::by_query, explain::by_body))
         .routes(routes!(metrics::metrics))
         .routes(routes!(warm::list))

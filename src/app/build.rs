@@ -96,6 +96,7 @@ fn cache(
         l1,
         l3,
         log,
+        fleet: None,
         origins,
         spill,
         prices: config.prices(),

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock, atomic::AtomicU64};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     failure::Failure,
@@ -50,6 +50,8 @@ pub(super) struct InterimHead {
 pub(super) struct Fill {
     /// Position of the purge log before the request leaves (rule F1).
     pub(super) stamp: Position,
+    /// When that was.
+    pub(super) begun: Instant,
     /// Scopes that the request alone tells.
     pub(super) scopes: Arc<[Scope]>,
     pub(super) growing: Arc<Growing>,
@@ -126,7 +128,8 @@ impl Fill {
         let state = State { interims: Vec::new(), settled: None, failed_until: Timestamp::EPOCH, direct: None };
         let (state, followers) = (Mutex::new(state), AtomicU64::new(0));
         let (changed, similar) = (Notify::new(), OnceLock::new());
-        Arc::new(Self { stamp, scopes, growing, state, changed, followers, watch, similar })
+        let begun = Instant::now();
+        Arc::new(Self { stamp, begun, scopes, growing, state, changed, followers, watch, similar })
     }
 
     /// Sets what is told of a similar call, before it is settled.

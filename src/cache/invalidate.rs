@@ -44,6 +44,7 @@ impl Cache {
         if self.is_scattered(url) || !are_made(removals).await {
             self.purge_url(url).await;
         }
+        self.invalidate_elsewhere(route, url);
     }
 
     async fn purge_url(&self, url: Scope) {

@@ -65,6 +65,7 @@ mod spill;
 pub mod stats;
 pub mod target;
 mod tiers;
+mod vouch;
 
 pub use self::{
     body::{Body, Broken},
@@ -105,6 +106,7 @@ struct Inner {
     l1: L1,
     disk: Option<Disk>,
     log: purge::Log,
+    fleet: Option<purge::Fleet>,
     origins: Origins,
     flight: Arc<Flight>,
     invalidations: Arc<Invalidations>,
@@ -134,6 +136,8 @@ pub struct Parts {
     pub l3: Option<L3>,
     /// The purge log.
     pub log: purge::Log,
+    /// The nodes this one is among.
+    pub fleet: Option<purge::Fleet>,
     /// The way to the origins.
     pub origins: Origins,
     /// Where large bodies spill to.
@@ -147,7 +151,7 @@ pub struct Parts {
 impl Cache {
     /// Puts a cache together.
     pub fn new(parts: Parts, registry: &mut Registry) -> Self {
-        let Parts { config, name, secret, clock, l1, l3, log, origins, spill, prices, matchers } = parts;
+        let Parts { config, name, secret, clock, l1, l3, log, fleet, origins, spill, prices, matchers } = parts;
         let via = HeaderValue::from_str(&format!("1.1 {name}")).unwrap_or(HeaderValue::from_static("1.1 larder"));
         let memory = Memory::new(usize::try_from(config.memory_total_bytes_max.as_u64()).unwrap_or(usize::MAX));
         let metrics = Metrics::register(registry, memory.clone(), spill.clone());
@@ -160,6 +164,7 @@ impl Cache {
             l1,
             disk: l3.map(Disk::new),
             log,
+            fleet,
             origins,
             flight: Flight::new(),
             invalidations: Invalidations::new(),

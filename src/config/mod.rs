@@ -80,6 +80,8 @@ pub struct Config {
     pub l3: store::L3Config,
     /// The purge log.
     pub purge: purge::config::Config,
+    /// The purge log of all nodes.
+    pub fleet: purge::FleetConfig,
     /// Warm-up jobs.
     pub warm: warm::config::Config,
     /// The admin plane.

@@ -18,6 +18,7 @@ mod lane;
 mod metrics;
 mod node;
 mod redirect;
+mod refusal;
 mod route;
 mod script;
 mod slot;
@@ -47,6 +48,7 @@ use connect::Connector;
 use metrics::Metrics;
 use node::Context;
 use route::Shared;
+use url::Address;
 use watch::Watch;
 
 /// What a call is, so that a large value holds up no small one: each class has connections of its own.
@@ -82,6 +84,8 @@ impl Class {
 #[derive(Clone)]
 pub struct Kv {
     shared: Arc<Shared>,
+    /// Those of the configuration; Sentinels are none.
+    seeds: Arc<[Address]>,
     _watch: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -103,9 +107,10 @@ impl Kv {
             in_flight_max: config.in_flight_max,
         };
         let shared = Arc::new(Shared::new(context));
+        let seeds = target.form.servers().into();
         let watch = Watch::new(Arc::clone(&shared), target.form);
         let watch = AbortOnDropHandle::new(shared.context.runtime.spawn(watch.run()));
-        Ok(Self { shared, _watch: Arc::new(watch) })
+        Ok(Self { shared, seeds, _watch: Arc::new(watch) })
     }
 
     /// The answer to a command about `key`.
@@ -171,6 +176,13 @@ impl Kv {
     /// How many replicas in order the node of `key`'s slot has, as last heard.
     pub fn replicas(&self, key: &[u8]) -> usize {
         self.shared.topology.load().member(slot(key)).map_or(0, |member| member.replicas.len())
+    }
+
+    /// Asks every server that is known for a connection. The time before, if every one of them refused: then nobody else
+    /// can have used Redis at that time either. A server that does not answer, or cannot be found, may answer others.
+    pub async fn refused_by_all(&self) -> Option<Instant> {
+        let before = Instant::now();
+        refusal::is_complete(&self.shared.topology.load(), &self.seeds).await.then_some(before)
     }
 
     /// Whether any node is connected and answers.

@@ -35,6 +35,16 @@ pub(super) enum Form {
     Sentinel { sentinels: Vec<Address>, master: String },
 }
 
+impl Form {
+    /// The servers among them: a Sentinel is none.
+    pub(super) fn servers(&self) -> Vec<Address> {
+        match self {
+            Self::Direct(servers) => servers.clone(),
+            Self::Sentinel { .. } => Vec::new(),
+        }
+    }
+}
+
 /// What all URLs say together.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Target {

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::Proxy;
 use crate::{
     cache::{self, Outcome},
+    purge::{Fleet, fleet::FleetStats},
     store::{L3, l3},
 };
 
@@ -35,6 +36,9 @@ pub struct Stats {
     /// The cache.
     #[serde(flatten)]
     pub cache: cache::stats::Stats,
+    /// The nodes over one Redis, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetStats>,
     /// The disk tier, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub l3: Option<l3::Stats>,
@@ -62,6 +66,7 @@ impl Proxy {
             requests_in_flight: self.inner.metrics.in_flight(),
             sent_bytes: routes.iter().map(|route| route.sent()).sum(),
             cache: self.cache().stats(),
+            fleet: self.cache().fleet().map(Fleet::stats),
             l3: self.cache().l3().map(L3::stats),
         }
     }

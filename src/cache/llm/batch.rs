@@ -6,6 +6,7 @@ use std::{collections::HashMap, ops::Range, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
+use tokio::time::Instant;
 
 use super::{Asking, accounts, told};
 use crate::{
@@ -113,7 +114,8 @@ impl Cache {
             found => found,
         };
         let Found::Entry { entry, soft, .. } = found else { return None };
-        let fresh = reuse::reuse(&entry.freshness(), now, directives, soft) == Reuse::Fresh;
+        let fresh = reuse::reuse(&entry.freshness(), now, directives, soft) == Reuse::Fresh
+            && self.vouches_at_once(route, &entry, Instant::now());
         (fresh && entry.head.status == StatusCode::OK && Large::of(&entry).is_none()).then_some(entry)
     }
 

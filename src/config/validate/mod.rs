@@ -7,7 +7,7 @@ mod llm;
 mod policy;
 mod route;
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use self::finding::{Table, is_field_name, is_token};
 pub(super) use self::{
@@ -17,7 +17,7 @@ pub(super) use self::{
     route::{lint_route, route},
 };
 use super::{Config, key_path::KeyPath};
-use crate::{admin, cache, intercept, listener, origin as origins, store, telemetry, warm};
+use crate::{admin, cache, intercept, listener, origin as origins, purge::FleetConfig, store, telemetry, warm};
 
 /// Everything but routes.
 pub(super) fn config(config: &Config) -> Vec<Finding> {
@@ -30,6 +30,7 @@ pub(super) fn config(config: &Config) -> Vec<Finding> {
         memory_tier(config),
         disk_tier(&config.l3),
         purge(config),
+        fleet(&config.fleet),
         warm_up(&config.warm),
         admin_plane(&config.admin),
         forward(config),
@@ -128,6 +129,26 @@ fn purge(config: &Config) -> Vec<Finding> {
     table.at_least_one("scopes_max", config.purge.scopes_max as u64);
     table.at_least_one("call_scopes_max", config.purge.call_scopes_max as u64);
     table.at_least_one("refresh_rate", config.purge.refresh_rate);
+    table.findings
+}
+
+fn fleet(fleet: &FleetConfig) -> Vec<Finding> {
+    let mut table = Table::new("fleet");
+    let within = |value: Duration, range: RangeInclusive<u64>| range.contains(&(value.as_millis() as u64));
+    if !within(fleet.lease, 100..=60_000) {
+        table.add("lease", "must be 100ms to 60s");
+    }
+    if !within(fleet.confirm_timeout, 1..=60_000) {
+        table.add("confirm_timeout", "must be 1ms to 60s");
+    }
+    if fleet.ack_timeout < 2 * fleet.lease || fleet.ack_timeout > Duration::from_secs(600) {
+        table.add_either("ack_timeout", "lease", "must be two leases to 10m");
+    }
+    table.within("queue_max", fleet.queue_max as u64, 1..=100_000);
+    table.within("log_max", fleet.log_max as u64, 100..=1_000_000);
+    if fleet.node.len() > 128 || fleet.node.contains('\n') {
+        table.add("node", "at most 128 bytes in one line");
+    }
     table.findings
 }
 
