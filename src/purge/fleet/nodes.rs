@@ -88,11 +88,13 @@ pub(super) struct Nodes {
     this: String,
     lease: Duration,
     seen: Mutex<BTreeMap<String, Seen>>,
+    /// The life of the log, and since when it is known here.
+    life: Mutex<Option<(u64, Instant)>>,
 }
 
 impl Nodes {
     pub(super) fn new(this: String, lease: Duration) -> Self {
-        Self { this, lease, seen: Mutex::default() }
+        Self { this, lease, seen: Mutex::default(), life: Mutex::default() }
     }
 
     pub(super) fn this(&self) -> &str {
@@ -114,9 +116,22 @@ impl Nodes {
         *seen = heard;
     }
 
+    /// The log is of that life.
+    pub(super) fn lives(&self, life: u64, now: Instant) {
+        let mut known = self.life.lock();
+        if known.is_none_or(|(known, _)| known != life) {
+            *known = Some((life, now));
+        }
+    }
+
     /// Whether all but this one have applied the record at `at`, or may not serve until they have.
     pub(super) fn others(&self, at: FleetPosition, now: Instant) -> Others {
         let (mut live, mut gone, mut behind) = (0, 0, Vec::new());
+        // Of a log that was made a moment ago nobody may be in the list who still has a lease from the one before.
+        let settled = |(life, since): (u64, Instant)| life == at.life && self.is_gone(since, now);
+        if !self.life.lock().is_some_and(settled) {
+            behind.push("any that have not come to this log yet".to_owned());
+        }
         for (id, Seen { card, since }) in self.seen.lock().iter().filter(|(id, _)| **id != self.this) {
             if card.at.life == at.life && card.at.position >= at.position {
                 live += 1;
@@ -187,7 +202,8 @@ mod tests {
     #[test]
     fn who_is_silent_for_longer_than_the_lease_is_gone() {
         let nodes = Nodes::new("a".into(), LEASE);
-        let start = Instant::now();
+        let start = Instant::now() + 2 * LEASE;
+        nodes.lives(1, start - 2 * LEASE);
         let hear = |beats, position, now| nodes.hear([("b", card(beats, position).as_str())].into_iter(), now);
         hear(1, 5, start);
         assert_eq!(nodes.others(at(5), start), Others::Applied { live: 1, gone: 0 });
@@ -203,9 +219,22 @@ mod tests {
     }
 
     #[test]
+    fn a_new_log_is_given_time() {
+        let nodes = Nodes::new("a".into(), LEASE);
+        let start = Instant::now();
+        nodes.lives(1, start);
+        assert!(matches!(nodes.others(at(5), start + LEASE), Others::Behind(_)));
+        nodes.lives(1, start + LEASE);
+        assert_eq!(nodes.others(at(5), start + 2 * LEASE), Others::Applied { live: 0, gone: 0 });
+        nodes.lives(2, start + 2 * LEASE);
+        assert!(matches!(nodes.others(at(5), start + 2 * LEASE), Others::Behind(_)), "of another log");
+    }
+
+    #[test]
     fn another_life_is_not_that_record() {
         let nodes = Nodes::new("a".into(), LEASE);
-        let now = Instant::now();
+        let now = Instant::now() + 2 * LEASE;
+        nodes.lives(2, now - 2 * LEASE);
         nodes.hear([("b", card(1, 9).as_str()), ("a", card(1, 0).as_str())].into_iter(), now);
         let other = FleetPosition { life: 2, position: Position::from_number(3) };
         assert_eq!(nodes.others(other, now), Others::Behind(vec!["b".into()]));

@@ -57,6 +57,7 @@ enum Way {
 /// Brings this node to the head of the log.
 pub(super) async fn look(inner: &Inner, connection: &mut Dedicated, within: Duration) -> Result<(), Broken> {
     let head = tail::hello(inner, connection, within).await?;
+    inner.nodes.lives(head.at.life, Instant::now());
     let applied = inner.state.mark();
     if applied.at.life == head.at.life && is_there(inner, connection, &applied, within).await? {
         return Ok(());
