@@ -1,6 +1,6 @@
 //! From configuration to parts: what is made, in which order, and of what.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use prometheus_client::registry::Registry;
 
@@ -11,6 +11,7 @@ use crate::{
         llm::{Models, semantic::Matchers},
     },
     config::{Config, ResolvedRoute},
+    kv::Kv,
     llm::question::Settings,
     origin::{Origins, TargetPolicy, Upstream},
     proxy::{
@@ -19,7 +20,7 @@ use crate::{
         routes::RouteTable,
     },
     purge,
-    store::{L1, L3},
+    store::{L1, L2, L3},
     telemetry::AccessLog,
 };
 
@@ -35,9 +36,10 @@ pub(super) fn proxy(config: &Config, access: Option<AccessLog>, registry: &mut R
     let unreadable = |source| Error::Secret { path: secret::path(config), source };
     let secret = secret::load_or_make(config).map_err(unreadable)?;
     let clock = Clock::start();
+    let l2 = shared_tier(config, &secret, registry)?;
     let l3 = disk_tier(config, &secret, &clock, registry)?;
     let matchers = Matchers::register(registry);
-    let cache = cache(config, secret, clock, log, l3, matchers.clone(), registry);
+    let cache = cache(config, secret, clock, log, (l2, l3), matchers.clone(), registry);
     let metrics = Metrics::register(registry);
     let (own, hosts_max) = (proxy::own_fields(&config.headers), config.forward.hosts_max);
     let packs = Packs::open(config.routes().iter().chain(config.unreached_routes()))?;
@@ -57,6 +59,16 @@ pub(super) fn proxy(config: &Config, access: Option<AccessLog>, registry: &mut R
         body_bytes_max: config.client.body_bytes_max.as_u64(),
     };
     Ok(Proxy::new(parts, metrics))
+}
+
+/// The tier in Redis, if there is to be one. Nothing waits for Redis: it may come later.
+fn shared_tier(config: &Config, secret: &[u8; 32], registry: &mut Registry) -> Result<Option<L2>, Error> {
+    if !config.l2.is_on() {
+        return Ok(None);
+    }
+    let password = |source| Error::RedisPassword { path: PathBuf::from(&config.l2.password_file), source };
+    let kv = Kv::start(&config.l2.kv().map_err(password)?, registry).map_err(Error::Redis)?;
+    Ok(Some(L2::new(&config.l2, kv, secret, registry)))
 }
 
 /// The disk tier, if there is to be one. The purge log is open by then: nothing is found here that it forbids.
@@ -80,7 +92,7 @@ fn cache(
     secret: [u8; 32],
     clock: Clock,
     log: purge::Log,
-    l3: Option<L3>,
+    (l2, l3): (Option<L2>, Option<L3>),
     matchers: Matchers,
     registry: &mut Registry,
 ) -> Cache {
@@ -94,6 +106,7 @@ fn cache(
         secret,
         clock,
         l1,
+        l2,
         l3,
         log,
         origins,
