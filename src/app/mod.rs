@@ -20,6 +20,7 @@ use self::{handler::ProxyHandler, intercept::Interception, workers::Workers};
 use crate::{
     admin::{self, Admin},
     config::Config,
+    kv,
     listener::{self, Server},
     proxy::Proxy,
     store,
@@ -48,6 +49,17 @@ pub enum Error {
     /// The purge log cannot be opened.
     #[error("{0}")]
     PurgeLog(Box<dyn std::error::Error + Send + Sync>),
+    /// Redis cannot be reached as configured.
+    #[error(transparent)]
+    Redis(kv::ConfigError),
+    /// The file of Redis's password cannot be used.
+    #[error("password of Redis {path:?}: {source}")]
+    RedisPassword {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The disk tier cannot be opened.
     #[error("{0}")]
     DiskTier(store::l3::OpenError),
@@ -152,6 +164,12 @@ impl Running {
     pub async fn stop(self) {
         self.stop.cancel();
         self.serving.ended().await;
+        if let Some(fleet) = self.proxy.cache().fleet() {
+            fleet.leave().await;
+        }
+        if let Some(l2) = self.proxy.cache().l2() {
+            l2.flush().await;
+        }
         self.stop_admin.cancel();
         // A task that panicked has stopped as well.
         let _ = self.administering.await;

@@ -29,10 +29,10 @@ pub enum ClientGone {
     Cancel,
 }
 
-/// What a route does with the disk tier.
+/// What a route does with a tier beside memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Disk {
+pub enum Use {
     /// Read, and written a moment after memory.
     WriteBehind,
     /// Read, and written before the last byte of a response goes to the client.
@@ -124,8 +124,10 @@ pub struct Policy {
     pub keep: Duration,
     /// Size of a body that may be stored, on top of the share each tier allows.
     pub object_bytes_max: ByteSize,
-    /// See [`Disk`].
-    pub l3: Disk,
+    /// The tier that nodes share: see [`Use`].
+    pub l2: Use,
+    /// The disk tier: see [`Use`].
+    pub l3: Use,
     /// See [`Coherence`].
     pub coherence: Coherence,
     /// See [`Fenced`].

@@ -12,7 +12,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
-use super::{Cache, changes::Changes, config::Disk as Use, reads::Reads, route::Route};
+use super::{Cache, changes::Changes, config::Use, reads::Reads, route::Route};
 use crate::{
     object::{entry::Entry, key::Key, scope::Scope, vary::Variants},
     purge::Standing,

@@ -129,10 +129,17 @@ impl<O: Outgoing> Exchange<O> {
                 Looked::Bypass if self.directives.only_if_cached => return Err(Arc::new(Failure::OnlyIfCached)),
                 Looked::Bypass => return Box::pin(self.pass(method, Forward::Bypass)).await,
             };
+            let forward = miss.forward;
+            let goes_through = self.directives.only_if_cached || method == Method::HEAD;
+            if goes_through && forward != Forward::HitForMiss && self.cache.l2().is_some() {
+                let answer = Box::pin(self.answered_from_l2(miss.key, miss.candidate.clone(), &method));
+                if let Some(answer) = answer.await {
+                    return Ok(answer);
+                }
+            }
             if self.directives.only_if_cached {
                 return Err(Arc::new(Failure::OnlyIfCached));
             }
-            let forward = miss.forward;
             if method == Method::HEAD {
                 return Box::pin(self.head(miss.candidate, forward)).await;
             }
@@ -416,16 +423,16 @@ impl<O: Outgoing> Exchange<O> {
     }
 
     /// Whether the request asks for validation of whatever there is. (All but `immutable`, which shows too late.)
-    fn wants_validation(&self) -> bool {
+    pub(super) fn wants_validation(&self) -> bool {
         self.directives.no_cache || self.directives.max_age == Some(0)
     }
 
     pub(super) fn new_fill(&self) -> Arc<Fill> {
         // F1: read before the request leaves.
-        let stamp = self.cache.purge_log().position();
+        let noted = (self.cache.purge_log().position(), self.cache.begun());
         let scopes = self.target.scopes(&self.route, &self.key);
         let watch = self.cache.invalidations().watch(scopes[0]);
-        Fill::new(stamp, scopes, watch, self.cache.new_growing())
+        Fill::new(noted, scopes, watch, self.cache.new_growing())
     }
 
     fn range_key(&self, key: &Key) -> Key {
@@ -441,7 +448,7 @@ impl<O: Outgoing> Exchange<O> {
     }
 
     fn spawn(self: &Arc<Self>, fill: Arc<Fill>, permit: Option<Permit>, start: Start) {
-        let fetch = Fetch { exchange: Arc::clone(self), start, fill, permit, matching: None };
+        let fetch = Fetch { exchange: Arc::clone(self), start, fill, permit, ticket: None, matching: None };
         // Boxed: the runtime would move it several times before it comes to rest.
         tokio::spawn(Box::pin(fetch.run()));
     }
@@ -480,6 +487,6 @@ fn by_request(why: Why) -> bool {
 
 /// Whether what is received with these deadlines can answer nobody but who asked for it, so that others had better not
 /// wait for it.
-fn is_for_one(freshness: &Freshness) -> bool {
+pub(super) fn is_for_one(freshness: &Freshness) -> bool {
     freshness.flags.has(Flags::NO_CACHE) || freshness.fresh_until.max(freshness.swr_until) <= freshness.born
 }

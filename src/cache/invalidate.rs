@@ -8,6 +8,7 @@ use http::HeaderMap;
 use super::{
     Cache,
     disk::Written,
+    l2::Doomed,
     part_key,
     route::{Class, Route},
     target::Target,
@@ -29,22 +30,39 @@ impl Cache {
     /// Takes what GET stored of a URL out of the tiers, and keeps fills under way from bringing it back.
     ///
     /// Where keys hold more than the URL, what others have stored of it lies under keys that this request cannot tell:
-    /// those are purged through the log. What lies on the disk is gone for good when this returns.
-    pub(super) async fn forget(&self, route: &Route, target: &Target, request: &HeaderMap) {
+    /// those are purged through the log. What lies on the disk, and in Redis, is gone for good when this returns. How
+    /// often the URL was noted.
+    pub(super) async fn forget(&self, route: &Route, target: &Target, request: &HeaderMap) -> u32 {
         let url = target.url_scope(route);
         self.metrics().url_invalidated();
         // Fills are told first, entries removed second: see `Cache::recall`.
         self.invalidations().note(url);
+        let targets = spellings(route, target);
+        let keys: Vec<_> =
+            targets.iter().map(|target| target.key(route, self.secret(), request, Class::Get, None)).collect();
+        let mut doomed = Doomed::new();
+        for key in &keys {
+            let variants = self.variants_of(key).await;
+            let variants = variants.iter().flat_map(|variants| variants.iter().map(|variant| *variant.key()));
+            doomed.push((*key, variants.collect()));
+        }
+        let (mut notes, mut gone) = (1, true);
+        if self.l2_of(route).is_some() {
+            gone = self.doom(route, &doomed).await;
+            // Again, for fills that have found it in Redis meanwhile.
+            self.invalidations().note(url);
+            notes += 1;
+        }
         let mut removals = Removals::new();
-        for target in spellings(route, target) {
-            let key = target.key(route, self.secret(), request, Class::Get, None);
-            self.forget_primary(&key, &mut removals).await;
+        for key in &keys {
+            self.forget_primary(key, &mut removals).await;
         }
         // Asked without taking note: whoever asks next must not rely on a purge that is only on its way.
-        if self.is_scattered(url) || !are_made(removals).await {
+        if self.is_scattered(url) || !are_made(removals).await || !gone {
             self.purge_url(url).await;
         }
         self.invalidate_elsewhere(route, url);
+        notes
     }
 
     async fn purge_url(&self, url: Scope) {

@@ -18,8 +18,12 @@ use super::{
     route::Route,
 };
 use crate::{
-    object::{entry::Entry, scope::Scope, time::Timestamp},
-    purge::{Ack, Fleet, Mode, Purge, PurgeError, PurgeId, Receipt, fleet::Spread},
+    object::{
+        entry::Entry,
+        scope::{FleetPosition, Scope},
+        time::Timestamp,
+    },
+    purge::{Ack, Fleet, Mode, Purge, PurgeError, PurgeId, Receipt, Standing, fleet::Spread},
 };
 
 /// On what a node may use what it has stored, for one request.
@@ -39,6 +43,21 @@ impl Cache {
     /// The nodes this one is among.
     pub fn fleet(&self) -> Option<&Fleet> {
         self.inner.fleet.as_ref()
+    }
+
+    /// How far this node is with the fleet's log, and what that is to what is stored in Redis.
+    pub(super) fn fleet_position(&self) -> FleetPosition {
+        self.fleet().map(Fleet::position).unwrap_or_default()
+    }
+
+    /// How what Redis has with that position stands to what the fleet has purged.
+    pub(super) fn fleet_standing(&self, at: FleetPosition, scopes: &[Scope]) -> Standing {
+        self.fleet().map_or(Standing::Hard, |fleet| fleet.standing(at, scopes))
+    }
+
+    /// Whether this node cannot know what others have purged.
+    pub(super) fn is_fenced(&self, at: Instant) -> bool {
+        self.fleet().is_some_and(|fleet| fleet.is_fenced(at))
     }
 
     /// Purges, here and where others have it; returns when that has come as far as `ack` says.
@@ -92,8 +111,7 @@ impl Cache {
     /// Whether a request may join a fill: not where it began before a purge that this node may have missed.
     pub(super) fn vouches_for_fill(&self, route: &Route, fill: &Fill) -> bool {
         let Some(fleet) = self.fleet().filter(|_| route.policy.coherence != Coherence::Ttl) else { return true };
-        let now = Instant::now();
-        !fleet.is_fenced(now) || now.saturating_duration_since(fill.begun) < fleet.lease()
+        !fleet.is_fenced(Instant::now()) || self.now().since(fill.begun.at) < fleet.lease()
     }
 
     /// Whether all requests of the route go to the origin at the moment.

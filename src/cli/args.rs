@@ -82,6 +82,9 @@ pub struct Serve {
     /// Origin for every request no other route takes; several are taken in turn
     #[arg(long, value_name = "URL", env = "LARDER_UPSTREAM", value_delimiter = ',', value_hint = ValueHint::Url)]
     upstream: Vec<String>,
+    /// Redis that several nodes share: one URL, or those of some nodes of a cluster
+    #[arg(long, value_name = "URL", env = "LARDER_REDIS", hide_env_values = true, value_delimiter = ',', value_hint = ValueHint::Url)]
+    redis: Vec<String>,
     /// Directory for what survives a restart
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     data_dir: Option<String>,
@@ -96,12 +99,13 @@ pub struct Serve {
 impl Serve {
     /// Where the configuration comes from, this process's environment included.
     pub fn sources(self) -> Sources {
-        let Self { config, listen, admin, mut upstream, data_dir, admin_token, log } = self;
+        let Self { config, listen, admin, mut upstream, mut redis, data_dir, admin_token, log } = self;
         // A variable that is set to nothing, as scripts and containers do, is none.
         upstream.retain(|url| !url.is_empty());
+        redis.retain(|url| !url.is_empty());
         let admin_token = admin_token.filter(|token| !token.is_empty());
         let config = config.filter(|file| is_named(file));
-        Sources::from_process(config, Overrides { listen, admin, upstream, data_dir, admin_token, log })
+        Sources::from_process(config, Overrides { listen, admin, upstream, redis, data_dir, admin_token, log })
     }
 }
 

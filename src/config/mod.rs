@@ -76,6 +76,8 @@ pub struct Config {
     pub fill: cache::config::FillConfig,
     /// The memory tier.
     pub l1: store::config::L1Config,
+    /// The tier that nodes share.
+    pub l2: store::L2Config,
     /// The disk tier.
     pub l3: store::L3Config,
     /// The purge log.

@@ -9,7 +9,7 @@ use super::Proxy;
 use crate::{
     cache::{self, Outcome},
     purge::{Fleet, fleet::FleetStats},
-    store::{L3, l3},
+    store::{L2, L3, l2, l3},
 };
 
 /// Outcomes that did not wait for the origin.
@@ -39,6 +39,9 @@ pub struct Stats {
     /// The nodes over one Redis, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fleet: Option<FleetStats>,
+    /// The tier that nodes share, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub l2: Option<l2::Stats>,
     /// The disk tier, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub l3: Option<l3::Stats>,
@@ -67,6 +70,7 @@ impl Proxy {
             sent_bytes: routes.iter().map(|route| route.sent()).sum(),
             cache: self.cache().stats(),
             fleet: self.cache().fleet().map(Fleet::stats),
+            l2: self.cache().l2().map(L2::stats),
             l3: self.cache().l3().map(L3::stats),
         }
     }

@@ -10,6 +10,8 @@ mod disk_chaos;
 mod disk_operate;
 mod disk_sealed;
 mod express;
+mod fleet;
+mod fleet_log;
 mod following;
 mod forward;
 mod headers;

@@ -188,7 +188,9 @@ impl<O: Outgoing> Fetch<O> {
             let head = Head::new(form.head.status, &fields);
             let scopes = exchange.target.scopes(&exchange.route, key);
             let entry = Unpacked { key: *key, primary: *key, scopes, head, body: part.into(), ..form.clone() };
-            written.extend(exchange.cache.insert(&Arc::new(entry.pack()), &self.fill, &exchange.route));
+            let entry = Arc::new(entry.pack());
+            written.extend(exchange.cache.insert(&entry, &self.fill, &exchange.route));
+            written.extend(exchange.cache.to_l2(&exchange.route, &entry, self.fill.begun, None));
         }
         written
     }

@@ -28,6 +28,7 @@ pub(super) fn config(config: &Config) -> Vec<Finding> {
         policy(&config.cache),
         fill(&config.fill),
         memory_tier(config),
+        shared_tier(&config.l2),
         disk_tier(&config.l3),
         purge(config),
         fleet(&config.fleet),
@@ -105,6 +106,41 @@ fn memory_tier(config: &Config) -> Vec<Finding> {
     let share = config.l1.object_share_max;
     if !(share > 0.0 && share <= 1.0) {
         table.add("object_share_max", format!("{share} is not above 0.0 and up to 1.0"));
+    }
+    table.findings
+}
+
+fn shared_tier(l2: &store::L2Config) -> Vec<Finding> {
+    let mut table = Table::new("l2");
+    let schemes = ["redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://"];
+    if l2.urls().iter().any(|url| !schemes.iter().any(|scheme| url.starts_with(scheme))) {
+        // It may hold a password, so it is not repeated here.
+        table.add("url", "a URL begins with redis://, rediss://, redis+sentinel:// or rediss+sentinel://");
+    }
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if l2.namespace.is_empty() || l2.namespace.len() > 64 || !l2.namespace.bytes().all(is_plain) {
+        let message = format!("{:?} is not 1 to 64 letters, digits, `.`, `_`, `-`", l2.namespace);
+        table.add("namespace", message);
+    }
+    if !l2.password.is_empty() && !l2.password_file.is_empty() {
+        table.add_either("password_file", "password", "there is a password and a file of one");
+    }
+    if l2.tls_cert.is_empty() != l2.tls_key.is_empty() {
+        table.add_either("tls_cert", "tls_key", "a certificate and its key come together");
+    }
+    table.some_time("connect_timeout", l2.connect_timeout);
+    table.at_least_one("breaker_failures", l2.breaker_failures);
+    table.some_time("breaker_pause", l2.breaker_pause);
+    table.at_least_one("in_flight_max", l2.in_flight_max as u64);
+    table.some_time("read_timeout", l2.read_timeout);
+    table.some_time("write_timeout", l2.write_timeout);
+    if !(1..=64 << 20).contains(&l2.object_bytes_max.as_u64()) {
+        table.add("object_bytes_max", "must be 1B to 64MiB");
+    }
+    table.within("ttl_jitter", l2.ttl_jitter, 0.0..=0.5);
+    table.some_bytes("queue_bytes_max", l2.queue_bytes_max);
+    if !(Duration::from_secs(1)..=Duration::from_mins(1)).contains(&l2.fill_lease) {
+        table.add("fill_lease", "must be 1s to 1min");
     }
     table.findings
 }
@@ -244,6 +280,13 @@ pub(super) fn lint(config: &Config) -> Vec<Finding> {
     if config.cache.purge_method && config.admin.token.is_empty() && config.admin.tokens.is_empty() {
         let path = KeyPath::root().key("cache").key("purge_method");
         found.push(Finding::new(path, "PURGE asks for a token, and there is none in [admin]"));
+    }
+    if config.l2.is_on() && !config.l2.tls_verify {
+        found.push(Finding::new(KeyPath::root().key("l2").key("tls_verify"), UNVERIFIED));
+    }
+    if config.l2.is_on() && config.secret_file.is_empty() {
+        let message = "nodes share nothing unless they have one secret, and this one makes its own (secret_file)";
+        found.push(Finding::new(KeyPath::root().key("secret_file"), message));
     }
     if !config.origin.tls_verify {
         found.push(Finding::new(KeyPath::root().key("origin").key("tls_verify"), UNVERIFIED));

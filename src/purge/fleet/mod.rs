@@ -42,8 +42,6 @@ mod saved;
 mod scripts;
 mod state;
 mod tail;
-#[cfg(test)]
-mod tests;
 
 use self::{
     append::{Appended, Appending},

@@ -1,112 +1,50 @@
 //! Several nodes over a real server, which is stopped, emptied and set back.
 
-use std::{
-    net::{TcpListener, TcpStream},
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::{
-    Ack, Fleet, FleetConfig, Identity,
-    config::{Gone, Replica},
-};
-use crate::{
+use larder::{
+    files::Lock,
     kv::{self, Kv},
     object::{
         scope::{Position, Scope},
         time::Timestamp,
     },
-    purge::{Config, Log, Mode, Purge, PurgeError, PurgeId, Standing},
+    purge::{
+        Ack, Config, Fleet, FleetConfig, Log, Mode, Purge, PurgeError, PurgeId, Standing,
+        fleet::{
+            Identity,
+            config::{Gone, Replica},
+        },
+    },
 };
+
+use crate::support::{self, redis::Server};
 
 const LEASE: Duration = Duration::from_millis(400);
 
 /// Longer than anything takes here.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Server {
-    child: Child,
-    port: u16,
-    directory: TempDir,
-}
-
-impl Server {
-    fn start() -> Self {
-        loop {
-            // Below those that connections take: none of them may have it before the server does.
-            let mut random = [0; 2];
-            getrandom::fill(&mut random).expect("randomness");
-            let port = 15_000 + u16::from_le_bytes(random) % 15_000;
-            if TcpListener::bind(("127.0.0.1", port)).is_err() {
-                continue;
-            }
-            let directory = tempfile::tempdir().expect("a directory");
-            let mut child = Self::spawn(port, directory.path());
-            while child.try_wait().expect("a child").is_none() {
-                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                    return Self { child, port, directory };
-                }
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        }
-    }
-
-    fn spawn(port: u16, directory: &Path) -> Child {
-        let mut command = Command::new("redis-server");
-        command.args(["--port", &port.to_string(), "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]);
-        command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("redis-server")
-    }
-
-    fn kill9(&mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it ran");
-    }
-
-    fn start_again(&mut self) {
-        self.child = Self::spawn(self.port, self.directory.path());
-    }
-
-    fn signal(&self, signal: &str) {
-        let sent = Command::new("sh").args(["-c", &format!("kill -{signal} {}", self.child.id())]).status();
-        assert!(sent.expect("a shell").success());
-    }
-
-    async fn cli(&self, args: &[&str]) -> redis::Value {
-        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).expect("a URL");
-        let mut connection = client.get_multiplexed_async_connection().await.expect("it runs");
-        let mut command = redis::Cmd::new();
-        args.iter().for_each(|arg| {
-            command.arg(arg);
-        });
-        command.query_async(&mut connection).await.expect("a command")
-    }
-
-    async fn dump(&self, key: &str) -> Vec<u8> {
-        match self.cli(&["DUMP", key]).await {
-            redis::Value::BulkString(bytes) => bytes,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn restore(&self, key: &str, dump: &[u8]) {
-        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).expect("a URL");
-        let mut connection = client.get_multiplexed_async_connection().await.expect("it runs");
-        let mut command = redis::Cmd::new();
-        command.arg("RESTORE").arg(key).arg(0).arg(dump).arg("REPLACE");
-        let () = command.query_async(&mut connection).await.expect("a dump");
+/// The value of a key as the server itself writes it.
+async fn dump(server: &Server, key: &str) -> Vec<u8> {
+    match command(server, &[b"DUMP", key.as_bytes()]).await {
+        ::redis::Value::BulkString(bytes) => bytes,
+        other => panic!("{other:?}"),
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+async fn command(server: &Server, args: &[&[u8]]) -> ::redis::Value {
+    let client = ::redis::Client::open(server.url()).expect("a URL");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("it runs");
+    let mut command = ::redis::Cmd::new();
+    args.iter().for_each(|arg| {
+        command.arg(*arg);
+    });
+    command.query_async(&mut connection).await.expect("a command")
 }
 
 struct Node {
@@ -129,11 +67,19 @@ fn config(log_max: usize) -> FleetConfig {
 }
 
 fn node_in(server: &Server, name: &str, log_max: usize, directory: TempDir) -> Node {
+    node_of(server, "test", name, log_max, directory)
+}
+
+fn fleet_of(server: &Server, namespace: &str, name: &str) -> Node {
+    node_of(server, namespace, name, 1000, tempfile::tempdir().expect("a directory"))
+}
+
+fn node_of(server: &Server, namespace: &str, name: &str, log_max: usize, directory: TempDir) -> Node {
     let registry = &mut Registry::default();
     let own = Config { fsync: false, scopes_max: 1000, call_scopes_max: 100, refresh_max: 0, refresh_rate: 1 };
     let log = Log::open(&own, directory.path(), registry).expect("free and writable");
     let redis = kv::Config {
-        urls: vec![format!("redis://127.0.0.1:{}", server.port)],
+        urls: vec![server.url()],
         username: String::new(),
         password: String::new(),
         tls_ca: String::new(),
@@ -146,14 +92,14 @@ fn node_in(server: &Server, name: &str, log_max: usize, directory: TempDir) -> N
         in_flight_max: 100,
     };
     let kv = Kv::start(&redis, registry).expect("a URL");
-    let identity = Identity { name: name.into(), namespace: "test".into() };
+    let identity = Identity { name: name.into(), namespace: namespace.into() };
     let clock = || std::time::SystemTime::now().into();
     let fleet = Fleet::join(&config(log_max), identity, kv, log.clone(), 1000, clock, registry).expect("randomness");
     Node { fleet, log, directory }
 }
 
 fn node(server: &Server, name: &str) -> Node {
-    node_in(server, name, 1000, tempfile::tempdir().expect("a directory"))
+    fleet_of(server, "test", name)
 }
 
 fn scope(n: u64) -> Scope {
@@ -194,7 +140,7 @@ impl Node {
         drop((fleet, log));
         // Its directory is free once its tasks have gone.
         let start = Instant::now();
-        while crate::files::Lock::take(directory.path()).is_err() {
+        while Lock::take(directory.path()).is_err() {
             assert!(start.elapsed() < PATIENCE, "the directory is not let go");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -204,7 +150,7 @@ impl Node {
 
 #[tokio::test]
 async fn acknowledged_by_all_is_applied_by_all() {
-    let server = Server::start();
+    let server = support::redis::server().run().await;
     let (a, b, c) = (node(&server, "a"), node(&server, "b"), node(&server, "c"));
     for one in [&a, &b, &c] {
         one.up_to_date().await;
@@ -225,7 +171,7 @@ async fn acknowledged_by_all_is_applied_by_all() {
 
 #[tokio::test]
 async fn the_same_purge_again_is_the_same_purge() {
-    let server = Server::start();
+    let server = support::redis::server().run().await;
     let (a, b) = (node(&server, "a"), node(&server, "b"));
     a.up_to_date().await;
     b.up_to_date().await;
@@ -238,7 +184,7 @@ async fn the_same_purge_again_is_the_same_purge() {
 
 #[tokio::test]
 async fn who_was_away_catches_up_before_it_serves() {
-    let server = Server::start();
+    let server = support::redis::server().run().await;
     let (a, b) = (node(&server, "a"), node(&server, "b"));
     a.up_to_date().await;
     b.up_to_date().await;
@@ -246,7 +192,7 @@ async fn who_was_away_catches_up_before_it_serves() {
     let Node { fleet, log, directory } = b;
     drop((fleet, log));
     a.fleet.purge(purge(2), Ack::Log).await.expect("acknowledged");
-    while crate::files::Lock::take(directory.path()).is_err() {
+    while Lock::take(directory.path()).is_err() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let b = node_in(&server, "b", 1000, directory);
@@ -261,7 +207,7 @@ async fn who_was_away_catches_up_before_it_serves() {
 
 #[tokio::test]
 async fn a_node_that_has_gone_is_waited_for_as_long_as_its_lease_lasts() {
-    let server = Server::start();
+    let server = support::redis::server().run().await;
     let (a, b) = (node(&server, "a"), node(&server, "b"));
     a.up_to_date().await;
     b.up_to_date().await;
@@ -280,7 +226,7 @@ async fn a_node_that_has_gone_is_waited_for_as_long_as_its_lease_lasts() {
 
 #[tokio::test]
 async fn a_snapshot_takes_the_place_of_a_long_log() {
-    let server = Server::start();
+    let server = support::redis::server().run().await;
     let a = node_in(&server, "a", 100, tempfile::tempdir().expect("a directory"));
     a.up_to_date().await;
     for n in 0..200 {
@@ -288,15 +234,13 @@ async fn a_snapshot_takes_the_place_of_a_long_log() {
     }
     // It is written after a purge, once a beat has told how long the log is.
     let start = Instant::now();
-    while server.cli(&["EXISTS", "{test.fleet}:snapshot"]).await != redis::Value::Int(1) {
+    while server.cli(&["EXISTS", "{test.fleet}:snapshot"]).trim() != "1" {
         assert!(start.elapsed() < PATIENCE, "no snapshot");
         tokio::time::sleep(LEASE / 4).await;
         a.fleet.purge(purge(1), Ack::Log).await.expect("acknowledged");
     }
     // The records that nodes remember stay; without them the snapshot alone has to do.
-    server.cli(&["XTRIM", "{test.fleet}:log", "MAXLEN", "1"]).await;
-    let records = server.cli(&["XLEN", "{test.fleet}:log"]).await;
-    assert_eq!(records, redis::Value::Int(1));
+    server.cli(&["XTRIM", "{test.fleet}:log", "MAXLEN", "1"]);
     a.fleet.purge(purge(300), Ack::Log).await.expect("acknowledged");
     let b = node(&server, "b");
     b.up_to_date().await;
@@ -307,22 +251,22 @@ async fn a_snapshot_takes_the_place_of_a_long_log() {
 
 #[tokio::test]
 async fn a_lost_tail_is_found_and_given_back() {
-    let server = Server::start();
+    let server = support::redis::server().run().await;
     let (a, b) = (node(&server, "a"), node(&server, "b"));
     a.up_to_date().await;
     b.up_to_date().await;
     a.fleet.purge(purge(1), Ack::Fleet).await.expect("acknowledged");
     let stamp = a.fleet.position();
     let keys = ["{test.fleet}:meta", "{test.fleet}:log"];
-    let dumps = [server.dump(keys[0]).await, server.dump(keys[1]).await];
+    let dumps = [dump(&server, keys[0]).await, dump(&server, keys[1]).await];
     let lost = purge(2);
     let id = format!("{{test.fleet}}:id:{}", lost.id);
     a.fleet.purge(lost, Ack::Fleet).await.expect("acknowledged");
     let ambiguous = a.fleet.position();
     // As a replica that was a moment behind.
-    server.cli(&["DEL", &id]).await;
+    server.cli(&["DEL", &id]);
     for (key, dump) in keys.iter().zip(&dumps) {
-        server.restore(key, dump).await;
+        command(&server, &[b"RESTORE", key.as_bytes(), b"0", dump, b"REPLACE"]).await;
     }
     eventually("a new epoch", || a.fleet.stats().epoch == 2 && b.fleet.stats().epoch == 2).await;
     let c = node(&server, "c");
@@ -343,33 +287,35 @@ async fn a_lost_tail_is_found_and_given_back() {
 
 #[tokio::test]
 async fn another_record_in_the_place_of_a_lost_one_is_not_passed_over() {
-    let server = Server::start();
+    let server = support::redis::server().run().await;
     let a = node(&server, "a");
     a.up_to_date().await;
     a.fleet.purge(purge(1), Ack::Log).await.expect("acknowledged");
     let keys = ["{test.fleet}:meta", "{test.fleet}:log"];
-    let dumps = [server.dump(keys[0]).await, server.dump(keys[1]).await];
+    let dumps = [dump(&server, keys[0]).await, dump(&server, keys[1]).await];
     let b = node(&server, "b");
     b.up_to_date().await;
     let lost = purge(2);
     let id = format!("{{test.fleet}}:id:{}", lost.id);
     a.fleet.purge(lost, Ack::Fleet).await.expect("acknowledged");
-    // Set back and written to at once, in one step: nobody can look in between.
-    let payload = super::message::purge(&purge(3), true);
-    let client = redis::Client::open(format!("redis://127.0.0.1:{}", server.port)).expect("a URL");
-    let mut connection = client.get_multiplexed_async_connection().await.expect("it runs");
+    // Set back and written to at once, in one step: nobody can look in between. What is written is a purge of 3, as
+    // another fleet has it.
+    let other = fleet_of(&server, "other", "other");
+    other.up_to_date().await;
+    other.fleet.purge(purge(3), Ack::Log).await.expect("acknowledged");
     let code = r"
         redis.call('DEL', KEYS[3])
         redis.call('RESTORE', KEYS[1], 0, ARGV[1], 'REPLACE')
         redis.call('RESTORE', KEYS[2], 0, ARGV[2], 'REPLACE')
+        local record = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)[1][2][6]
         local m = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'digest')
-        local digest = redis.sha1hex(m[3] .. ARGV[3])
-        redis.call('XADD', KEYS[2], m[1] .. '-' .. (m[2] + 1), 'p', m[3], 'h', digest, 'd', ARGV[3])
+        local digest = redis.sha1hex(m[3] .. record)
+        redis.call('XADD', KEYS[2], m[1] .. '-' .. (m[2] + 1), 'p', m[3], 'h', digest, 'd', record)
         redis.call('HSET', KEYS[1], 'seq', m[2] + 1, 'digest', digest)";
-    let mut eval = redis::Cmd::new();
-    eval.arg("EVAL").arg(code).arg(3).arg(keys[0]).arg(keys[1]).arg(&id);
-    eval.arg(&dumps[0]).arg(&dumps[1]).arg(payload);
-    let () = eval.query_async(&mut connection).await.expect("a script");
+    let [meta, log] = keys.map(str::as_bytes);
+    let source: &[u8] = b"{other.fleet}:log";
+    let eval: [&[u8]; 9] = [b"EVAL", code.as_bytes(), b"4", meta, log, id.as_bytes(), source, &dumps[0], &dumps[1]];
+    command(&server, &eval).await;
     eventually("the one in its place", || a.has_purged(3) && b.has_purged(3)).await;
     let c = node(&server, "c");
     c.up_to_date().await;
@@ -378,13 +324,13 @@ async fn another_record_in_the_place_of_a_lost_one_is_not_passed_over() {
 
 #[tokio::test]
 async fn an_emptied_redis_is_a_new_life() {
-    let server = Server::start();
+    let server = support::redis::server().run().await;
     let (a, b) = (node(&server, "a"), node(&server, "b"));
     a.up_to_date().await;
     b.up_to_date().await;
     a.fleet.purge(purge(1), Ack::Fleet).await.expect("acknowledged");
     let (stamp, life, position) = (a.fleet.position(), a.fleet.stats().life, a.log.position());
-    server.cli(&["FLUSHALL"]).await;
+    server.cli(&["FLUSHALL"]);
     eventually("a new life", || [&a, &b].iter().all(|one| ![0, life].contains(&one.fleet.stats().life))).await;
     a.up_to_date().await;
     b.up_to_date().await;
@@ -400,22 +346,22 @@ async fn an_emptied_redis_is_a_new_life() {
 
 #[tokio::test]
 async fn cut_off_for_longer_than_the_lease_is_fenced() {
-    let server = Server::start();
+    let server = support::redis::server().run().await;
     let a = node(&server, "a");
     a.up_to_date().await;
-    server.signal("STOP");
+    server.pause();
     eventually("fenced", || a.fleet.is_fenced(Instant::now())).await;
     assert!(!a.fleet.confirm(Duration::from_millis(50)).await);
     let error = a.fleet.purge(purge(1), Ack::Log).await.expect_err("nothing is claimed");
     assert!(matches!(error, PurgeError::Unlogged(_)), "{error}");
-    server.signal("CONT");
+    server.resume();
     a.up_to_date().await;
     assert!(a.fleet.confirm(PATIENCE).await);
 }
 
 #[tokio::test]
 async fn while_nobody_can_reach_redis_nobody_can_purge() {
-    let mut server = Server::start();
+    let server = support::redis::server().run().await;
     let a = node(&server, "a");
     a.up_to_date().await;
     server.kill9();
@@ -431,27 +377,27 @@ async fn while_nobody_can_reach_redis_nobody_can_purge() {
     let now = Timestamp::from(std::time::SystemTime::now());
     assert!(b.fleet.may_serve(now.plus(Duration::from_secs(1)), Instant::now()));
     assert!(!b.fleet.may_serve(Timestamp::from_secs(1), Instant::now()));
-    server.start_again();
+    server.start_again().await;
     eventually("seen again", || b.fleet.may_serve(Timestamp::from_secs(1), Instant::now())).await;
 }
 
 #[tokio::test]
 async fn acknowledged_here_reaches_the_others_when_redis_is_back() {
-    let mut server = Server::start();
+    let server = support::redis::server().run().await;
     let (a, b) = (node(&server, "a"), node(&server, "b"));
     a.up_to_date().await;
     b.up_to_date().await;
     server.kill9();
     let (_, spread) = a.fleet.purge(purge(1), Ack::Local).await.expect("here");
     assert!(spread.queued && a.has_purged(1) && !b.has_purged(1));
-    server.start_again();
+    server.start_again().await;
     eventually("the others", || b.has_purged(1)).await;
     eventually("nothing waits", || a.fleet.stats().queued == 0).await;
 }
 
 #[tokio::test]
 async fn too_many_purges_that_wait_are_refused() {
-    let mut server = Server::start();
+    let server = support::redis::server().run().await;
     let a = node(&server, "a");
     a.up_to_date().await;
     server.kill9();
@@ -465,7 +411,7 @@ async fn too_many_purges_that_wait_are_refused() {
 
 #[tokio::test]
 async fn a_strict_look_sees_what_was_purged_a_moment_ago() {
-    let server = Server::start();
+    let server = support::redis::server().run().await;
     let (a, b) = (node(&server, "a"), node(&server, "b"));
     a.up_to_date().await;
     b.up_to_date().await;
