@@ -11,6 +11,7 @@ mod disk_operate;
 mod disk_sealed;
 mod express;
 mod fleet;
+mod fleet_chaos;
 mod fleet_log;
 mod following;
 mod forward;
