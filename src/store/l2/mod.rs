@@ -250,19 +250,18 @@ impl L2 {
             Err(error) => {
                 tracing::debug!(%error, key = %wanted.key, "what lies in Redis is not used");
                 metrics.error("value");
-                self.discard(name);
+                self.discard(name, value);
                 Looked::Nothing
             }
         }
     }
 
     /// What is no entry goes: nobody could use it, and it would be found again and again.
-    fn discard(&self, name: &[u8]) {
-        let (l2, name) = (self.clone(), name.to_vec());
+    fn discard(&self, name: &[u8], value: &[u8]) {
+        let (l2, name, start) = (self.clone(), name.to_vec(), value[..value.len().min(value::HEAD)].to_vec());
         self.behind(async move {
-            let Inner { kv, config, metrics, .. } = &*l2.inner;
-            let removed = kv.call(Class::Control, config.write_timeout, &name, &redis::Cmd::del(&name)).await;
-            metrics.removed(removed.is_ok());
+            let removed = l2.run(Class::Control, &scripts::DISCARD, &[&name], &[&start]).await;
+            l2.inner.metrics.removed(removed.is_ok());
         });
     }
 

@@ -192,3 +192,13 @@ redis.call('SET', KEYS[4], ARGV[1], 'PX', ARGV[2])
 return removed
 ",
 );
+
+/// Takes out what is no entry; not what has taken its place.
+///
+/// `KEYS` e. `ARGV` how it begins.
+pub(super) static DISCARD: Script = Script::new(
+    r"
+if redis.call('GETRANGE', KEYS[1], 0, 49) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+",
+);
