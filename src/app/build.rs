@@ -75,7 +75,7 @@ fn shared_tier(
     let password = |source| Error::RedisPassword { path: PathBuf::from(&config.l2.password_file), source };
     let kv = Kv::start(&config.l2.kv().map_err(password)?, registry).map_err(Error::Redis)?;
     let l2 = L2::new(&config.l2, kv.clone(), secret, registry);
-    let identity = Identity { name: node_name(config), namespace: config.l2.namespace.clone() };
+    let identity = Identity { name: node_name(config), namespace: config.l2.namespace.clone(), secret: *secret };
     let (scopes_max, clock) = (config.purge.scopes_max, *clock);
     let fleet = Fleet::join(&config.fleet, identity, kv, log.clone(), scopes_max, move || clock.now(), registry);
     Ok(Some((l2, fleet.map_err(|source| Error::PurgeLog(source.into()))?)))

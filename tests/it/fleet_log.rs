@@ -92,7 +92,7 @@ fn node_of(server: &Server, namespace: &str, name: &str, log_max: usize, directo
         in_flight_max: 100,
     };
     let kv = Kv::start(&redis, registry).expect("a URL");
-    let identity = Identity { name: name.into(), namespace: namespace.into() };
+    let identity = Identity { name: name.into(), namespace: namespace.into(), secret: [7; 32] };
     let clock = || std::time::SystemTime::now().into();
     let fleet = Fleet::join(&config(log_max), identity, kv, log.clone(), 1000, clock, registry).expect("randomness");
     Node { fleet, log, directory }

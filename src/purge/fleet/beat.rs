@@ -4,7 +4,10 @@
 //! has applied all up to there, it may serve until that time and the lease together. A master that a fail-over has deposed
 //! and that does not know it yet has no replica any more, so it proves nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use redis::{Cmd, Value};
 use tokio::time::{Instant, timeout};
@@ -59,6 +62,7 @@ pub(super) async fn run(inner: Arc<Inner>) {
             }
         }
         inner.note_fence();
+        inner.note_strangers();
         let wait = period.saturating_sub(sent.elapsed());
         tokio::select! {
             () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {}
@@ -84,7 +88,14 @@ async fn beat(
         Some(connection) => connection,
         none => none.insert(inner.kv.dedicated(&names.meta, within).await?),
     };
-    let card = Card { beats, at: mark.at, name: inner.name.clone(), version: env!("CARGO_PKG_VERSION").into() }.write();
+    let card = Card {
+        beats,
+        at: mark.at,
+        name: inner.name.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        secret: inner.nodes.secret().into(),
+    }
+    .write();
     let (life, epoch) = (mark.at.life.to_string(), names::epoch(mark.at.position).to_string());
     let (seq, digest) = (names::seq(mark.at.position).to_string(), names::hex(&mark.digest));
     let forgotten = inner.nodes.forgotten(Instant::now());
@@ -180,6 +191,17 @@ impl Inner {
                 *since = Some(now);
             }
             (None, false) => {}
+        }
+    }
+
+    /// Says once that nodes have different secrets: each would fill Redis with what none of the others can find.
+    fn note_strangers(&self) {
+        let strangers = self.nodes.strangers(Instant::now());
+        if !strangers.is_empty() && !self.said_strangers.swap(true, Relaxed) {
+            tracing::warn!(
+                nodes = strangers.join(", "),
+                "these nodes have another secret than this one: they share no stored responses with it (secret_file)"
+            );
         }
     }
 

@@ -14,7 +14,11 @@
 //! - After [`Fleet::purge`] with [`Ack::Fleet`] returned, every node has applied it or may not serve until it has.
 //! - A fail-over that loses records is found out; who has them gives them back, in a new epoch.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -103,12 +107,14 @@ pub struct Spread {
 }
 
 /// What tells this node from others.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Identity {
     /// In lists; need not be unique.
     pub name: String,
     /// Prefix of all keys.
     pub namespace: String,
+    /// Key of the hashes under which this node's entries lie. Others are told which it is, and not what it is.
+    pub secret: [u8; 32],
 }
 
 /// A fleet of nodes over one Redis, seen from one of them. Clones are the same; with the last one gone, its tasks end.
@@ -143,6 +149,8 @@ struct Inner {
     kept: Mutex<Kept>,
     saving: Mutex<Option<Instant>>,
     fenced_since: Mutex<Option<Instant>>,
+    said_strangers: AtomicBool,
+    said_eviction: AtomicBool,
     scopes_max: usize,
     clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
     metrics: Metrics,
@@ -198,7 +206,7 @@ impl Fleet {
         let (later, to_append_later) = mpsc::channel(config.queue_max.max(1));
         let inner = Arc::new(Inner {
             state: State::new(config.lease, scopes_max, clock()),
-            nodes: Nodes::new(id, config.lease),
+            nodes: Nodes::new(id, fingerprint(&identity.secret), config.lease),
             config: config.clone(),
             names: Names::new(&identity.namespace),
             name: identity.name,
@@ -210,6 +218,8 @@ impl Fleet {
             kept: Mutex::default(),
             saving: Mutex::default(),
             fenced_since: Mutex::default(),
+            said_strangers: AtomicBool::new(false),
+            said_eviction: AtomicBool::new(false),
             scopes_max,
             clock: Box::new(clock),
             metrics: Metrics::new(registry),
@@ -440,6 +450,12 @@ impl Inner {
             pause = (pause * 2).min(Duration::from_millis(20));
         }
     }
+}
+
+/// Tells secrets apart, and nothing else.
+fn fingerprint(secret: &[u8; 32]) -> String {
+    let derived = blake3::derive_key("larder fleet fingerprint of the secret 1", secret);
+    derived[..6].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unlogged(error: &kv::Error) -> PurgeError {

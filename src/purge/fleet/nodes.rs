@@ -27,12 +27,14 @@ pub(super) struct Card {
     /// For people.
     pub(super) name: String,
     pub(super) version: String,
+    /// Of the secret that keys its entries: who has another one shares none with it.
+    pub(super) secret: String,
 }
 
 impl Card {
     pub(super) fn write(&self) -> String {
-        let Self { beats, at, name, version } = self;
-        format!("{beats}\n{}\n{}\n{name}\n{version}", at.life, at.position.number())
+        let Self { beats, at, name, version, secret } = self;
+        format!("{beats}\n{}\n{}\n{name}\n{version}\n{secret}", at.life, at.position.number())
     }
 
     fn read(text: &str) -> Option<Self> {
@@ -41,7 +43,7 @@ impl Card {
         let (beats, life, position) = (number()?, number()?, number()?);
         let mut word = || lines.next().map(|word| word.chars().take(128).collect());
         let at = FleetPosition { life, position: Position::from_number(position) };
-        Some(Self { beats, at, name: word()?, version: word()? })
+        Some(Self { beats, at, name: word()?, version: word()?, secret: word()? })
     }
 }
 
@@ -63,6 +65,8 @@ pub struct NodeStats {
     pub version: String,
     /// Whether it is this one.
     pub this: bool,
+    /// Whether it has the secret of this one. If not, they share no entries (`secret_file`).
+    pub shares: bool,
     /// "live", or "gone" when its lease has run out.
     pub state: &'static str,
     /// Epoch of the log it is at.
@@ -86,6 +90,7 @@ pub(super) enum Others {
 #[derive(Debug)]
 pub(super) struct Nodes {
     this: String,
+    secret: String,
     lease: Duration,
     seen: Mutex<BTreeMap<String, Seen>>,
     /// The life of the log, and since when it is known here.
@@ -93,8 +98,8 @@ pub(super) struct Nodes {
 }
 
 impl Nodes {
-    pub(super) fn new(this: String, lease: Duration) -> Self {
-        Self { this, lease, seen: Mutex::default(), life: Mutex::default() }
+    pub(super) fn new(this: String, secret: String, lease: Duration) -> Self {
+        Self { this, secret, lease, seen: Mutex::default(), life: Mutex::default() }
     }
 
     pub(super) fn this(&self) -> &str {
@@ -158,12 +163,24 @@ impl Nodes {
             name: card.name.clone(),
             version: card.version.clone(),
             this: *id == self.this,
+            shares: card.secret == self.secret,
             state: if self.is_gone(*since, now) { "gone" } else { "live" },
             epoch: names::epoch(card.at.position),
             seq: names::seq(card.at.position),
             silent_ms: u64::try_from(now.saturating_duration_since(*since).as_millis()).unwrap_or(u64::MAX),
         });
         stats.collect()
+    }
+
+    /// Live nodes with another secret than this one.
+    pub(super) fn strangers(&self, now: Instant) -> Vec<String> {
+        let seen = self.seen.lock();
+        let strangers = seen.values().filter(|seen| seen.card.secret != self.secret && !self.is_gone(seen.since, now));
+        strangers.map(|seen| seen.card.name.clone()).collect()
+    }
+
+    pub(super) fn secret(&self) -> &str {
+        &self.secret
     }
 
     pub(super) fn live(&self, now: Instant) -> usize {
@@ -187,12 +204,12 @@ mod tests {
     }
 
     fn card(beats: u64, position: u64) -> String {
-        Card { beats, at: at(position), name: "b".into(), version: "1".into() }.write()
+        Card { beats, at: at(position), name: "b".into(), version: "1".into(), secret: "s".into() }.write()
     }
 
     #[test]
     fn cards_are_read_and_garbage_is_not() {
-        let card = Card { beats: 3, at: at(9), name: "host-7".into(), version: "0.1.0".into() };
+        let card = Card { beats: 3, at: at(9), name: "host-7".into(), version: "0.1.0".into(), secret: "s".into() };
         assert_eq!(Card::read(&card.write()), Some(card));
         for garbage in ["", "1", "1\n2\n3", "x\n2\n3\na\nb"] {
             assert_eq!(Card::read(garbage), None, "{garbage:?}");
@@ -201,7 +218,7 @@ mod tests {
 
     #[test]
     fn who_is_silent_for_longer_than_the_lease_is_gone() {
-        let nodes = Nodes::new("a".into(), LEASE);
+        let nodes = Nodes::new("a".into(), "s".into(), LEASE);
         let start = Instant::now() + 2 * LEASE;
         nodes.lives(1, start - 2 * LEASE);
         let hear = |beats, position, now| nodes.hear([("b", card(beats, position).as_str())].into_iter(), now);
@@ -220,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_new_log_is_given_time() {
-        let nodes = Nodes::new("a".into(), LEASE);
+        let nodes = Nodes::new("a".into(), "s".into(), LEASE);
         let start = Instant::now();
         nodes.lives(1, start);
         assert!(matches!(nodes.others(at(5), start + LEASE), Others::Behind(_)));
@@ -232,12 +249,16 @@ mod tests {
 
     #[test]
     fn another_life_is_not_that_record() {
-        let nodes = Nodes::new("a".into(), LEASE);
+        let nodes = Nodes::new("a".into(), "s".into(), LEASE);
         let now = Instant::now() + 2 * LEASE;
         nodes.lives(2, now - 2 * LEASE);
         nodes.hear([("b", card(1, 9).as_str()), ("a", card(1, 0).as_str())].into_iter(), now);
         let other = FleetPosition { life: 2, position: Position::from_number(3) };
         assert_eq!(nodes.others(other, now), Others::Behind(vec!["b".into()]));
-        assert_eq!(nodes.stats(now).iter().filter(|node| node.this).count(), 1);
+        assert_eq!(nodes.stats(now).iter().filter(|node| node.this && node.shares).count(), 1);
+        assert!(nodes.strangers(now).is_empty());
+        let other = Nodes::new("c".into(), "another".into(), LEASE);
+        other.hear([("b", card(1, 9).as_str())].into_iter(), now);
+        assert_eq!(other.strangers(now), ["b"]);
     }
 }

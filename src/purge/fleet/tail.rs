@@ -7,7 +7,13 @@
 //!   └── the connection breaks, or a record does not name the one before it ◀──┘
 //! ```
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::Ordering::{Acquire, Relaxed, Release},
+    },
+    time::Duration,
+};
 
 use redis::{Cmd, Value};
 use tokio::time::Instant;
@@ -89,16 +95,33 @@ enum Never {}
 async fn try_follow(inner: &Arc<Inner>) -> Result<Never, Broken> {
     let within = inner.config.lease / 2;
     let mut connection = inner.kv.dedicated(&inner.names.log, within).await?;
-    inner.state.doubted.store(false, std::sync::atomic::Ordering::Release);
+    inner.state.doubted.store(false, Release);
     resync::look(inner, &mut connection, within).await?;
+    check_eviction(inner, &mut connection, within).await;
     inner.state.beat.notify_one();
     loop {
-        if inner.state.doubted.load(std::sync::atomic::Ordering::Acquire) {
+        if inner.state.doubted.load(Acquire) {
             return Err(Broken::Doubted);
         }
         let block = inner.config.lease / 4;
         let entries = read(inner, &mut connection, block).await?;
         apply(inner, entries).await?;
+    }
+}
+
+/// Says once that Redis may throw the log away: what has no time to live is safe from all policies but those.
+async fn check_eviction(inner: &Inner, connection: &mut Dedicated, within: Duration) {
+    let mut get = Cmd::new();
+    get.arg("CONFIG").arg("GET").arg("maxmemory-policy");
+    // Where that is not allowed, nobody can say.
+    let Ok(answer) = connection.call(within, &get).await else { return };
+    let policy = reply::list(&answer).get(1).and_then(reply::text).unwrap_or_default();
+    if policy.starts_with("allkeys") && !inner.said_eviction.swap(true, Relaxed) {
+        tracing::warn!(
+            policy,
+            "Redis may evict the fleet's purge log, and all stored responses would have to be confirmed then: set \
+             maxmemory-policy to volatile-lru, volatile-lfu or noeviction"
+        );
     }
 }
 
