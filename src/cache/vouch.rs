@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `ttl` | used | used |
 //! | `event` | used | as `fenced` says |
-//! | `strict` | used, once Redis has confirmed that nothing was purged | as `fenced` says |
+//! | `strict` | used, once Redis has confirmed that this node knows of all purges | as `fenced` says |
 //!
 //! Without a fleet nobody else can purge.
 
@@ -77,7 +77,8 @@ impl Cache {
         match route.policy.coherence {
             Coherence::Ttl => Vouching::Always,
             Coherence::Event => Vouching::Lease,
-            Coherence::Strict if fleet.confirm_now().await => Vouching::Confirmed,
+            // A master that was deposed and does not know it yet would confirm anything: the lease knows.
+            Coherence::Strict if fleet.confirm_now().await && !fleet.is_fenced(Instant::now()) => Vouching::Confirmed,
             Coherence::Strict => Vouching::Unconfirmed,
         }
     }

@@ -39,7 +39,10 @@ fn shown(fleet: &Value) -> String {
         let silent = format!("{} ms", number(&node["silent_ms"]));
         let (name, id, state) = (word(node, "name"), word(node, "id"), word(node, "state"));
         let release = word(node, "version");
-        text.push_str(&format!("{mark} {name:<width$}  {id:<16}  {state:<5}  {record:<6}  {silent:<6}  {release}\n"));
+        let stranger = if node["shares"] == false { "  another secret" } else { "" };
+        text.push_str(&format!(
+            "{mark} {name:<width$}  {id:<16}  {state:<5}  {record:<6}  {silent:<6}  {release}{stranger}\n"
+        ));
     }
     text
 }
