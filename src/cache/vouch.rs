@@ -120,6 +120,13 @@ impl Cache {
         route.policy.fenced == Fenced::Bypass && !self.vouches(route, self.now(), vouching, Instant::now())
     }
 
+    /// Has a hit looked at afterwards.
+    pub(super) fn audit(&self, route: &Route, entry: &Entry) {
+        if let Some(fleet) = self.fleet().filter(|_| route.policy.coherence != Coherence::Ttl) {
+            fleet.audit(entry.scopes().into(), entry.stored());
+        }
+    }
+
     /// Tells the other nodes that an unsafe request changed what a URL stands for.
     pub(super) fn invalidate_elsewhere(&self, route: &Route, url: Scope) {
         let (unsafe_invalidates, coherence) = (route.policy.unsafe_invalidates, route.policy.coherence);

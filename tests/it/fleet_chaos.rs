@@ -287,6 +287,10 @@ async fn nothing_older_than_what_was_promised_is_read() {
     .await;
     world.done.store(true, SeqCst);
     tasks.join_all().await;
+    for node in &nodes {
+        let fleet = node.admin_json("/nodes").await;
+        assert!(fleet["audits"].as_u64() > Some(0) && fleet["stale_reads"] == 0, "{fleet}");
+    }
     let count = |number: &AtomicU64| number.load(SeqCst);
     println!(
         "{} reads, {} purges by the fleet and {} by the log acknowledged, {} tries refused, {number} disturbances, {:.0} s",

@@ -410,6 +410,26 @@ async fn too_many_purges_that_wait_are_refused() {
 }
 
 #[tokio::test]
+async fn what_should_not_have_been_served_is_counted() {
+    let server = support::redis::server().run().await;
+    let a = node(&server, "a");
+    a.up_to_date().await;
+    let now = Timestamp::from(std::time::SystemTime::now());
+    let ago = |seconds: u64| Timestamp::from_millis(now.as_millis() - seconds * 1000);
+    a.fleet.purge(Purge { at: ago(10), ..purge(1) }, Ack::Log).await.expect("acknowledged");
+    let audited = async |scopes: &[Scope], stored, audits| {
+        a.fleet.audit(scopes.into(), stored);
+        eventually("a look", || a.fleet.stats().audits == audits).await;
+        a.fleet.stats().stale_reads
+    };
+    assert_eq!(audited(&[scope(1)], ago(5), 1).await, 0, "fetched since");
+    assert_eq!(audited(&[scope(2)], ago(20), 2).await, 0, "another one");
+    assert_eq!(audited(&[scope(2), scope(1)], ago(20), 3).await, 1);
+    a.fleet.purge(purge(2), Ack::Log).await.expect("acknowledged");
+    assert_eq!(audited(&[scope(2)], ago(20), 4).await, 1, "within the lease");
+}
+
+#[tokio::test]
 async fn a_strict_look_sees_what_was_purged_a_moment_ago() {
     let server = support::redis::server().run().await;
     let (a, b) = (node(&server, "a"), node(&server, "b"));

@@ -42,6 +42,10 @@ impl Kept {
         self.records.iter().filter(is_young).cloned().collect()
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &One> {
+        self.records.iter()
+    }
+
     pub(super) fn oldest(&self) -> Option<Mark> {
         self.records.front().map(|one| one.mark)
     }

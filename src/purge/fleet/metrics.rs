@@ -51,6 +51,10 @@ pub(super) struct Metrics {
     pub(super) nodes: Gauge<u64, AtomicU64>,
     /// Invalidations by unsafe requests that other nodes are not told.
     pub(super) dropped: Counter,
+    /// Hits that were looked at afterwards.
+    pub(super) audits: Counter,
+    /// Of these, those that a purge should have prevented.
+    pub(super) stale_reads: Counter,
     /// Snapshots written.
     pub(super) snapshots: Counter,
     resyncs: Family<Why, Counter>,
@@ -73,6 +77,8 @@ impl Metrics {
             beat_failures: Counter::default(),
             nodes: Gauge::default(),
             dropped: Counter::default(),
+            audits: Counter::default(),
+            stale_reads: Counter::default(),
             snapshots: Counter::default(),
             resyncs: Family::default(),
             acks: Family::default(),
@@ -104,6 +110,12 @@ impl Metrics {
             "invalidations_dropped",
             "Invalidations by unsafe requests that other nodes were not told of",
             metrics.dropped.clone(),
+        );
+        registry.register("audits", "Hits that were looked at afterwards", metrics.audits.clone());
+        registry.register(
+            "stale_reads",
+            "Of these, responses that had been purged longer before than the lease allows: always 0",
+            metrics.stale_reads.clone(),
         );
         registry.register("snapshots", "Snapshots written to Redis by this node", metrics.snapshots.clone());
         registry.register("resyncs", "Looks at the whole log, by what was found", metrics.resyncs.clone());

@@ -16,7 +16,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize},
+    },
     time::Duration,
 };
 
@@ -31,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 mod append;
+mod audit;
 mod beat;
 pub mod config;
 mod kept;
@@ -149,6 +153,8 @@ struct Inner {
     kept: Mutex<Kept>,
     saving: Mutex<Option<Instant>>,
     fenced_since: Mutex<Option<Instant>>,
+    /// Looks afterwards that are under way.
+    audits: AtomicUsize,
     said_strangers: AtomicBool,
     said_eviction: AtomicBool,
     scopes_max: usize,
@@ -180,6 +186,10 @@ pub struct FleetStats {
     pub lease_left_ms: u64,
     /// Purges acknowledged here that wait for Redis.
     pub queued: usize,
+    /// Hits that were looked at afterwards.
+    pub audits: u64,
+    /// Of these, those that a purge should have prevented: none.
+    pub stale_reads: u64,
     /// All nodes.
     pub nodes: Vec<NodeStats>,
 }
@@ -218,6 +228,7 @@ impl Fleet {
             kept: Mutex::default(),
             saving: Mutex::default(),
             fenced_since: Mutex::default(),
+            audits: AtomicUsize::new(0),
             said_strangers: AtomicBool::new(false),
             said_eviction: AtomicBool::new(false),
             scopes_max,
@@ -389,6 +400,8 @@ impl Fleet {
             fenced: inner.state.is_fenced(now),
             lease_left_ms: u64::try_from(inner.state.left(now).as_millis()).unwrap_or(u64::MAX),
             queued: inner.state.pending(),
+            audits: inner.metrics.audits.get(),
+            stale_reads: inner.metrics.stale_reads.get(),
             nodes: inner.nodes.stats(now),
         }
     }
