@@ -166,7 +166,7 @@ impl Cache {
             clock,
             l1,
             l2,
-            fleet: Fleet,
+            fleet: Fleet::new(log.clone()),
             disk: l3.map(Disk::new),
             log,
             origins,
