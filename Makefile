@@ -37,6 +37,8 @@ tools:
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends valgrind; }
 	@python3 -c 'import ensurepip, venv' 2>/dev/null \
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends python3-venv python3-pip; }
+	@command -v redis-server >/dev/null && command -v redis-sentinel >/dev/null && command -v redis-cli >/dev/null \
+		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends redis-server redis-sentinel redis-tools; }
 	@command -v g++ >/dev/null \
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends g++; }
 	@cd tests/conformance && { node -e 'require.resolve("http-cache-tests/package.json")' 2>/dev/null \

@@ -96,25 +96,37 @@ impl Connector {
             .set_response_timeout(None)
             .set_connection_timeout(None)
             .set_pipeline_buffer_size(self.queue);
-        let (connection, driver) =
-            MultiplexedConnection::new_with_config(&self.login(purpose), stream, settings).await?;
+        let info = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let (connection, driver) = MultiplexedConnection::new_with_config(&info, stream, settings).await?;
         let driver = AbortOnDropHandle::new(tokio::spawn(driver));
         let line = Line(connection);
-        line.hello().await?;
+        let (greeting, needed) = self.greeting(purpose);
+        let mut answers = line.clone().many(&greeting).await?.into_iter();
+        for answer in answers.by_ref().take(needed) {
+            value::checked(answer)?;
+        }
+        permitted(answers.next_back().unwrap_or_default())?;
         Ok((line, driver))
     }
 
-    fn login(&self, purpose: Purpose) -> RedisConnectionInfo {
-        let mut info = RedisConnectionInfo::default().set_skip_set_lib_name();
-        if purpose != Purpose::Anonymous {
+    /// Says who is here, and asks for a sign of life; with how many commands at its start must be obeyed.
+    ///
+    /// Not left to the client library, which keeps to itself why a server refuses.
+    fn greeting(&self, purpose: Purpose) -> (Pipeline, usize) {
+        let mut greeting = redis::pipe();
+        if purpose != Purpose::Anonymous && !(self.username.is_empty() && self.password.is_empty()) {
+            let auth = greeting.cmd("AUTH");
             if !self.username.is_empty() {
-                info = info.set_username(&self.username);
+                auth.arg(&self.username);
             }
-            if !self.password.is_empty() {
-                info = info.set_password(&self.password);
-            }
+            auth.arg(&self.password);
         }
-        if purpose == Purpose::Calls { info.set_db(self.database.into()) } else { info }
+        if purpose == Purpose::Calls && self.database != 0 {
+            greeting.cmd("SELECT").arg(self.database);
+        }
+        let needed = greeting.len();
+        greeting.cmd("CLIENT").arg("SETNAME").arg("larder").cmd("PING");
+        (greeting, needed)
     }
 }
 
@@ -135,14 +147,6 @@ impl Line {
     pub(super) async fn ping(self) -> Result<(), Error> {
         permitted(self.one(&redis::cmd("PING")).await?)
     }
-
-    /// Says who is here, which need not be allowed, and asks for a sign of life.
-    async fn hello(&self) -> Result<(), Error> {
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("CLIENT").arg("SETNAME").arg("larder").cmd("PING");
-        let mut answers = self.clone().many(&pipeline).await?;
-        permitted(answers.pop().unwrap_or(Value::Nil))
-    }
 }
 
 fn permitted(answer: Value) -> Result<(), Error> {
@@ -154,4 +158,19 @@ fn permitted(answer: Value) -> Result<(), Error> {
 
 fn broken(error: impl ToString) -> Error {
     Error::Io(error.to_string())
+}
+
+#[cfg(test)]
+impl Line {
+    /// Over a stream that is there already, without a greeting.
+    pub(super) async fn over<S>(stream: S) -> (Self, Driver)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let settings = AsyncConnectionConfig::new().set_response_timeout(None);
+        let info = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let made = MultiplexedConnection::new_with_config(&info, stream, settings).await;
+        let (connection, driver) = made.expect("nothing is said");
+        (Self(connection), AbortOnDropHandle::new(tokio::spawn(driver)))
+    }
 }

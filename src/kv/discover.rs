@@ -180,3 +180,124 @@ async fn confirm(connector: &Connector, address: &Address) -> Result<(), Error> 
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn asked() -> Address {
+        at("asked", 1)
+    }
+
+    fn at(host: &str, port: u16) -> Address {
+        Address { host: host.to_owned(), port }
+    }
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    fn node(host: Value, port: i64) -> Value {
+        Value::Array(vec![host, Value::Int(port), text("id"), Value::Array(Vec::new())])
+    }
+
+    fn range(first: i64, last: i64, nodes: Vec<Value>) -> Value {
+        Value::Array([vec![Value::Int(first), Value::Int(last)], nodes].concat())
+    }
+
+    fn slots(ranges: Vec<Value>) -> Result<View, Error> {
+        cluster(Value::Array(ranges), &text("cluster_state:ok\r\ncluster_current_epoch:7\r\n"), &asked())
+    }
+
+    #[test]
+    fn ranges_of_one_master_are_one() {
+        let (a, b, replica) = (node(text("a"), 1), node(text("b"), 2), node(text("c"), 3));
+        let ranges = vec![
+            range(0, 99, vec![a.clone(), replica.clone()]),
+            range(100, 100, vec![b]),
+            range(101, 16383, vec![a, replica]),
+        ];
+        let view = slots(ranges).expect("a cluster");
+        assert_eq!((view.kind, view.epoch), (Kind::Cluster, 7));
+        let a = Master { address: at("a", 1), replicas: vec![at("c", 3)], ranges: vec![0..=99, 101..=16383] };
+        let b = Master { address: at("b", 2), replicas: Vec::new(), ranges: vec![100..=100] };
+        assert_eq!(view.masters, [a, b]);
+    }
+
+    #[test]
+    fn a_node_without_a_host_is_where_it_was_asked() {
+        for host in [text(""), Value::Nil, text("?")] {
+            let view = slots(vec![range(0, 1, vec![node(host, 9)])]).expect("a cluster");
+            assert_eq!(view.masters[0].address, at("asked", 9));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let a = || node(text("a"), 1);
+        for wrong in [
+            vec![range(0, 16384, vec![a()])],
+            vec![range(-1, 1, vec![a()])],
+            vec![range(0, 1, vec![])],
+            vec![range(0, 1, vec![node(text("a"), 0)])],
+            vec![range(0, 1, vec![node(text("a"), 65536)])],
+            vec![range(0, 1, vec![node(Value::BulkString(vec![0xff]), 1)])],
+            vec![Value::Int(1)],
+            vec![range(0, 0, vec![a()]); 16385],
+            (0..1025).map(|port| range(0, 0, vec![node(text("a"), port + 1)])).collect(),
+        ] {
+            assert_eq!(slots(wrong).expect_err("cannot be").name(), "protocol");
+        }
+        assert_eq!(slots(Vec::new()).expect("a cluster without slots").masters, []);
+    }
+
+    #[test]
+    fn a_server_without_a_cluster_is_one() {
+        let disabled = Error::Server { code: "ERR".to_owned(), message: "cluster support disabled".to_owned() };
+        let replica = Value::Array(vec![text("10.0.0.1"), text("7000"), text("14")]);
+        let role = Value::Array(vec![text("master"), Value::Int(14), Value::Array(vec![replica])]);
+        let view = single(&disabled, &asked(), role).expect("a server");
+        assert_eq!((view.kind, view.masters.len()), (Kind::Single, 1));
+        assert_eq!(view.masters[0].address, asked());
+        assert_eq!(view.masters[0].replicas, [at("10.0.0.1", 7000)]);
+        let noauth = Error::Server { code: "NOAUTH".to_owned(), message: String::new() };
+        assert_eq!(single(&noauth, &asked(), Value::Nil), Err(noauth));
+    }
+
+    #[test]
+    fn replicas_that_a_sentinel_doubts_do_not_count() {
+        let replica = |flags: &str, link: &str| {
+            let pairs = ["ip", "h", "port", "6", "flags", flags, "master-link-status", link];
+            sound(&pairs.map(text), &asked())
+        };
+        assert_eq!(replica("slave", "ok"), Some(at("h", 6)));
+        assert_eq!(replica("s_down,slave", "ok"), None);
+        assert_eq!(replica("slave,disconnected", "ok"), None);
+        assert_eq!(replica("slave", "err"), None);
+        assert_eq!(sound(&[text("ip")], &asked()), None);
+    }
+
+    /// Anything a server may send.
+    fn anything() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Nil),
+            Just(Value::Okay),
+            any::<i64>().prop_map(Value::Int),
+            (0..20000i64).prop_map(Value::Int),
+            any::<Vec<u8>>().prop_map(Value::BulkString),
+            "[a-z:0-9]*".prop_map(Value::SimpleString),
+        ];
+        leaf.prop_recursive(4, 64, 6, |inner| prop::collection::vec(inner, 0..6).prop_map(Value::Array))
+    }
+
+    proptest! {
+        #[test]
+        fn prop_anything_is_read_or_refused(one in anything(), two in anything()) {
+            let _ = cluster(one.clone(), &two, &asked());
+            let _ = replicas_of_role(value::array(one).unwrap_or_default(), &asked());
+            let _ = sound(&value::array(two).unwrap_or_default(), &asked());
+        }
+    }
+}

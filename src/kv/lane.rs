@@ -172,3 +172,100 @@ impl Lane {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use redis::Value;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        time::sleep,
+    };
+
+    use super::*;
+    use crate::kv::connect::Driver;
+
+    const WITHIN: Duration = Duration::from_millis(10);
+
+    /// A lane with a connection to a server that has not said anything yet.
+    async fn lane(in_flight_max: usize, failures_max: u32) -> (Lane, Arc<Link>, Driver, DuplexStream) {
+        let lane = Lane::new(in_flight_max, failures_max);
+        let (link, driver, server) = link().await;
+        lane.set(Phase::Up, Some(Arc::clone(&link)));
+        (lane, link, driver, server)
+    }
+
+    async fn link() -> (Arc<Link>, Driver, DuplexStream) {
+        let (client, server) = duplex(1 << 16);
+        let (line, driver) = Line::over(client).await;
+        (Arc::new(Link::new(line)), driver, server)
+    }
+
+    async fn ping(lane: &Lane) -> Result<Value, Error> {
+        let command = redis::cmd("PING");
+        lane.send(Instant::now() + WITHIN, |line| async move { line.one(&command).await }).await
+    }
+
+    /// Answers what was asked `count` times.
+    async fn answer(server: &mut DuplexStream, count: usize) {
+        let mut asked = [0; "*1\r\n$4\r\nPING\r\n".len()];
+        for _ in 0..count {
+            server.read_exact(&mut asked).await.expect("a question");
+            server.write_all(b"+PONG\r\n").await.expect("a reader");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_outs_in_a_row_take_the_connection_away() {
+        let (lane, link, _driver, _server) = lane(10, 3).await;
+        for _ in 0..3 {
+            let begun = Instant::now();
+            assert_eq!(ping(&lane).await, Err(Error::Timeout));
+            assert!(begun.elapsed() >= WITHIN);
+        }
+        let begun = Instant::now();
+        assert_eq!(ping(&lane).await, Err(Error::Open));
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        link.given_up.notified().await;
+        lane.set(Phase::Open, None);
+        assert_eq!(ping(&lane).await, Err(Error::Open));
+        lane.set(Phase::Down, None);
+        assert_eq!(ping(&lane).await, Err(Error::Unconnected));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_begins_the_row_anew() {
+        let (lane, link, _driver, mut server) = lane(10, 2).await;
+        assert_eq!(ping(&lane).await, Err(Error::Timeout));
+        let (pong, ()) = tokio::join!(ping(&lane), answer(&mut server, 2));
+        assert_eq!(pong, Ok(Value::SimpleString("PONG".into())));
+        assert!(link.worked());
+        assert_eq!(ping(&lane).await, Err(Error::Timeout));
+        assert!(lane.line().is_some());
+        assert_eq!(ping(&lane).await, Err(Error::Timeout));
+        assert!(lane.line().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn late_failures_of_one_connection_do_not_count_for_the_next() {
+        let (lane, _link, _driver, _server) = lane(10, 1).await;
+        let (next, _next_driver, _next_server) = link().await;
+        let (late, ()) = tokio::join!(ping(&lane), async {
+            sleep(WITHIN / 2).await;
+            lane.set(Phase::Up, Some(Arc::clone(&next)));
+        });
+        assert_eq!(late, Err(Error::Timeout));
+        assert!(lane.line().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_under_way_are_counted_and_end() {
+        let (lane, _link, driver, _server) = lane(2, 100).await;
+        let (one, two, three) = tokio::join!(ping(&lane), ping(&lane), ping(&lane));
+        assert_eq!((one, two, three), (Err(Error::Timeout), Err(Error::Timeout), Err(Error::Busy)));
+        let (broken, ()) = tokio::join!(ping(&lane), async { drop(driver) });
+        assert_eq!(broken.expect_err("broken").name(), "io");
+        assert_eq!(lane.in_flight.load(Ordering::Relaxed), 0);
+    }
+}

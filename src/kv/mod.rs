@@ -91,6 +91,9 @@ impl Kv {
     ///
     /// # Errors
     /// If a URL or a file of TLS cannot be used.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
     pub fn start(config: &Config, registry: &mut Registry) -> Result<Self, ConfigError> {
         let target = url::Target::of(&config.urls)?;
         let context = Context {

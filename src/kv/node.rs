@@ -177,9 +177,9 @@ impl Keeper {
             match self.context().connector.open(&self.peer.address, Purpose::Calls).await {
                 Ok((line, driver)) => {
                     self.context().metrics.connects.inc();
-                    let link = Arc::new(Link::new(line));
+                    let (link, begun) = (Arc::new(Link::new(line)), Instant::now());
                     let end = self.serve(&link, driver).await;
-                    if link.worked() {
+                    if link.worked() || begun.elapsed() >= SETTLED {
                         backoff.reset();
                     }
                     self.ended(&end);

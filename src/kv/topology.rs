@@ -112,3 +112,76 @@ impl Topology {
         counts
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{ops::RangeInclusive, time::Duration};
+
+    use super::*;
+    use crate::kv::{config::Config, connect::Connector, discover::Master, metrics::Metrics, url::Target};
+
+    fn context() -> Arc<Context> {
+        let config = Config {
+            urls: vec!["redis://127.0.0.1:1".to_owned()],
+            username: String::new(),
+            password: String::new(),
+            tls_ca: String::new(),
+            tls_cert: String::new(),
+            tls_key: String::new(),
+            tls_verify: true,
+            connect_timeout: Duration::from_secs(1),
+            breaker_failures: 1,
+            breaker_pause: Duration::from_secs(1),
+            in_flight_max: 1,
+        };
+        let target = Target::of(&config.urls).expect("a URL");
+        Arc::new(Context {
+            connector: Connector::new(&config, &target).expect("nothing to read"),
+            metrics: Metrics::new(&mut prometheus_client::registry::Registry::default()),
+            runtime: tokio::runtime::Handle::current(),
+            suspect: tokio::sync::Notify::new(),
+            breaker_failures: 1,
+            breaker_pause: Duration::from_secs(1),
+            in_flight_max: 1,
+        })
+    }
+
+    fn view(masters: &[(u16, RangeInclusive<u16>)]) -> View {
+        let master = |(port, range): &(u16, RangeInclusive<u16>)| Master {
+            address: at(*port),
+            replicas: Vec::new(),
+            ranges: vec![range.clone()],
+        };
+        View { kind: Kind::Cluster, epoch: 1, masters: masters.iter().map(master).collect() }
+    }
+
+    fn at(port: u16) -> Address {
+        Address { host: "127.0.0.1".to_owned(), port }
+    }
+
+    #[tokio::test]
+    async fn nodes_outlive_the_picture_they_are_in() {
+        let context = context();
+        let first = Topology::unknown().renewed(&view(&[(1, 0..=99), (2, 100..=16383)]), &[], &context);
+        assert!(first.is_covered());
+        assert_eq!(first.counts(), [100, 16284]);
+        let second = first.renewed(&view(&[(2, 0..=9), (3, 10..=19)]), &[], &context);
+        assert_eq!((second.counts(), second.is_covered()), (vec![10, 10], false));
+        assert!(second.member(20).is_none() && second.node(&at(1)).is_none());
+        let (before, after) = (first.node(&at(2)).expect("there"), second.node(&at(2)).expect("there"));
+        assert!(Arc::ptr_eq(before, after));
+    }
+
+    #[tokio::test]
+    async fn a_slot_that_moved_is_the_only_one_that_does() {
+        let context = context();
+        let mut topology = Topology::unknown().renewed(&view(&[(1, 0..=16383)]), &[], &context);
+        let node = Node::new(at(2), &context);
+        topology.give(7, &node);
+        assert_eq!(topology.counts(), [16383, 1]);
+        assert!(Arc::ptr_eq(&topology.member(7).expect("a node").node, &node));
+        let known = Arc::clone(topology.node(&at(1)).expect("there"));
+        topology.give(7, &known);
+        assert_eq!(topology.counts(), [16384, 0]);
+    }
+}

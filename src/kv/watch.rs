@@ -26,6 +26,9 @@ const ASKED_MAX: usize = 8;
 /// How often all may seem to have gone back in time before it is believed: a cluster that was made anew counts from 1.
 const BEHIND_MAX: u32 = 5;
 
+/// Failures in a row that are worth a word although nodes answer.
+const FAILURES_SAID: u32 = 20;
+
 /// See the module.
 pub(super) struct Watch {
     shared: Arc<Shared>,
@@ -34,13 +37,21 @@ pub(super) struct Watch {
     turn: usize,
     /// Answers in a row that were older than what is known.
     behind: u32,
-    /// What has been said to be wrong, to say it once.
-    said: Option<String>,
+    /// Questions in a row without an answer that could be used.
+    failures: u32,
+    /// What has been said of them, to say it once.
+    said: Said,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    unreachable: bool,
+    unusable: bool,
 }
 
 impl Watch {
     pub(super) fn new(shared: Arc<Shared>, form: Form) -> Self {
-        Self { shared, form, turn: 0, behind: 0, said: None }
+        Self { shared, form, turn: 0, behind: 0, failures: 0, said: Said::default() }
     }
 
     pub(super) async fn run(mut self) {
@@ -63,26 +74,32 @@ impl Watch {
             Ok(view) => {
                 metrics.refreshed("ok");
                 self.shared.adopt(&view);
-                if self.said.take().is_some() {
+                self.failures = 0;
+                let said = std::mem::take(&mut self.said);
+                if said.unreachable || said.unusable {
                     tracing::info!(kind = ?view.kind, masters = view.masters.len(), "the nodes of Redis are known");
                 }
                 true
             }
             Err(error) => {
                 metrics.refreshed("error");
+                self.failures = self.failures.saturating_add(1);
                 self.complain(&error);
                 false
             }
         }
     }
 
-    /// Says once what is wrong. While nodes are known, a server that does not answer is not news: its node says so.
+    /// Says once what is wrong. That a known node is down is said by the node.
     fn complain(&mut self, error: &Error) {
-        let said = error.to_string();
-        let is_news = self.said.is_none() && !self.shared.is_up();
-        if is_news || (matches!(error, Error::Protocol(_)) && self.said.as_ref() != Some(&said)) {
-            tracing::warn!(reason = said, "Redis is unreachable: its nodes are not known");
-            self.said = Some(said);
+        let blind = self.shared.topology.load().kind == Kind::Unknown
+            || (self.failures >= FAILURES_SAID && self.shared.is_up());
+        if matches!(error, Error::Protocol(_) | Error::Server { .. }) {
+            if !std::mem::replace(&mut self.said.unusable, true) {
+                tracing::warn!(reason = %error, "Redis cannot be used as it is");
+            }
+        } else if blind && !std::mem::replace(&mut self.said.unreachable, true) {
+            tracing::warn!(reason = %error, "Redis is unreachable: its nodes are not known");
         }
     }
 
@@ -103,7 +120,6 @@ impl Watch {
     async fn ask(&mut self) -> Result<View, Error> {
         self.turn = self.turn.wrapping_add(1);
         let known = self.shared.topology.load().epoch;
-        let believed = self.behind >= BEHIND_MAX;
         let mut candidates = self.candidates().into_iter();
         let (mut asked, mut last, mut is_behind) = (FuturesUnordered::new(), Error::Unconnected, false);
         asked.extend(candidates.next().map(|address| ask(&self.shared, &self.form, address)));
@@ -113,7 +129,7 @@ impl Watch {
                 () = sleep(HEDGE), if candidates.len() > 0 => None,
             };
             match answer {
-                Some(Ok(view)) if view.epoch >= known || believed => break Ok(view),
+                Some(Ok(view)) if is_believed(view.epoch, known, self.behind) => break Ok(view),
                 Some(Ok(_)) => is_behind = true,
                 Some(Err(error)) => last = error,
                 None => {}
@@ -164,6 +180,12 @@ impl Watch {
     }
 }
 
+/// Whether a picture of `epoch` counts, after so many answers in a row that were older than `known`: a node that was cut
+/// off or paused still has the old one when it comes back.
+fn is_believed(epoch: u64, known: u64, behind: u32) -> bool {
+    epoch >= known || behind >= BEHIND_MAX
+}
+
 async fn ask(shared: &Shared, form: &Form, address: Address) -> Result<View, Error> {
     let connector = &shared.context.connector;
     match form {
@@ -173,5 +195,17 @@ async fn ask(shared: &Shared, form: &Form, address: Address) -> Result<View, Err
             let line = topology.node(&address).and_then(|node| node.lane(Class::Control).line());
             discover::server(connector, &address, line).await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_away_is_believed_only_if_nobody_knows_better() {
+        assert!(is_believed(7, 7, 0) && is_believed(8, 7, 0));
+        assert!(!is_believed(6, 7, 0) && !is_believed(6, 7, BEHIND_MAX - 1));
+        assert!(is_believed(1, 7, BEHIND_MAX));
     }
 }

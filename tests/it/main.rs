@@ -20,6 +20,7 @@ mod intercept_models;
 mod invalidation;
 mod keys;
 mod kv;
+mod kv_cluster;
 mod l2;
 mod llm;
 mod llm_packs;
