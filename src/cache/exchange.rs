@@ -424,7 +424,7 @@ impl<O: Outgoing> Exchange<O> {
 
     /// Whether the request asks for validation of whatever there is. (All but `immutable`, which shows too late.)
     pub(super) fn wants_validation(&self) -> bool {
-        self.directives.no_cache || self.directives.max_age == Some(0)
+        self.directives.wants_validation()
     }
 
     pub(super) fn new_fill(&self) -> Arc<Fill> {

@@ -96,9 +96,9 @@ pub struct Stored {
     pub tags: Vec<String>,
     /// Its freshness.
     pub freshness: Option<FreshnessArithmetic>,
-    /// How the purge log sees it: `untouched`, `soft` or `hard`.
+    /// How the purge log sees it: `untouched`, `soft` or `hard`; absent in L2.
     pub standing: Option<String>,
-    /// Position of the purge log when its request left.
+    /// Position of the purge log when its request left; absent in L2.
     pub stamp: Option<u64>,
     /// Until when nothing is expected to be stored, in seconds from now.
     pub hit_for_miss_seconds: Option<f64>,
@@ -259,6 +259,8 @@ impl Cache {
             hit_for_miss_seconds: None,
             not_stored: None,
         };
+        // What lies in Redis has no stamp of this node's log.
+        let local = tier != Tier::L2;
         match slot {
             Slot::Variants(_) => Stored { kind: "variants".to_owned(), ..empty },
             Slot::HitForMiss(marker) => Stored {
@@ -275,8 +277,8 @@ impl Cache {
                 fill_millis: Some(entry.fill_millis),
                 tags: entry.tags().split_whitespace().map(str::to_owned).collect(),
                 freshness: Some(arithmetic(entry, now)),
-                standing: Some(standing(self.purge_log().verdict(entry.stamp, &entry.scopes())).to_owned()),
-                stamp: Some(entry.stamp.number()),
+                standing: local.then(|| standing(self.purge_log().verdict(entry.stamp, &entry.scopes())).to_owned()),
+                stamp: local.then(|| entry.stamp.number()),
                 ..empty
             },
         }

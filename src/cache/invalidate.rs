@@ -8,7 +8,6 @@ use http::HeaderMap;
 use super::{
     Cache,
     disk::Written,
-    l2::Doomed,
     part_key,
     route::{Class, Route},
     target::Target,
@@ -16,7 +15,7 @@ use super::{
 use crate::{
     object::{key::Key, scope::Scope, vary::Variants},
     purge::{Mode, Purge, PurgeId},
-    store::{Slot, l3},
+    store::{L2, Slot, l3},
 };
 
 /// How long an unsafe request waits until no crash can bring back what it removed. A disk that is slower has to do with a
@@ -40,15 +39,9 @@ impl Cache {
         let targets = spellings(route, target);
         let keys: Vec<_> =
             targets.iter().map(|target| target.key(route, self.secret(), request, Class::Get, None)).collect();
-        let mut doomed = Doomed::new();
-        for key in &keys {
-            let variants = self.variants_of(key).await;
-            let variants = variants.iter().flat_map(|variants| variants.iter().map(|variant| *variant.key()));
-            doomed.push((*key, variants.collect()));
-        }
         let (mut notes, mut gone) = (1, true);
-        if self.l2_of(route).is_some() {
-            gone = self.doom(route, &doomed).await;
+        if let Some(l2) = self.l2_of(route) {
+            gone = self.forget_in_l2(l2, url, &keys).await;
             // Again, for fills that have found it in Redis meanwhile.
             self.invalidations().note(url);
             notes += 1;
@@ -63,6 +56,17 @@ impl Cache {
         }
         self.invalidate_elsewhere(route, url);
         notes
+    }
+
+    /// `false`: not all that L2 may have of the URL is gone.
+    async fn forget_in_l2(&self, l2: &L2, url: Scope, keys: &[Key]) -> bool {
+        let removed = keys.iter().map(async |key| {
+            let variants = self.variants_of(key).await;
+            let variants = variants.iter().flat_map(|variants| variants.iter().map(|variant| *variant.key()));
+            l2.remove(key, &variants.collect::<Vec<_>>()).await
+        });
+        let (removed, scattered) = tokio::join!(join_all(removed), l2.is_scattered(url));
+        removed.into_iter().all(|removed| removed) && !scattered
     }
 
     async fn purge_url(&self, url: Scope) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -434,7 +435,9 @@ async fn what_proves_not_storable_keeps_nobody_waiting() {
         rest.open();
     };
     let (responses, ()) = tokio::join!(all, director);
-    responses.iter().for_each(|response| drop(response.assert_ok("mine")));
+    for response in &responses {
+        response.assert_ok("mine");
+    }
     assert_eq!(origin.requests("/a"), 3);
     assert_eq!(redis.cli(&["keys", "*:e"]), "");
 }
@@ -841,6 +844,22 @@ async fn with_a_password_from_a_file_by_flag() {
 }
 
 #[tokio::test]
+async fn as_a_user_who_may_do_little() {
+    let users = "user default off\nuser larder on >geheim ~larder:* +@all -@admin -@dangerous +info +role";
+    let redis = redis::server().aclfile(users).run().await;
+    let origin = numbered().await;
+    let [one, other] = Fleet::over(vec![redis.url_as("larder", "geheim")]).nodes(&origin).await;
+    one.get("/a").await.assert_ok("0");
+    wrote(&one, 1).await;
+    other.get("/a").await.assert_ok("0").assert_from_redis();
+    post(&other, "/a").await;
+    other.get("/a").await.assert_ok("2").assert_forwarded("uri-miss");
+    for node in [&one, &other] {
+        assert_eq!(node.metric("larder_l2_errors_total{kind=\"server\"}").await, 0.0);
+    }
+}
+
+#[tokio::test]
 async fn passwords_are_not_shown() {
     let origin = numbered().await;
     let node = gateway::new()
@@ -852,4 +871,103 @@ async fn passwords_are_not_shown() {
     assert!(!node.output().contains("geheim"), "{}", node.output());
     let refused = gateway::new().config("[l2]\nurl = 'http://me:geheim@127.0.0.1'").refuse().await;
     assert!(refused.output.contains("l2.url") && !refused.output.contains("geheim"), "{}", refused.output);
+}
+
+#[tokio::test]
+async fn what_a_node_has_purged_it_does_not_take_from_there() {
+    let redis = redis::server().run().await;
+    let origin = numbered().await;
+    let [one, other] = Fleet::of(&redis).nodes(&origin).await;
+    one.get("/a").await.assert_ok("0");
+    wrote(&one, 1).await;
+    one.purge_path("/a").await;
+    one.get("/a").await.assert_ok("1").assert_forwarded("uri-miss");
+    wrote(&one, 2).await;
+    other.get("/a").await.assert_ok("1").assert_from_redis();
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_fill_that_a_purge_has_overtaken() {
+    let redis = redis::server().run().await;
+    let gate = Gate::new();
+    let origin = origin::new().route("/a", [reply("old").max_age(600).hold(&gate), reply("new").max_age(600)]).run();
+    let origin = origin.await;
+    let one = Fleet::of(&redis).l2("follow_max = '1h'").node(&origin).await;
+    let old = one.get("/a");
+    let director = async {
+        gate.arrived(1).await;
+        one.purge_path("/a").await;
+        one.get("/a").await.assert_ok("new").assert_forwarded("uri-miss");
+        gate.open();
+    };
+    let (old, ()) = tokio::join!(old, director);
+    old.assert_ok("old");
+    one.get("/a").await.assert_ok("new").assert_hit();
+}
+
+#[tokio::test]
+async fn an_unsafe_request_knows_of_keys_that_other_nodes_have_made() {
+    let redis = redis::server().run().await;
+    let origin = numbered().await;
+    let [one, other] = Fleet::of(&redis).config("[cache]\nkey_headers = ['x-tenant']").nodes(&origin).await;
+    get_with(&one, "/a", "x-tenant", "somebody").await.assert_ok("0");
+    wrote(&one, 1).await;
+    let position = async || other.admin_json("/stats").await["purge"]["position"].as_u64().expect("a number");
+    let before = position().await;
+    post(&other, "/b").await;
+    assert_eq!(position().await, before, "of this URL nothing is stored anywhere");
+    post(&other, "/a").await;
+    assert_eq!(position().await, before + 1, "its URL is purged, since its keys cannot be told");
+}
+
+fn models(origin: &Origin) -> String {
+    let url = origin.url();
+    format!("[[route]]\nname = 'models'\npath = '/models'\nstrip_path = true\nupstream = '{url}'\nprotocol = 'openai'")
+}
+
+async fn ask_model(node: &Gateway, path: &str, question: serde_json::Value) -> Response {
+    let request = client::request("POST", node.url(&format!("/models/v1{path}"))).json(&question);
+    request.header("authorization", "Bearer sk-1").send().await
+}
+
+#[tokio::test]
+async fn calls_to_models_are_shared_as_well() {
+    let redis = redis::server().run().await;
+    let embedded = |seen: &Seen, _| {
+        let asked: serde_json::Value = serde_json::from_slice(&seen.body).expect("JSON");
+        let inputs = asked["input"].as_array().expect("a list").iter().enumerate();
+        let length = |input: &serde_json::Value| input.as_str().map_or(0, str::len);
+        let data: Vec<_> = inputs
+            .map(|(nth, input)| json!({ "object": "embedding", "index": nth, "embedding": [length(input)] }))
+            .collect();
+        let usage = json!({ "prompt_tokens": 2, "total_tokens": 2 });
+        let answer = json!({ "object": "list", "data": data, "model": "e", "usage": usage });
+        reply(answer.to_string()).header("content-type", "application/json")
+    };
+    let answer = json!({
+        "id": "chatcmpl-1",
+        "model": "gpt-4o",
+        "choices": [{ "message": { "content": "yes" }, "finish_reason": "stop" }],
+        "usage": { "prompt_tokens": 10, "completion_tokens": 1 },
+    });
+    let chat = reply(answer.to_string()).header("content-type", "application/json");
+    let origin = origin::new().route("/v1/chat/completions", chat).handler("/v1/embeddings", embedded).run().await;
+    let fleet = Fleet::of(&redis).config(&models(&origin));
+    let (one, other) = (fleet.describe().run().await, fleet.describe().run().await);
+    is_up(&one).await;
+    is_up(&other).await;
+    let question = json!({ "model": "gpt-4o", "temperature": 0, "messages": [{ "role": "user", "content": "well?" }] });
+    assert_eq!(ask_model(&one, "/chat/completions", question.clone()).await.status, 200);
+    wrote(&one, 1).await;
+    let found = ask_model(&other, "/chat/completions", question).await;
+    assert_eq!(found.assert_from_redis().json()["choices"][0]["message"]["content"], "yes");
+    let inputs = |texts: &[&str]| json!({ "model": "e", "input": texts });
+    ask_model(&one, "/embeddings", inputs(&["a", "bb"])).await.assert_forwarded("uri-miss");
+    wrote(&one, 3).await;
+    let joined = ask_model(&other, "/embeddings", inputs(&["bb", "ccc", "a"])).await.json();
+    let lengths: Vec<_> = joined["data"].as_array().expect("a list").iter().map(|one| &one["embedding"][0]).collect();
+    assert_eq!(lengths, [&json!(2), &json!(3), &json!(1)]);
+    let sent: serde_json::Value = serde_json::from_slice(&origin.last("/v1/embeddings").body).expect("JSON");
+    assert_eq!(sent["input"], json!(["ccc"]));
+    assert_eq!((origin.requests("/v1/chat/completions"), origin.requests("/v1/embeddings")), (1, 2));
 }

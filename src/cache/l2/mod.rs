@@ -13,8 +13,6 @@
 
 mod write;
 
-pub(super) use self::write::Doomed;
-
 use std::sync::Arc;
 
 use http::Method;
@@ -30,11 +28,13 @@ use super::{
     outcome::{Kind, Outcome, Tier},
     promote::as_kept_now,
     route::Route,
+    target::Target,
     tiers::is_misplaced,
     ttl,
 };
 use crate::{
     object::{
+        directives::RequestDirectives,
         entry::Entry,
         key::Key,
         reuse::{self, Reuse},
@@ -107,20 +107,43 @@ impl Cache {
         Begun { position: self.fleet_position(), at }
     }
 
-    /// Takes variants that other nodes have stored into the record in L1. Whether it knows more by that.
-    fn learn_variants(&self, route: &Route, primary: &Key, variants: &Variants) {
-        let mut told: Vec<&Variant> = variants.iter().collect();
-        told.sort_by_key(|variant| variant.stored());
-        for variant in told {
-            let known = self.variant_here(primary, variant.key());
-            if known.is_none_or(|known| known.stored() < variant.stored()) {
-                self.remember_variant(primary, route, variant);
-            }
+    /// The answer to one input of a call to a model, which nobody else may be filling by itself.
+    pub(super) async fn input_in_l2(
+        &self,
+        route: &Route,
+        target: &Target,
+        key: &Key,
+        directives: &RequestDirectives,
+    ) -> Option<Arc<Entry>> {
+        let l2 = self.l2_for(route).filter(|_| !directives.wants_validation())?;
+        let noted = (self.purge_log().position(), self.begun());
+        let scopes = target.scopes(route, key);
+        let watch = self.invalidations().watch(scopes[0]);
+        let fill = Fill::new(noted, scopes, watch, self.new_growing());
+        let wanted = Wanted { key: *key, newer: None, lease: false, over: None, variants: None };
+        let looked = l2.look(&mut l2.ticket(*key, fill.begun.position), &wanted).await;
+        let Looked::Found(mut entry, begun) = looked else {
+            l2.note_miss();
+            return None;
+        };
+        entry.stamp = fill.stamp;
+        let scopes = entry.scopes();
+        let standing = self.purge_log().verdict(fill.stamp, &scopes);
+        let untouched = standing.max(self.fleet_standing(begun.position, &scopes)) == Standing::Untouched;
+        let fresh = reuse::reuse(&entry.freshness(), self.now(), directives, false) == Reuse::Fresh;
+        let is_unknown = self.is_fenced(Instant::now());
+        if is_unknown || !untouched || !fresh || entry.primary() != *key || is_misplaced(&entry) {
+            l2.note_miss();
+            return None;
         }
+        l2.note_hit();
+        let entry = as_kept_now(route, Arc::new(*entry));
+        drop(self.insert(&entry, &fill, route));
+        Some(entry)
     }
 
     /// A variant that the record in L1 holds.
-    fn variant_here(&self, primary: &Key, key: &Key) -> Option<Variant> {
+    pub(super) fn variant_here(&self, primary: &Key, key: &Key) -> Option<Variant> {
         self.l1().inspect(primary, |slot| match slot {
             Some(Slot::Variants(variants)) => variants.iter().find(|variant| variant.key() == key).cloned(),
             _ => None,
@@ -152,7 +175,7 @@ impl<O: Outgoing> Exchange<O> {
     ) -> Option<Answer> {
         let l2 = self.l2()?;
         let fill = self.new_fill();
-        let ticket = l2.ticket(self.key);
+        let ticket = l2.ticket(self.key, fill.begun.position);
         let mut seeking = Seeking { key, candidate, ticket, lease: false, together: false, confirms: false };
         let Came::Answer(entry) = self.seek(l2, &fill, &mut seeking).await else {
             l2.note_miss();
@@ -166,13 +189,20 @@ impl<O: Outgoing> Exchange<O> {
 
     async fn seek(&self, l2: &L2, fill: &Fill, seeking: &mut Seeking) -> Came {
         let mut newer = seeking.candidate.as_ref().map(|entry| entry.stored());
+        let mut over = None;
         let mut variants = self.model.is_none().then(|| self.cache.variants_known(&self.key));
         let mut waiting: Option<Waiting<'_>> = None;
         let mut looks = 0;
         while looks < LOOKS_MAX {
-            let wanted = Wanted { key: seeking.key, newer, lease: seeking.lease, variants };
+            let wanted = Wanted { key: seeking.key, newer, lease: seeking.lease, over, variants };
             let looked = l2.look(&mut seeking.ticket, &wanted).await;
-            if matches!(looked, Looked::Busy) {
+            if let Looked::Busy(holder) = looked {
+                // What it brings was purged before this request came: nothing to wait for.
+                let purged = self.cache.fleet_standing(holder.position, &fill.scopes) != Standing::Untouched;
+                if purged && over != Some(holder) {
+                    (over, looks) = (Some(holder), looks + 1);
+                    continue;
+                }
                 waiting = waiting.or_else(|| l2.wait());
                 let Some(place) = &mut waiting else { return Came::Nothing };
                 if !place.for_change(&self.key, &seeking.key).await {
@@ -203,13 +233,13 @@ impl<O: Outgoing> Exchange<O> {
                 }
                 Looked::Variants(told) => {
                     variants = None;
-                    self.cache.learn_variants(&self.route, &self.key, &told);
+                    self.cache.learn_variants(&self.key, &self.route, &told);
                     if seeking.together {
                         return Came::Again;
                     }
                     seeking.key = self.variant_of(&told).unwrap_or(seeking.key);
                 }
-                Looked::Leased | Looked::Busy | Looked::Unstorable | Looked::Nothing => return Came::Nothing,
+                Looked::Leased | Looked::Busy(_) | Looked::Unstorable | Looked::Nothing => return Came::Nothing,
             }
         }
         Came::Nothing
@@ -299,7 +329,7 @@ impl<O: Outgoing> Fetch<O> {
         let mut seeking = Seeking {
             key: self.start.key,
             candidate: self.start.candidate.clone(),
-            ticket: l2.ticket(exchange.key),
+            ticket: l2.ticket(exchange.key, self.fill.begun.position),
             lease: together && !self.start.part,
             together,
             confirms: !self.start.part,

@@ -9,19 +9,14 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use futures_util::future::join_all;
-
 use crate::{
     cache::{
         Cache, call::Outgoing, config::Use, disk::Written, fetch::Fetch, refused::Refused, route::Route,
         tiers::is_misplaced,
     },
-    object::{entry::Entry, key::Key},
+    object::{entry::Entry, freshness::Flags, key::Key},
     store::l2::{Begun, Ticket, Write},
 };
-
-/// Entries to be removed: a primary key, and variants of it that are known.
-pub(in crate::cache) type Doomed = Vec<(Key, Vec<Key>)>;
 
 impl Cache {
     /// Hands an entry that was stored here to L2. What is given back is to be awaited before its clients have it to the
@@ -42,18 +37,12 @@ impl Cache {
             l2.settle(ticket, primary, key, true, Some(begun.at));
             return None;
         }
+        let scattered = entry.freshness().flags.has(Flags::SCATTERED).then(|| entry.scopes()[0]);
         let variant = (key != primary).then(|| self.variant_here(&primary, &key)).flatten();
         let (entry, variants_max) = (Arc::clone(entry), route.policy.variants_max);
-        let written = l2.store(Write { entry, begun, keep, variant, variants_max, ticket })?;
+        let written = l2.store(Write { entry, begun, keep, variant, variants_max, scattered, ticket })?;
         let written: Pin<Box<dyn Future<Output = bool> + Send>> = Box::pin(written);
         (route.policy.l2 == Use::WriteThrough).then_some(written)
-    }
-
-    /// Removes from L2 what an unsafe request has invalidated. Whether all of it is gone.
-    pub(in crate::cache) async fn doom(&self, route: &Route, doomed: &Doomed) -> bool {
-        let Some(l2) = self.l2_of(route) else { return true };
-        let removals = doomed.iter().map(|(primary, variants)| l2.remove(primary, variants));
-        join_all(removals).await.into_iter().all(|removed| removed)
     }
 
     /// Takes an entry out of L2 that is not what the origin would send any more, unless a newer one is there.

@@ -52,6 +52,7 @@ use crate::{
     object::{
         entry::Entry,
         key::Key,
+        scope::{FleetPosition, Scope},
         time::Timestamp,
         vary::{Variant, Variants},
     },
@@ -107,6 +108,8 @@ pub struct Wanted {
     pub newer: Option<Timestamp>,
     /// Whether the lease is to be taken where nothing is found.
     pub lease: bool,
+    /// Who is to lose it: what comes of its fill is of no use.
+    pub over: Option<Holder>,
     /// Tell the variants of the URL if nothing is found and there are more than so many.
     pub variants: Option<usize>,
 }
@@ -119,12 +122,20 @@ pub enum Looked {
     Variants(Variants),
     /// Nothing; and this node is to fill it.
     Leased,
-    /// Nothing, and another node fills it.
-    Busy,
+    /// Nothing, and another fill is under way.
+    Busy(Holder),
     /// Nothing, and what was filled a moment ago was not storable.
     Unstorable,
     /// Nothing, or no answer.
     Nothing,
+}
+
+/// Who has a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder {
+    token: [u8; scripts::TOKEN],
+    /// Where the fleet's purge log was when its fill began.
+    pub position: FleetPosition,
 }
 
 /// An entry to be written.
@@ -139,6 +150,8 @@ pub struct Write {
     pub variant: Option<Variant>,
     /// Variants of one key.
     pub variants_max: usize,
+    /// Its URL, where that alone does not tell its key.
+    pub scattered: Option<Scope>,
     /// What the look-up before left.
     pub ticket: Option<Ticket>,
 }
@@ -176,9 +189,10 @@ impl L2 {
         self.inner.config.object_bytes_max.as_u64()
     }
 
-    /// Where what is known of the look-ups of one fill is gathered, for entries of that primary key.
-    pub fn ticket(&self, primary: Key) -> Ticket {
-        Ticket::new(self.clone(), primary)
+    /// Where what is known of the look-ups of one fill is gathered, for entries of that primary key; `position` is where
+    /// the fleet's purge log was when it began.
+    pub fn ticket(&self, primary: Key, position: FleetPosition) -> Ticket {
+        Ticket::new(self.clone(), primary, position)
     }
 
     /// Looks into Redis.
@@ -206,7 +220,10 @@ impl L2 {
         let variants = wanted.variants.map_or_else(String::new, |known| known.to_string());
         let token = if wanted.lease { *ticket.token() } else { [0; scripts::TOKEN] };
         let (keys, small) = ([&named.entry[..], &named.lease, &named.variants, &named.removal], SMALL_MAX.to_string());
-        let args = [&token[..], lease.as_bytes(), newer.as_bytes(), variants.as_bytes(), small.as_bytes()];
+        let (position, over) = (value::place(ticket.position), wanted.over.map(|holder| holder.token));
+        let over = over.as_ref().map_or(&[][..], |token| token);
+        let (newer, variants) = (newer.as_bytes(), variants.as_bytes());
+        let args = [&token[..], lease.as_bytes(), newer, variants, small.as_bytes(), &position, over];
         let reply = self.inner.kv.run(Class::Small, config.read_timeout, &scripts::LOOK, &keys, &args).await?;
         let mut reply = replies::array(reply)?.into_iter();
         let code = replies::int(&reply.next().unwrap_or(Value::Nil))?;
@@ -230,7 +247,9 @@ impl L2 {
                 ticket.holds(wanted.key);
                 Looked::Leased
             }
-            looked::BUSY => Looked::Busy,
+            looked::BUSY => {
+                Looked::Busy(holder(&replies::bytes(reply.next().unwrap_or(Value::Nil))?.unwrap_or_default()))
+            }
             looked::UNSTORABLE => Looked::Unstorable,
             _ => Looked::Nothing,
         })
@@ -267,8 +286,8 @@ impl L2 {
 
     /// Without an effect on anything: what there is under `key`.
     pub async fn peek(&self, primary: Key, key: Key) -> Looked {
-        let wanted = Wanted { key, newer: None, lease: false, variants: (primary == key).then_some(0) };
-        self.look(&mut self.ticket(primary), &wanted).await
+        let wanted = Wanted { key, newer: None, lease: false, over: None, variants: (primary == key).then_some(0) };
+        self.look(&mut self.ticket(primary, FleetPosition::default()), &wanted).await
     }
 
     /// Counts a fill that was answered.
@@ -345,6 +364,13 @@ impl L2 {
     async fn write(&self, mut write: Write) -> WriteEnd {
         let Inner { names, config, form, metrics, writers, .. } = &*self.inner;
         let Ok(_permit) = writers.acquire().await else { return WriteEnd::Failed };
+        let keep = self.kept(write.keep);
+        // First: an unsafe request that does not find the mark relies on there being nothing.
+        if let Some(url) = write.scattered
+            && !self.scatter(url, keep).await
+        {
+            return WriteEnd::Failed;
+        }
         let (entry, primary) = (Arc::clone(&write.entry), write.entry.primary());
         let Some(value) = self.encoded(&entry, write.begun).await else { return WriteEnd::Failed };
         let record = match (&write.variant, primary == entry.key) {
@@ -358,7 +384,7 @@ impl L2 {
         let lease = names.of(&primary, held.as_ref().map_or(&entry.key, |(key, _)| key)).lease;
         let (token, seen) = (held.as_ref().map_or(&[][..], |(_, token)| token), write.ticket.as_ref());
         let seen = seen.and_then(|ticket| ticket.seen.as_deref()).unwrap_or(b"?");
-        let (keep, max) = (millis(self.kept(write.keep)), write.variants_max.max(1).to_string());
+        let (keep, max) = (millis(keep), write.variants_max.max(1).to_string());
         let whole = names.of(&primary, &primary).entry;
         let keys = [&named.entry[..], &lease, &named.variants, &named.removal, &whole];
         let args = [&value[..], keep.as_bytes(), token, seen, field.as_bytes(), &record, max.as_bytes()];
@@ -380,6 +406,27 @@ impl L2 {
             Err(error) => {
                 tracing::debug!(%error, url = %entry.url(), timeout = ?config.write_timeout, "not written to Redis");
                 WriteEnd::Failed
+            }
+        }
+    }
+
+    /// Notes that something of a URL is stored under keys that the URL does not give.
+    async fn scatter(&self, url: Scope, keep: Duration) -> bool {
+        let (name, keep) = (self.inner.names.scattered(url), millis(keep));
+        self.run(Class::Control, &scripts::SCATTER, &[&name], &[keep.as_bytes()]).await.is_ok()
+    }
+
+    /// Whether something of a URL may be stored under keys that the URL does not give, as far as anybody knows.
+    pub async fn is_scattered(&self, url: Scope) -> bool {
+        let name = self.inner.names.scattered(url);
+        let Inner { kv, config, metrics, .. } = &*self.inner;
+        let exists = redis::Cmd::exists(&name);
+        match kv.call(Class::Control, config.write_timeout, &name, &exists).await.and_then(|found| replies::int(&found))
+        {
+            Ok(found) => found > 0,
+            Err(error) => {
+                metrics.error(error.name());
+                true
             }
         }
     }
@@ -514,7 +561,7 @@ impl Waiting<'_> {
             Looked::Found(..) | Looked::Variants(_) => LeaseEnd::Followed,
             Looked::Leased => LeaseEnd::Inherited,
             Looked::Unstorable => LeaseEnd::Unstorable,
-            Looked::Busy | Looked::Nothing => LeaseEnd::Alone,
+            Looked::Busy(_) | Looked::Nothing => LeaseEnd::Alone,
         };
         self.l2.inner.metrics.lease(end);
     }
@@ -546,6 +593,12 @@ impl Drop for Done {
     fn drop(&mut self) {
         self.0.inner.tasks.send_modify(|tasks| *tasks -= 1);
     }
+}
+
+/// What [`scripts::LOOK`] tells of a lease; of what is none, something that nobody is.
+fn holder(lease: &[u8]) -> Holder {
+    let (token, place) = lease.split_first_chunk().unwrap_or((&[0; scripts::TOKEN], &[]));
+    Holder { token: *token, position: value::placed(place).unwrap_or_default() }
 }
 
 fn millis(duration: Duration) -> String {

@@ -6,9 +6,10 @@
 //! namespace:1.2.1:{primary key}:l[:variant]   who is filling it
 //! namespace:1.2.1:{primary key}:v             which variants there are
 //! namespace:1.2.1:{primary key}:x             that it was removed a moment ago
+//! namespace:1.2.1:{scope of a URL}:s          that some of it lies under keys that the URL does not give
 //! ```
 //!
-//! All of a URL lies in one slot of a cluster, by the braces: a script changes it in one step. The numbers are those of
+//! All of a primary key lies in one slot of a cluster, by the braces: a script changes it in one step. The numbers are those of
 //! the forms of keys, entries and values: releases that differ in one of them run side by side and never read each
 //! other's. Keys are keyed hashes of requests; where entries are enciphered, keyed hashes of these in turn, because the
 //! key opens the entry.
@@ -17,6 +18,7 @@ use super::value;
 use crate::object::{
     codec,
     key::{KEY_SCHEMA, Key},
+    scope::Scope,
 };
 
 /// Makes names.
@@ -63,6 +65,16 @@ impl Names {
     /// What a variant is called in the names of its URL, and in the list of them.
     pub(super) fn field(&self, key: &Key) -> String {
         Key::from_bytes(self.locator(key)).to_string()
+    }
+
+    /// The mark of a URL.
+    pub(super) fn scattered(&self, url: Scope) -> Vec<u8> {
+        let bits = url.bits().to_be_bytes();
+        let bits = match &self.hidden {
+            None => bits,
+            Some(hash) => *blake3::keyed_hash(hash, &bits).as_bytes().first_chunk().expect("longer than that"),
+        };
+        format!("{}{:016x}}}:s", self.prefix, u64::from_be_bytes(bits)).into_bytes()
     }
 
     fn locator(&self, key: &Key) -> [u8; 32] {
@@ -114,5 +126,7 @@ mod tests {
         assert!(!hidden.contains(&PRIMARY.to_string()) && !hidden.contains(&VARIANT.to_string()));
         assert_ne!(hidden, names(Some([2; 32])));
         assert_eq!(hidden.len(), plain.len());
+        let mark = |hidden| Names::new("shop", hidden).scattered(Scope::from_bits(7));
+        assert!(mark(None).ends_with(b"{0000000000000007}:s") && mark(None) != mark(Some([1; 32])));
     }
 }

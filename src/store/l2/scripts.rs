@@ -10,12 +10,13 @@
 //!   earlier position, or at the same and earlier, never takes the place of the other. So a node that was paused for
 //!   longer than its lease does no harm.
 //!
-//! The lease (`l`) is 16 bytes of its holder, and a `w` behind them once somebody waits; or it is `u`: what was filled
-//! was not storable a moment ago, so that those who waited go on at once, side by side.
+//! The lease (`l`) is 16 bytes that stand for its holder, then where the fleet's purge log was when its fill began (16
+//! bytes, as in a value), and a `w` behind them once somebody waits. Or it is `u`: what was filled was not storable a
+//! moment ago, so that those who waited go on at once, side by side.
 
 use crate::kv::Script;
 
-/// How `l` begins where it is a lease.
+/// What stands for a holder of a lease.
 pub(super) const TOKEN: usize = 16;
 
 /// What [`LOOK`] answers first, where there is something to tell.
@@ -27,6 +28,7 @@ pub(super) mod looked {
     /// And the records of variants.
     pub(in super::super) const VARIANTS: i64 = 3;
     pub(in super::super) const LEASED: i64 = 4;
+    /// And whose the lease is.
     pub(in super::super) const BUSY: i64 = 5;
     pub(in super::super) const UNSTORABLE: i64 = 6;
 }
@@ -46,7 +48,7 @@ pub(super) mod put {
 ///
 /// `KEYS` e l v x. `ARGV` token; milliseconds of the lease, empty for none; only what was stored after that, in
 /// milliseconds, empty for all; tell the variants if there are more than so many, empty for never; longest value to come
-/// along.
+/// along; where the log is; the holder whose lease is taken from it, empty for none.
 pub(super) static LOOK: Script = Script::new(
     r"
 local removed = redis.call('GET', KEYS[4]) or ''
@@ -70,12 +72,13 @@ end
 if ARGV[2] == '' then return {0, removed} end
 local lease = redis.call('GET', KEYS[2])
 if lease == 'u' then return {6, removed} end
-if lease and string.sub(lease, 1, 16) ~= ARGV[1] then
+local holder = lease and string.sub(lease, 1, 16)
+if holder and holder ~= ARGV[1] and holder ~= ARGV[7] then
   -- The time it has left stays as it is.
-  if #lease == 16 then redis.call('APPEND', KEYS[2], 'w') end
-  return {5, removed}
+  if #lease == 32 then redis.call('APPEND', KEYS[2], 'w') end
+  return {5, removed, string.sub(lease, 1, 32)}
 end
-redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+redis.call('SET', KEYS[2], ARGV[1] .. ARGV[6], 'PX', ARGV[2])
 return {4, removed}
 ",
 );
@@ -89,9 +92,9 @@ pub(super) static PUT: Script = Script::new(
     r"
 local waited = 0
 local lease = redis.call('GET', KEYS[2])
-if lease and #lease >= 16 and string.sub(lease, 1, 16) == ARGV[3] then
+if lease and #lease >= 32 and string.sub(lease, 1, 16) == ARGV[3] then
   redis.call('DEL', KEYS[2])
-  if #lease > 16 then waited = 1 end
+  if #lease > 32 then waited = 1 end
 end
 local removed = redis.call('GET', KEYS[4])
 if removed and removed ~= ARGV[4] then return {3, waited} end
@@ -148,8 +151,8 @@ pub(super) static SETTLE: Script = Script::new(
     r"
 local waited = 0
 local lease = redis.call('GET', KEYS[1])
-if lease and #lease >= 16 and string.sub(lease, 1, 16) == ARGV[1] then
-  if #lease > 16 then waited = 1 end
+if lease and #lease >= 32 and string.sub(lease, 1, 16) == ARGV[1] then
+  if #lease > 32 then waited = 1 end
   if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], 'u', 'PX', ARGV[2]) end
 end
 if ARGV[3] ~= '' then
@@ -200,5 +203,15 @@ pub(super) static DISCARD: Script = Script::new(
     r"
 if redis.call('GETRANGE', KEYS[1], 0, 49) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
+",
+);
+
+/// Notes that something of a URL is stored under keys that the URL does not give, for as long as the longest of it.
+///
+/// `KEYS` s. `ARGV` milliseconds.
+pub(super) static SCATTER: Script = Script::new(
+    r"
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], '', 'PX', ARGV[1]) end
+return 1
 ",
 );

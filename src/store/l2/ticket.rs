@@ -3,12 +3,17 @@
 use tokio::task::AbortHandle;
 
 use super::{L2, millis, scripts};
-use crate::{kv::Class, object::key::Key};
+use crate::{
+    kv::Class,
+    object::{key::Key, scope::FleetPosition},
+};
 
 /// See above. Dropped, it gives the lease back: the fill came to nothing, and somebody else may try.
 pub struct Ticket {
     l2: L2,
     pub(super) primary: Key,
+    /// Where the fleet's purge log was when the fill began.
+    pub(super) position: FleetPosition,
     token: Option<[u8; scripts::TOKEN]>,
     /// What lay under the name of removals; `None`: nobody knows.
     pub(super) seen: Option<Vec<u8>>,
@@ -24,8 +29,8 @@ struct Held {
 }
 
 impl Ticket {
-    pub(super) fn new(l2: L2, primary: Key) -> Self {
-        Self { l2, primary, token: None, seen: None, held: None }
+    pub(super) fn new(l2: L2, primary: Key, position: FleetPosition) -> Self {
+        Self { l2, primary, position, token: None, seen: None, held: None }
     }
 
     /// What stands for this fill in Redis.

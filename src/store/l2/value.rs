@@ -109,9 +109,9 @@ impl Form {
         let mut bytes = Vec::with_capacity(HEAD + payload.len() + 32);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&[VERSION, flags]);
-        let FleetPosition { life, position } = begun.position;
-        for number in [life, position.number(), begun.at.as_millis(), entry.stored().as_millis()] {
-            bytes.extend_from_slice(&number.to_be_bytes());
+        bytes.extend_from_slice(&place(begun.position));
+        for time in [begun.at, entry.stored()] {
+            bytes.extend_from_slice(&time.as_millis().to_be_bytes());
         }
         bytes.extend_from_slice(&length.to_be_bytes());
         let payload = match &self.seal {
@@ -161,7 +161,7 @@ impl Form {
         if facts[..4] != MAGIC || facts[4] != VERSION || flags & !(ZSTD | SEALED) != 0 {
             return Err(ValueError::Foreign);
         }
-        let position = FleetPosition { life: number(6), position: Position::from_number(number(14)) };
+        let position = placed(&facts[6..]).unwrap_or_default();
         Ok((Begun { position, at: Timestamp::from_millis(number(22)) }, flags, u64::from(length)))
     }
 
@@ -198,6 +198,19 @@ impl Form {
         };
         variants.ok()?.iter().next().cloned()
     }
+}
+
+/// A position as values and leases have it.
+pub(super) fn place(position: FleetPosition) -> [u8; 16] {
+    let FleetPosition { life, position } = position;
+    (u128::from(life) << 64 | u128::from(position.number())).to_be_bytes()
+}
+
+/// What [`place`] wrote, and whatever follows; `None` where that is too short.
+pub(super) fn placed(bytes: &[u8]) -> Option<FleetPosition> {
+    let (life, rest) = bytes.split_first_chunk()?;
+    let position = Position::from_number(u64::from_be_bytes(*rest.first_chunk()?));
+    Some(FleetPosition { life: u64::from_be_bytes(*life), position })
 }
 
 /// Against damage, not against forgery.
