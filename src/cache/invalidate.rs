@@ -54,7 +54,7 @@ impl Cache {
         if self.is_scattered(url) || !are_made(removals).await || !gone {
             self.purge_url(url).await;
         }
-        self.invalidate_elsewhere(route, url);
+        self.invalidate_elsewhere(route, url).await;
         notes
     }
 

@@ -9,6 +9,8 @@
 //!
 //! Without a fleet nobody else can purge.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{
@@ -25,6 +27,9 @@ use crate::{
     },
     purge::{Ack, Fleet, Mode, Purge, PurgeError, PurgeId, Receipt, Standing, fleet::Spread},
 };
+
+/// How long an unsafe request waits until the log has what it invalidates.
+const ANNOUNCED_WITHIN: Duration = Duration::from_millis(250);
 
 /// On what a node may use what it has stored, for one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,21 +132,23 @@ impl Cache {
         }
     }
 
-    /// Tells the other nodes that an unsafe request changed what a URL stands for.
-    pub(super) fn invalidate_elsewhere(&self, route: &Route, url: Scope) {
+    /// Tells the other nodes that an unsafe request changed what a URL stands for. Who has its answer finds nothing older
+    /// than the log of all nodes does.
+    pub(super) async fn invalidate_elsewhere(&self, route: &Route, url: Scope) {
         let (unsafe_invalidates, coherence) = (route.policy.unsafe_invalidates, route.policy.coherence);
         let Some(fleet) = self.fleet() else { return };
         if unsafe_invalidates == Invalidate::Node || coherence == Coherence::Ttl {
             return;
         }
         let Ok(id) = PurgeId::random() else { return };
-        fleet.announce(Purge {
+        let purge = Purge {
             id,
             at: self.now(),
             mode: Mode::Hard,
             scopes: vec![url],
-            hold: std::time::Duration::ZERO,
+            hold: Duration::ZERO,
             note: "invalidated by an unsafe request".to_owned(),
-        });
+        };
+        fleet.announce(purge, ANNOUNCED_WITHIN).await;
     }
 }

@@ -234,13 +234,13 @@ async fn a_snapshot_takes_the_place_of_a_long_log() {
     }
     // It is written after a purge, once a beat has told how long the log is.
     let start = Instant::now();
-    while server.cli(&["EXISTS", "{test.fleet}:snapshot"]).trim() != "1" {
+    while server.cli(&["EXISTS", "test:{test.fleet}:snapshot"]).trim() != "1" {
         assert!(start.elapsed() < PATIENCE, "no snapshot");
         tokio::time::sleep(LEASE / 4).await;
         a.fleet.purge(purge(1), Ack::Log).await.expect("acknowledged");
     }
     // The records that nodes remember stay; without them the snapshot alone has to do.
-    server.cli(&["XTRIM", "{test.fleet}:log", "MAXLEN", "1"]);
+    server.cli(&["XTRIM", "test:{test.fleet}:log", "MAXLEN", "1"]);
     a.fleet.purge(purge(300), Ack::Log).await.expect("acknowledged");
     let b = node(&server, "b");
     b.up_to_date().await;
@@ -257,10 +257,10 @@ async fn a_lost_tail_is_found_and_given_back() {
     b.up_to_date().await;
     a.fleet.purge(purge(1), Ack::Fleet).await.expect("acknowledged");
     let stamp = a.fleet.position();
-    let keys = ["{test.fleet}:meta", "{test.fleet}:log"];
+    let keys = ["test:{test.fleet}:meta", "test:{test.fleet}:log"];
     let dumps = [dump(&server, keys[0]).await, dump(&server, keys[1]).await];
     let lost = purge(2);
-    let id = format!("{{test.fleet}}:id:{}", lost.id);
+    let id = format!("test:{{test.fleet}}:id:{}", lost.id);
     a.fleet.purge(lost, Ack::Fleet).await.expect("acknowledged");
     let ambiguous = a.fleet.position();
     // As a replica that was a moment behind.
@@ -291,12 +291,12 @@ async fn another_record_in_the_place_of_a_lost_one_is_not_passed_over() {
     let a = node(&server, "a");
     a.up_to_date().await;
     a.fleet.purge(purge(1), Ack::Log).await.expect("acknowledged");
-    let keys = ["{test.fleet}:meta", "{test.fleet}:log"];
+    let keys = ["test:{test.fleet}:meta", "test:{test.fleet}:log"];
     let dumps = [dump(&server, keys[0]).await, dump(&server, keys[1]).await];
     let b = node(&server, "b");
     b.up_to_date().await;
     let lost = purge(2);
-    let id = format!("{{test.fleet}}:id:{}", lost.id);
+    let id = format!("test:{{test.fleet}}:id:{}", lost.id);
     a.fleet.purge(lost, Ack::Fleet).await.expect("acknowledged");
     // Set back and written to at once, in one step: nobody can look in between. What is written is a purge of 3, as
     // another fleet has it.
@@ -313,7 +313,7 @@ async fn another_record_in_the_place_of_a_lost_one_is_not_passed_over() {
         redis.call('XADD', KEYS[2], m[1] .. '-' .. (m[2] + 1), 'p', m[3], 'h', digest, 'd', record)
         redis.call('HSET', KEYS[1], 'seq', m[2] + 1, 'digest', digest)";
     let [meta, log] = keys.map(str::as_bytes);
-    let source: &[u8] = b"{other.fleet}:log";
+    let source: &[u8] = b"other:{other.fleet}:log";
     let eval: [&[u8]; 9] = [b"EVAL", code.as_bytes(), b"4", meta, log, id.as_bytes(), source, &dumps[0], &dumps[1]];
     command(&server, &eval).await;
     eventually("the one in its place", || a.has_purged(3) && b.has_purged(3)).await;

@@ -290,21 +290,26 @@ impl Fleet {
         self.confirm(self.inner().config.confirm_timeout).await
     }
 
-    /// Tells the other nodes of something that this one has done for itself, as soon as Redis takes it. Too much of it is
-    /// dropped and counted.
-    pub fn announce(&self, purge: Purge) {
+    /// Tells the other nodes of something that this one has done for itself. Returns when the log has it; or after `within`,
+    /// and it follows as soon as Redis takes it. Too much of it is dropped and counted.
+    pub async fn announce(&self, purge: Purge, within: Duration) {
         let inner = self.inner();
         if inner.state.is_pending(&purge.scopes) {
+            return;
+        }
+        inner.state.announced(purge.id);
+        if !inner.state.is_fenced(Instant::now()) && inner.append(&purge, false, Instant::now() + within).await.is_ok()
+        {
             return;
         }
         let max = inner.config.queue_max;
         let place = inner.later.try_reserve().ok().filter(|_| inner.state.hold_back(purge.id, &purge.scopes, max));
         match place {
             Some(place) => {
-                inner.state.announced(purge.id);
                 place.send(purge);
             }
             None => {
+                inner.state.is_obeyed(&purge.id);
                 inner.metrics.dropped.inc();
             }
         }

@@ -15,13 +15,13 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) fn new(namespace: &str) -> Self {
-        let name = |what: &str| format!("{{{namespace}.fleet}}:{what}").into_bytes();
+        let name = |what: &str| format!("{namespace}:{{{namespace}.fleet}}:{what}").into_bytes();
         Self {
             meta: name("meta"),
             log: name("log"),
             snapshot: name("snapshot"),
             nodes: name("nodes"),
-            id: format!("{{{namespace}.fleet}}:id:"),
+            id: format!("{namespace}:{{{namespace}.fleet}}:id:"),
         }
     }
 
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn one_slot() {
         let names = Names::new("larder");
-        assert!(names.meta.starts_with(b"{larder.fleet}:"));
-        assert!(names.id(&PurgeId::named("x")).starts_with(b"{larder.fleet}:id:"));
+        assert!(names.meta.starts_with(b"larder:{larder.fleet}:"));
+        assert!(names.id(&PurgeId::named("x")).starts_with(b"larder:{larder.fleet}:id:"));
     }
 }

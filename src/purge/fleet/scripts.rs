@@ -1,11 +1,11 @@
 //! The steps that Redis does as one. All keys are in one slot.
 //!
 //! ```text
-//!  {ns.fleet}:meta      hash: life, epoch, seq, digest: the head of the log
-//!  {ns.fleet}:log       stream: id epoch-seq; p digest of the record before, h digest up to this one, d the record
-//!  {ns.fleet}:snapshot  the table of watermarks at some record, for who comes later than the log begins
-//!  {ns.fleet}:nodes     hash: node → what it says of itself
-//!  {ns.fleet}:id:…      where the purge of that id is in the log
+//!  ns:{ns.fleet}:meta      hash: life, epoch, seq, digest: the head of the log
+//!  ns:{ns.fleet}:log       stream: id epoch-seq; p digest of the record before, h digest up to this one, d the record
+//!  ns:{ns.fleet}:snapshot  the table of watermarks at some record, for who comes later than the log begins
+//!  ns:{ns.fleet}:nodes     hash: node → what it says of itself
+//!  ns:{ns.fleet}:id:…      where the purge of that id is in the log
 //! ```
 //!
 //! Ids are given, not made by Redis: after a fail-over a replica could make ids below those that readers have seen, and they
