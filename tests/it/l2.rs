@@ -236,6 +236,25 @@ async fn variants_of_all_nodes_are_found_by_all() {
 }
 
 #[tokio::test]
+async fn a_language_that_is_preferred_is_as_good_as_a_match() {
+    let redis = redis::server().run().await;
+    let spoken = |seen: &Seen, _| {
+        let language = if seen.header("accept-language").unwrap_or_default().contains("de") { "de" } else { "en" };
+        reply(language).max_age(600).header("vary", "accept-language").header("content-language", language)
+    };
+    let origin = origin::new().handler("/a", spoken).run().await;
+    let [one, other] = Fleet::of(&redis).nodes(&origin).await;
+    get_with(&one, "/a", "accept-language", "en, de").await.assert_ok("de");
+    wrote(&one, 1).await;
+    // It has a record of its own already, in which that language is not.
+    get_with(&other, "/a", "accept-language", "en").await.assert_ok("en");
+    wrote(&other, 1).await;
+    let preferred = get_with(&other, "/a", "accept-language", "fr;q=0.5, de;q=0.9").await;
+    preferred.assert_ok("de").assert_from_redis();
+    assert_eq!(origin.requests("/a"), 2);
+}
+
+#[tokio::test]
 async fn of_many_variants_the_oldest_makes_room() {
     let redis = redis::server().run().await;
     let coloured = |seen: &Seen, _| {

@@ -188,6 +188,9 @@ impl<O: Outgoing> Exchange<O> {
     }
 
     async fn seek(&self, l2: &L2, fill: &Fill, seeking: &mut Seeking) -> Came {
+        if let Some(entry) = self.found_selected(l2, fill, seeking).await {
+            return Came::Answer(entry);
+        }
         let mut newer = seeking.candidate.as_ref().map(|entry| entry.stored());
         let mut over = None;
         let mut variants = self.model.is_none().then(|| self.cache.variants_known(&self.key));
@@ -230,6 +233,9 @@ impl<O: Outgoing> Exchange<O> {
                         }
                         Good::Stale(_) | Good::Candidate(_) | Good::Nothing => {}
                     }
+                    if !seeking.lease {
+                        return Came::Nothing;
+                    }
                 }
                 Looked::Variants(told) => {
                     variants = None;
@@ -243,6 +249,26 @@ impl<O: Outgoing> Exchange<O> {
             }
         }
         Came::Nothing
+    }
+
+    /// What lies under the key of a known variant that would do, where that is not the one to be filled: it was chosen by
+    /// other fields, or by its language.
+    async fn found_selected(&self, l2: &L2, fill: &Fill, seeking: &mut Seeking) -> Option<Arc<Entry>> {
+        if seeking.key == self.key || seeking.candidate.is_some() {
+            return None;
+        }
+        let by = self.cache.comparing(&self.route);
+        let selected = self.cache.l1().inspect(&self.key, |slot| match slot {
+            Some(Slot::Variants(variants)) => variants.select(&self.key, &self.headers, by),
+            _ => None,
+        });
+        let key = selected.filter(|key| *key != seeking.key)?;
+        let wanted = Wanted { key, newer: None, lease: false, over: None, variants: None };
+        let Looked::Found(entry, begun) = l2.look(&mut seeking.ticket, &wanted).await else { return None };
+        match self.good(*entry, begun, fill, seeking) {
+            Good::Fresh(entry) => Some(entry),
+            Good::Stale(_) | Good::Candidate(_) | Good::Nothing => None,
+        }
     }
 
     /// The key of this request's variant, where others of the URL are known.
@@ -268,12 +294,11 @@ impl<O: Outgoing> Exchange<O> {
             return Good::Nothing;
         }
         let entry = as_kept_now(&self.route, Arc::new(entry));
-        let soft = standing == Standing::Soft;
-        match reuse::reuse(&entry.freshness(), now, &self.directives, soft) {
-            Reuse::Revalidate(_) if soft => {
-                // L1 knows nothing of what the fleet purged softly, and would take it for fresh.
-                if seeking.candidate.is_none() { Good::Candidate(entry) } else { Good::Nothing }
-            }
+        if standing == Standing::Soft {
+            // L1 knows nothing of what the fleet purged softly, and would take it for fresh.
+            return if seeking.candidate.is_none() { Good::Candidate(entry) } else { Good::Nothing };
+        }
+        match reuse::reuse(&entry.freshness(), now, &self.directives, false) {
             Reuse::Revalidate(_) => {
                 if seeking.confirms {
                     self.keep(&entry, fill);

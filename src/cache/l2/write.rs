@@ -70,6 +70,10 @@ impl<O: Outgoing> Fetch<O> {
 
     /// What a response that is not storable means for L2.
     pub(in crate::cache) fn refused_for_l2(&mut self, refused: Refused, status: http::StatusCode) {
+        if refused == Refused::NotAdmitted {
+            // Too large for here, which says that it is so for L2.
+            return self.not_shared(self.start.key, false);
+        }
         if !refused.lasts(status) {
             // Another node may have better luck.
             self.ticket = None;
