@@ -86,8 +86,11 @@ fn node_name(config: &Config) -> String {
     if !config.fleet.node.is_empty() {
         return config.fleet.node.clone();
     }
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    if name.is_empty() { "unnamed".to_owned() } else { name }
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    match config.listen.data.port() {
+        0 => host,
+        port => format!("{host}:{port}"),
+    }
 }
 
 /// The disk tier, if there is to be one. The purge log is open by then: nothing is found here that it forbids.

@@ -30,7 +30,7 @@ pub enum Gone {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct FleetConfig {
-    /// Name of this node in lists; empty: the host's.
+    /// Name of this node in lists; empty: of the host and the port clients come in by.
     pub node: String,
     /// For so long a node may serve after the last proof that it is up to date.
     #[serde(with = "humantime_serde")]
