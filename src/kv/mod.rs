@@ -1,9 +1,9 @@
 //! Redis: one server, the master that Sentinels name, or a cluster.
 //!
-//! What is known is a picture ([`topology`]): which node has which slot. Every call is about one slot, and goes to its
+//! What is known is a picture (`topology`): which node has which slot. Every call is about one slot, and goes to its
 //! node over a connection that is there already; where there is none, it fails at once. Each node has a connection for
-//! each class of calls ([`node`], [`lane`]), made and made anew in the background, and a breaker on each, so that a node
-//! that hangs costs the others nothing. A task ([`watch`]) keeps the picture up to date.
+//! each class of calls (`node`, `lane`), made and made anew in the background, and a breaker on each, so that a node
+//! that hangs costs the others nothing. A task (`watch`) keeps the picture up to date.
 //!
 //! Guarantees: a call ends within its time; nobody waits for a connection to be made; calls, nodes and tables are
 //! bounded; nothing that Redis sends is trusted to be well-formed. It knows nothing of caches.

@@ -3,7 +3,8 @@
 
 use std::{
     fs::File,
-    net::TcpListener,
+    future::ready,
+    net::{TcpListener, UdpSocket},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
@@ -16,7 +17,7 @@ use std::{
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use tempfile::TempDir;
 
-use super::{eventually, within};
+use super::eventually;
 
 /// Ports given out, below those that the system gives to clients; the cluster's own are 10000 above.
 static NEXT_PORT: LazyLock<AtomicU16> = LazyLock::new(|| {
@@ -24,13 +25,24 @@ static NEXT_PORT: LazyLock<AtomicU16> = LazyLock::new(|| {
     AtomicU16::new(start)
 });
 
-/// A port that is free, and the one 10000 above as well.
-fn free_port() -> u16 {
-    let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    loop {
-        let port = 11_000 + NEXT_PORT.fetch_add(1, SeqCst) % 11_000;
-        if free(port) && free(port + 10_000) {
-            return port;
+/// A port that is free, and the one 10000 above as well, for as long as this lives.
+///
+/// Redis is not there yet to hold it, and other scenarios look for ports too, also in other processes: the same port of
+/// UDP, which nobody else wants, is held as a sign that this one is taken.
+struct Port {
+    number: u16,
+    _claim: UdpSocket,
+}
+
+impl Port {
+    fn claim() -> Self {
+        let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        loop {
+            let number = 11_000 + NEXT_PORT.fetch_add(1, SeqCst) % 11_000;
+            let Ok(claim) = UdpSocket::bind(("127.0.0.1", number)) else { continue };
+            if free(number) && free(number + 10_000) {
+                return Self { number, _claim: claim };
+            }
         }
     }
 }
@@ -71,7 +83,7 @@ impl Builder {
     /// Starts it and waits until it answers.
     pub(crate) async fn run(self) -> Server {
         let server = Server {
-            port: free_port(),
+            port: Port::claim(),
             directory: tempfile::tempdir().expect("a temporary directory"),
             builder: self,
             process: Mutex::new(None),
@@ -83,7 +95,7 @@ impl Builder {
 
 /// One process of Redis.
 pub(crate) struct Server {
-    port: u16,
+    port: Port,
     directory: TempDir,
     builder: Builder,
     process: Mutex<Option<Process>>,
@@ -104,15 +116,15 @@ impl Drop for Process {
 
 impl Server {
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.port.number
     }
 
     /// `redis://127.0.0.1:port`, or `rediss://localhost:port`.
     pub(crate) fn url(&self) -> String {
         if self.builder.tls.is_some() {
-            format!("rediss://localhost:{}", self.port)
+            format!("rediss://localhost:{}", self.port())
         } else {
-            format!("redis://127.0.0.1:{}", self.port)
+            format!("redis://127.0.0.1:{}", self.port())
         }
     }
 
@@ -156,10 +168,12 @@ impl Server {
 
     /// Starts it, on its port and in its directory, and waits until it answers.
     pub(crate) async fn start_again(&self) {
-        *self.process.lock().expect("nobody panicked") = Some(Process { child: self.spawn(), paused: false });
+        let child = self.spawn();
+        let process_id = format!("process_id:{}", child.id());
+        *self.process.lock().expect("nobody panicked") = Some(Process { child, paused: false });
+        // This one, and not another that happens to listen there.
         eventually("an answer of Redis", async || {
-            let answer = self.cli(&["ping"]);
-            (answer.contains("PONG") || answer.contains("NOAUTH")).then_some(())
+            self.cli(&["info", "server"]).lines().any(|line| line == process_id).then_some(())
         })
         .await;
     }
@@ -169,7 +183,7 @@ impl Server {
         let mut command = Command::new("redis-server");
         command.current_dir(self.directory.path()).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a file")).stderr(log);
-        let port = self.port.to_string();
+        let port = self.port().to_string();
         if let Some(config) = &self.builder.config {
             // Redis rewrites it: what it has learnt stays when it is started again.
             let path = self.directory.path().join("redis.conf");
@@ -211,7 +225,7 @@ impl Server {
         if let Some(at) = self.builder.arguments.iter().position(|argument| argument == "--requirepass") {
             command.args(["--no-auth-warning", "-a", &self.builder.arguments[at + 1]]);
         }
-        let output = command.args(["-p", &self.port.to_string()]).args(arguments).output();
+        let output = command.args(["-p", &self.port().to_string()]).args(arguments).output();
         let output = output.expect("redis-cli is installed: make tools");
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
@@ -222,7 +236,7 @@ impl Drop for Server {
         if thread::panicking() {
             let log = std::fs::read_to_string(self.log_file()).unwrap_or_default();
             let last: Vec<&str> = log.lines().rev().take(20).collect();
-            eprintln!("the Redis of port {} wrote at last:", self.port);
+            eprintln!("the Redis of port {} wrote at last:", self.port());
             last.iter().rev().for_each(|line| eprintln!("  {line}"));
         }
     }
@@ -302,12 +316,13 @@ impl ClusterBuilder {
             nodes.push(self.server.clone().run().await);
         }
         let mut command = Command::new("redis-cli");
-        command.args(["--cluster", "create"]).args(nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)));
-        command.args(["--cluster-replicas", "1", "--cluster-yes"]);
-        let created =
-            tokio::task::spawn_blocking(move || command.output().expect("redis-cli is installed: make tools"));
-        let created = within("a cluster", created).await.expect("no panic");
-        assert!(created.status.success(), "{created:?}");
+        command.args(["--cluster", "create"]).args(nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())));
+        command.args(["--cluster-replicas", "1", "--cluster-yes"]).stdout(Stdio::null());
+        let child = command.spawn().expect("redis-cli is installed: make tools");
+        // It waits for ever for nodes that do not find each other.
+        let mut creating = Process { child, paused: false };
+        let created = eventually("a cluster", || ready(creating.child.try_wait().expect("a child process"))).await;
+        assert!(created.success(), "{created:?}");
         let cluster = Cluster { nodes };
         cluster.wait_ok().await;
         cluster
@@ -390,7 +405,7 @@ impl Cluster {
         };
         Some(Member {
             id: id.to_owned(),
-            index: self.nodes.iter().position(|node| node.port == port)?,
+            index: self.nodes.iter().position(|node| node.port() == port)?,
             replica_of: flags.contains("slave").then(|| master.to_owned()),
             failed: flags.split(',').any(|flag| flag == "fail"),
             slots: slots.iter().filter_map(range).collect(),
@@ -426,11 +441,11 @@ pub(crate) struct Sentinels {
 /// Starts them and waits until they know each other. A master that is gone is replaced after about two seconds.
 pub(crate) async fn sentinel() -> Sentinels {
     let master = server().run().await;
-    let replica = server().argument(&format!("--replicaof 127.0.0.1 {}", master.port)).run().await;
+    let replica = server().argument(&format!("--replicaof 127.0.0.1 {}", master.port())).run().await;
     let watched = format!(
         "sentinel monitor larder 127.0.0.1 {} 2\nsentinel down-after-milliseconds larder 1000\n\
          sentinel failover-timeout larder 5000\n",
-        master.port
+        master.port()
     );
     eventually("a replica", async || master.cli(&["info", "replication"]).contains("state=online").then_some(())).await;
     let mut sentinels = Vec::new();
@@ -446,7 +461,8 @@ pub(crate) async fn sentinel() -> Sentinels {
 impl Sentinels {
     /// Of all Sentinels.
     pub(crate) fn url(&self) -> String {
-        let hosts: Vec<String> = self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port)).collect();
+        let hosts: Vec<String> =
+            self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port())).collect();
         format!("redis+sentinel://{}/larder", hosts.join(","))
     }
 
@@ -464,7 +480,7 @@ impl Sentinels {
         let asked = self.sentinels.iter().find(|sentinel| sentinel.is_running()).expect("one that runs");
         let answer = asked.cli(&["sentinel", "get-master-addr-by-name", "larder"]);
         let port = answer.lines().last().unwrap_or_default();
-        self.servers.iter().position(|server| server.port.to_string() == port).expect("one of the two")
+        self.servers.iter().position(|server| server.port().to_string() == port).expect("one of the two")
     }
 
     /// Returns when the Sentinels know each other and a replica in order.
