@@ -181,7 +181,7 @@ fn fleet(fleet: &FleetConfig) -> Vec<Finding> {
         table.add_either("ack_timeout", "lease", "must be two leases to 10m");
     }
     table.within("queue_max", fleet.queue_max as u64, 1..=100_000);
-    table.within("log_max", fleet.log_max as u64, 100..=1_000_000);
+    table.within("log_max", fleet.log_max as u64, 2_000..=1_000_000);
     if fleet.node.len() > 128 || fleet.node.contains('\n') {
         table.add("node", "at most 128 bytes in one line");
     }
