@@ -876,7 +876,8 @@ async fn with_a_password_from_a_file_by_flag() {
 
 #[tokio::test]
 async fn as_a_user_who_may_do_little() {
-    let users = "user default off\nuser larder on >geheim ~larder:* +@all -@admin -@dangerous +info +role";
+    let users =
+        "user default on nopass ~* &* +@all\nuser larder on >geheim ~larder:* +@all -@admin -@dangerous +info +role";
     let redis = redis::server().aclfile(users).run().await;
     let origin = numbered().await;
     let [one, other] = Fleet::over(vec![redis.url_as("larder", "geheim")]).nodes(&origin).await;
