@@ -89,3 +89,5 @@ fuzz:
 chaos:
 	LARDER_KILLS=$${KILLS:-100} $(CARGO) test --test it -- --nocapture disk_chaos
 	LARDER_CRASHES=$${KILLS:-100} LARDER_DAMAGES=$${KILLS:-100} $(CARGO) test --lib -- store::l3::tests
+	LARDER_READS=$${READS:-1000000} $(CARGO) test --test it -- --nocapture fleet_chaos
+	LARDER_SCHEDULES=$${SCHEDULES:-1000000} $(CARGO) test --lib -- --nocapture purge::fleet::simulation::no_schedule

@@ -8,7 +8,7 @@ use super::{Inner, beat, names, reply, scripts};
 use crate::{
     kv::{Dedicated, Error},
     object::scope::FleetPosition,
-    purge::PurgeId,
+    purge::{PurgeId, mark::Mark},
 };
 
 /// Appends that may wait for their turn; more wait for a place.
@@ -33,7 +33,7 @@ pub(super) struct Appending {
 /// A record that is in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Appended {
-    pub(super) at: FleetPosition,
+    pub(super) mark: Mark,
     /// Whether it was there before.
     pub(super) known: bool,
     /// Whether a replica has it, too.
@@ -96,7 +96,7 @@ async fn append(inner: &Inner, connection: &mut Dedicated, appending: &Appending
     let remembered = ID_REMEMBERED.as_millis().to_string();
     let keys = [&names.meta[..], &names.log, &id];
     let answer = connection.run(STEP, &scripts::APPEND, &keys, &[&appending.record, remembered.as_bytes()]).await?;
-    let [life, epoch, seq, _, known] = reply::list(&answer) else {
+    let [life, epoch, seq, digest, known] = reply::list(&answer) else {
         // There is no log: the tail makes one.
         inner.state.distrust();
         return Err(Error::Server { code: "NOLOG".into(), message: "the fleet's log is being made anew".into() });
@@ -104,5 +104,7 @@ async fn append(inner: &Inner, connection: &mut Dedicated, appending: &Appending
     let position = reply::number(epoch).zip(reply::number(seq)).and_then(|(epoch, seq)| names::position(epoch, seq));
     let at = reply::number(life).zip(position).map(|(life, position)| FleetPosition { life, position });
     let at = at.ok_or_else(|| Error::Protocol("an append's answer".into()))?;
-    Ok(Appended { at, known: reply::number(known) == Some(1), replicated: false })
+    let digest = reply::text(digest).and_then(names::unhex);
+    let digest = digest.ok_or_else(|| Error::Protocol("an append's answer".into()))?;
+    Ok(Appended { mark: Mark { at, digest }, known: reply::number(known) == Some(1), replicated: false })
 }

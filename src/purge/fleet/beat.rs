@@ -103,23 +103,23 @@ async fn beat(
     args.extend(forgotten.iter().map(|id| id.as_bytes()));
     let keys = [&names.meta[..], &names.log, &names.nodes];
     let answer = connection.run(within, &scripts::BEAT, &keys, &args).await?;
-    let beaten = read(inner, mark.at.life, &answer)?;
+    let beaten = read(inner, mark.at, &answer)?;
     if matches!(beaten, Beaten::Head { .. }) && inner.needs_replica() {
         replicated(connection, within).await?;
     }
     Ok(beaten)
 }
 
-fn read(inner: &Inner, life: u64, answer: &Value) -> Result<Beaten, Error> {
+fn read(inner: &Inner, at: FleetPosition, answer: &Value) -> Result<Beaten, Error> {
     let unread = || Error::Protocol("a beat's answer".into());
     match reply::list(answer) {
         [word, epoch, seq, records, nodes] if reply::text(word) == Some("ok") => {
             let position = reply::number(epoch).zip(reply::number(seq)).and_then(|(e, s)| names::position(e, s));
             let cards = reply::list(nodes).chunks_exact(2);
             let cards = cards.filter_map(|pair| Some((reply::text(&pair[0])?, reply::text(&pair[1])?)));
-            inner.nodes.hear(cards, Instant::now());
+            inner.nodes.hear(cards, at, Instant::now());
             inner.heard.notify_waiters();
-            let head = FleetPosition { life, position: position.ok_or_else(unread)? };
+            let head = FleetPosition { position: position.ok_or_else(unread)?, ..at };
             Ok(Beaten::Head { head, records: reply::number(records).unwrap_or_default() })
         }
         [word] => match reply::text(word) {

@@ -48,6 +48,8 @@ mod resync;
 mod save;
 mod saved;
 mod scripts;
+#[cfg(test)]
+mod simulation;
 mod state;
 mod tail;
 
@@ -62,6 +64,7 @@ use self::{
 pub use self::{config::FleetConfig, nodes::NodeStats};
 use super::{
     log::Log,
+    mark::Mark,
     types::{Purge, PurgeError, Receipt, Standing},
 };
 use crate::{
@@ -322,11 +325,13 @@ impl Fleet {
         let inner = self.inner();
         let asked = inner.kv.run(kv::Class::Control, within, &scripts::HEAD, &[&inner.names.meta], &[]).await;
         let Ok(answer) = asked else { return false };
-        let [life, epoch, seq] = reply::list(&answer) else { return false };
+        let [life, epoch, seq, digest] = reply::list(&answer) else { return false };
         let position =
             reply::number(epoch).zip(reply::number(seq)).and_then(|(epoch, seq)| names::position(epoch, seq));
-        let Some((life, position)) = reply::number(life).zip(position) else { return false };
-        let reached = inner.state.reached(FleetPosition { life, position });
+        let digest = reply::text(digest).and_then(names::unhex);
+        let Some(((life, position), digest)) = reply::number(life).zip(position).zip(digest) else { return false };
+        let head = Mark { at: FleetPosition { life, position }, digest };
+        let reached = inner.state.reached(&head);
         timeout_at(deadline, reached).await.unwrap_or(false)
     }
 
@@ -375,10 +380,10 @@ impl Fleet {
             if !fleet {
                 break (0, 0);
             }
-            let others = inner.all_have(appended.at, deadline).await?;
+            let others = inner.all_have(appended.mark.at, deadline).await?;
             // A fail-over may have lost it meanwhile: what is appended again has another place.
             let again = inner.append(&purge, fleet, deadline).await?;
-            if again.known && again.at == appended.at {
+            if again.known && again.mark == appended.mark {
                 break others;
             }
             appended = again;
@@ -386,9 +391,9 @@ impl Fleet {
         // Applied through the tail: what the node's own log says of it is known by its id.
         let scopes = purge.scopes.iter().collect::<BTreeSet<_>>().len();
         let position = inner.log.position();
-        let seq = names::seq(appended.at.position);
+        let seq = names::seq(appended.mark.at.position);
         let receipt = Receipt { id: purge.id, seq, position, scopes, duration: Duration::ZERO };
-        let epoch = names::epoch(appended.at.position);
+        let epoch = names::epoch(appended.mark.at.position);
         Ok((receipt, Spread { epoch, seq, replicated: appended.replicated, queued: false, nodes, gone }))
     }
 
@@ -433,9 +438,13 @@ impl Inner {
                 Err(_) => Err(kv::Error::Timeout),
             };
             match appended {
-                Ok(appended) => match timeout_at(deadline, self.state.reached(appended.at)).await {
+                Ok(appended) => match timeout_at(deadline, self.state.reached(&appended.mark)).await {
                     Ok(true) => return Ok(appended),
-                    Ok(false) => {}
+                    // This node is at a log that a fail-over has changed since.
+                    Ok(false) => {
+                        self.state.distrust();
+                        tokio::time::sleep(pause).await;
+                    }
                     Err(_) => return Err(PurgeError::Unapplied),
                 },
                 Err(error) if Instant::now() + pause >= deadline => return Err(unlogged(&error)),

@@ -93,21 +93,23 @@ pub(super) struct Nodes {
     secret: String,
     lease: Duration,
     seen: Mutex<BTreeMap<String, Seen>>,
+    /// Where this node was when it last heard. Redis has compared that with its log, and does so with what each node says.
+    heard: Mutex<FleetPosition>,
     /// The life of the log, and since when it is known here.
     life: Mutex<Option<(u64, Instant)>>,
 }
 
 impl Nodes {
     pub(super) fn new(this: String, secret: String, lease: Duration) -> Self {
-        Self { this, secret, lease, seen: Mutex::default(), life: Mutex::default() }
+        Self { this, secret, lease, seen: Mutex::default(), heard: Mutex::default(), life: Mutex::default() }
     }
 
     pub(super) fn this(&self) -> &str {
         &self.this
     }
 
-    /// Takes in what Redis says of all nodes.
-    pub(super) fn hear<'a>(&self, cards: impl Iterator<Item = (&'a str, &'a str)>, now: Instant) {
+    /// Takes in what Redis says of all nodes, when this one has said that it is at `at`.
+    pub(super) fn hear<'a>(&self, cards: impl Iterator<Item = (&'a str, &'a str)>, at: FleetPosition, now: Instant) {
         let mut seen = self.seen.lock();
         let mut heard = BTreeMap::new();
         for (id, card) in cards.take(NODES_MAX) {
@@ -119,6 +121,7 @@ impl Nodes {
             heard.insert(id.to_owned(), Seen { card, since });
         }
         *seen = heard;
+        *self.heard.lock() = at;
     }
 
     /// The log is of that life.
@@ -136,6 +139,11 @@ impl Nodes {
         let settled = |(life, since): (u64, Instant)| life == at.life && self.is_gone(since, now);
         if !self.life.lock().is_some_and(settled) {
             behind.push("any that have not come to this log yet".to_owned());
+        }
+        // Heard of another log, or of this one before the record was there, the same position may be another record.
+        let heard = *self.heard.lock();
+        if heard.life != at.life || heard.position < at.position {
+            behind.push("any, as nothing has been heard of them since".to_owned());
         }
         for (id, Seen { card, since }) in self.seen.lock().iter().filter(|(id, _)| **id != self.this) {
             if card.at.life == at.life && card.at.position >= at.position {
@@ -221,7 +229,7 @@ mod tests {
         let nodes = Nodes::new("a".into(), "s".into(), LEASE);
         let start = Instant::now() + 2 * LEASE;
         nodes.lives(1, start - 2 * LEASE);
-        let hear = |beats, position, now| nodes.hear([("b", card(beats, position).as_str())].into_iter(), now);
+        let hear = |beats, position, now| nodes.hear([("b", card(beats, position).as_str())].into_iter(), at(6), now);
         hear(1, 5, start);
         assert_eq!(nodes.others(at(5), start), Others::Applied { live: 1, gone: 0 });
         assert_eq!(nodes.others(at(6), start), Others::Behind(vec!["b".into()]));
@@ -242,6 +250,8 @@ mod tests {
         nodes.lives(1, start);
         assert!(matches!(nodes.others(at(5), start + LEASE), Others::Behind(_)));
         nodes.lives(1, start + LEASE);
+        assert!(matches!(nodes.others(at(5), start + 2 * LEASE), Others::Behind(_)), "nothing was heard yet");
+        nodes.hear(std::iter::empty(), at(5), start + LEASE);
         assert_eq!(nodes.others(at(5), start + 2 * LEASE), Others::Applied { live: 0, gone: 0 });
         nodes.lives(2, start + 2 * LEASE);
         assert!(matches!(nodes.others(at(5), start + 2 * LEASE), Others::Behind(_)), "of another log");
@@ -252,13 +262,17 @@ mod tests {
         let nodes = Nodes::new("a".into(), "s".into(), LEASE);
         let now = Instant::now() + 2 * LEASE;
         nodes.lives(2, now - 2 * LEASE);
-        nodes.hear([("b", card(1, 9).as_str()), ("a", card(1, 0).as_str())].into_iter(), now);
+        nodes.hear(
+            [("b", card(1, 9).as_str()), ("a", card(1, 0).as_str())].into_iter(),
+            FleetPosition { life: 2, ..at(3) },
+            now,
+        );
         let other = FleetPosition { life: 2, position: Position::from_number(3) };
         assert_eq!(nodes.others(other, now), Others::Behind(vec!["b".into()]));
         assert_eq!(nodes.stats(now).iter().filter(|node| node.this && node.shares).count(), 1);
         assert!(nodes.strangers(now).is_empty());
         let other = Nodes::new("c".into(), "another".into(), LEASE);
-        other.hear([("b", card(1, 9).as_str())].into_iter(), now);
+        other.hear([("b", card(1, 9).as_str())].into_iter(), at(9), now);
         assert_eq!(other.strangers(now), ["b"]);
     }
 }

@@ -24,7 +24,10 @@ use super::{
 };
 use crate::{
     kv::{Dedicated, Error},
-    object::scope::{Position, Scope},
+    object::{
+        scope::{Position, Scope},
+        time::Timestamp,
+    },
     purge::{Mode, PurgeId, mark::Mark, types::Purge, watermarks::Watermark},
 };
 
@@ -41,7 +44,7 @@ struct Found {
 }
 
 /// How this node's own position relates to what was found.
-enum Way {
+pub(super) enum Way {
     /// It is at this record; those after it are missing.
     After(usize),
     /// It was at a record that is older than all there are.
@@ -52,6 +55,16 @@ enum Way {
     NewLife,
     /// It has never been at any.
     First,
+}
+
+/// What is to be done about it.
+pub(super) struct Plan {
+    /// Purges that stand for those that were missed, for the node's own log.
+    pub(super) bulk: Vec<Purge>,
+    /// What the log has lost and this node has, to be appended again.
+    pub(super) again: Vec<Purge>,
+    /// From this record on, each is to be applied.
+    pub(super) after: usize,
 }
 
 /// Brings this node to the head of the log.
@@ -125,7 +138,7 @@ async fn read(inner: &Inner, connection: &mut Dedicated, head: &Mark, within: Du
 }
 
 /// The table after all records.
-fn table(scopes_max: usize, snapshot: Option<Table>, entries: &[Entry]) -> Table {
+pub(super) fn table(scopes_max: usize, snapshot: Option<Table>, entries: &[Entry]) -> Table {
     let is_of = |table: &Table| entries.iter().any(|entry| entry.mark == table.mark);
     let begins = entries.first().is_some_and(|first| first.before.is_none());
     let mut table = match snapshot.filter(is_of) {
@@ -153,7 +166,7 @@ fn table(scopes_max: usize, snapshot: Option<Table>, entries: &[Entry]) -> Table
     table
 }
 
-fn way(entries: &[Entry], own: &Mark, head: &Mark, kept: &[One]) -> Way {
+pub(super) fn way(entries: &[Entry], own: &Mark, head: &Mark, kept: &[One]) -> Way {
     let index_of = |mark: &Mark| {
         let index = entries.binary_search_by_key(&mark.at.position, |entry| entry.mark.at.position).ok();
         index.filter(|&index| entries[index].mark == *mark)
@@ -192,26 +205,10 @@ async fn begin_epoch(
 async fn follow_up(inner: &Inner, found: Found, way: Way, kept: &[One]) -> Result<(), Broken> {
     let Found { table, entries } = found;
     let mark = table.mark;
-    let bulk = match &way {
-        Way::After(_) | Way::Fork(Some(_)) => Vec::new(),
-        Way::Gap(from) => bulk(inner, &table, *from),
-        Way::Fork(None) | Way::First => bulk(inner, &table, Position::START),
-        Way::NewLife => {
-            let mut all = bulk(inner, &table, Position::START);
-            all.push(purge(inner, Mode::Soft, vec![Scope::everything()], Duration::ZERO));
-            all
-        }
-    };
+    let marks: Vec<Mark> = entries.iter().map(|entry| entry.mark).collect();
+    let Plan { bulk, again, after } = plan(&table, &entries, &way, kept, inner.now());
     // What is lost goes back first: if that fails, this node is where it was, and looks again.
-    match &way {
-        Way::Fork(common) => append_again(inner, kept, &entries, *common).await?,
-        Way::NewLife => append_again(inner, kept, &entries, None).await?,
-        Way::After(_) | Way::Gap(_) | Way::First => {}
-    }
-    let after = match way {
-        Way::After(index) | Way::Fork(Some(index)) => index + 1,
-        Way::Gap(_) | Way::Fork(None) | Way::NewLife | Way::First => entries.len(),
-    };
+    append_again(inner, &again).await?;
     {
         // The fleet's table first, the node's own log second; until then, how far it is stays as it is.
         let mut current = inner.state.table.write();
@@ -230,19 +227,15 @@ async fn follow_up(inner: &Inner, found: Found, way: Way, kept: &[One]) -> Resul
         }
     }
     tail::applied(applying).await?;
-    inner.state.advance(mark);
+    inner.state.advance(mark, marks, true);
     Ok(())
 }
 
 /// Appends what this node has and the log has not.
-async fn append_again(inner: &Inner, kept: &[One], entries: &[Entry], common: Option<usize>) -> Result<(), Broken> {
-    let since = common.map(|index| entries[index].mark.at);
-    let is_common =
-        |one: &&One| since.is_some_and(|at| one.mark.at.life == at.life && one.mark.at.position <= at.position);
-    for one in kept.iter().filter(|one| !is_common(one)) {
+async fn append_again(inner: &Inner, lost: &[Purge]) -> Result<(), Broken> {
+    for purge in lost {
         let (reply, appended) = oneshot::channel();
-        let record = message::purge(&one.purge, false);
-        let appending = Appending { id: one.purge.id, record, reply };
+        let appending = Appending { id: purge.id, record: message::purge(purge, false), reply };
         inner.appending.send(appending).await.map_err(|_| Error::Unconnected)?;
         let appended = appended.await.map_err(|_| Error::Unconnected)??;
         if !appended.known {
@@ -252,15 +245,46 @@ async fn append_again(inner: &Inner, kept: &[One], entries: &[Entry], common: Op
     Ok(())
 }
 
+/// What this node has to do, given how it relates to what was found.
+pub(super) fn plan(table: &Table, entries: &[Entry], way: &Way, kept: &[One], now: Timestamp) -> Plan {
+    let bulk = match way {
+        Way::After(_) | Way::Fork(Some(_)) => Vec::new(),
+        Way::Gap(from) => bulk(table, *from, now),
+        Way::Fork(None) | Way::First => bulk(table, Position::START, now),
+        Way::NewLife => {
+            let mut all = bulk(table, Position::START, now);
+            all.push(purge(Mode::Soft, vec![Scope::everything()], Duration::ZERO, now));
+            all
+        }
+    };
+    let again = match way {
+        Way::Fork(common) => lost(kept, entries, *common),
+        Way::NewLife => lost(kept, entries, None),
+        Way::After(_) | Way::Gap(_) | Way::First => Vec::new(),
+    };
+    let after = match way {
+        Way::After(index) | Way::Fork(Some(index)) => index + 1,
+        Way::Gap(_) | Way::Fork(None) | Way::NewLife | Way::First => entries.len(),
+    };
+    Plan { bulk, again, after }
+}
+
+/// What this node has and the log has not, oldest first.
+fn lost(kept: &[One], entries: &[Entry], common: Option<usize>) -> Vec<Purge> {
+    let since = common.map(|index| entries[index].mark.at);
+    let is_common =
+        |one: &&One| since.is_some_and(|at| one.mark.at.life == at.life && one.mark.at.position <= at.position);
+    kept.iter().filter(|one| !is_common(one)).map(|one| one.purge.clone()).collect()
+}
+
 /// What the table has purged since a position, as few purges.
-fn bulk(inner: &Inner, table: &Table, since: Position) -> Vec<Purge> {
-    let now = inner.now();
+fn bulk(table: &Table, since: Position, now: Timestamp) -> Vec<Purge> {
     let mut purges = Vec::new();
     let floor = table.watermarks.floor();
     if floor.hard > since {
-        purges.push(purge(inner, Mode::Hard, vec![Scope::everything()], Duration::ZERO));
+        purges.push(purge(Mode::Hard, vec![Scope::everything()], Duration::ZERO, now));
     } else if floor.soft > since {
-        purges.push(purge(inner, Mode::Soft, vec![Scope::everything()], Duration::ZERO));
+        purges.push(purge(Mode::Soft, vec![Scope::everything()], Duration::ZERO, now));
     }
     for mode in [Mode::Hard, Mode::Soft] {
         let raised = |watermark: &Watermark| match mode {
@@ -269,17 +293,17 @@ fn bulk(inner: &Inner, table: &Table, since: Position) -> Vec<Purge> {
         };
         let scopes: Vec<Scope> =
             table.watermarks.iter().filter(|(_, watermark)| raised(watermark)).map(|(scope, _)| scope).collect();
-        purges.extend(scopes.chunks(BULK_MAX).map(|chunk| purge(inner, mode, chunk.to_vec(), Duration::ZERO)));
+        purges.extend(scopes.chunks(BULK_MAX).map(|chunk| purge(mode, chunk.to_vec(), Duration::ZERO, now)));
     }
     // Holds that still last are few.
     for (scope, watermark) in table.watermarks.iter().filter(|(_, watermark)| watermark.hold_until > now) {
-        purges.push(purge(inner, Mode::Soft, vec![scope], watermark.hold_until.since(now)));
+        purges.push(purge(Mode::Soft, vec![scope], watermark.hold_until.since(now), now));
     }
     purges
 }
 
-fn purge(inner: &Inner, mode: Mode, scopes: Vec<Scope>, hold: Duration) -> Purge {
+fn purge(mode: Mode, scopes: Vec<Scope>, hold: Duration, now: Timestamp) -> Purge {
     // Without randomness it is one that nobody else has named.
     let id = PurgeId::random().unwrap_or_else(|_| PurgeId::named(&format!("{:?}", Instant::now())));
-    Purge { id, at: inner.now(), mode, scopes, hold, note: "the fleet's log".into() }
+    Purge { id, at: now, mode, scopes, hold, note: "the fleet's log".into() }
 }

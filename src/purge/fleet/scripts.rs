@@ -72,7 +72,7 @@ return {'ok', m[2], m[3], redis.call('XLEN', KEYS[2]), redis.call('HGETALL', KEY
 );
 
 /// Tells the head. KEYS meta.
-pub(super) static HEAD: Script = Script::new("return redis.call('HMGET', KEYS[1], 'life', 'epoch', 'seq')");
+pub(super) static HEAD: Script = Script::new("return redis.call('HMGET', KEYS[1], 'life', 'epoch', 'seq', 'digest')");
 
 /// Begins an epoch, if nobody else has. KEYS meta, log; ARGV life, epoch there is, epoch there is to be, record.
 pub(super) static TURN: Script = Script::new(

@@ -6,7 +6,7 @@
 //! with a position that the node's log had before, is out of reach of no purge.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::atomic::{
         AtomicBool, AtomicU64, AtomicUsize,
         Ordering::{Acquire, Relaxed, Release},
@@ -30,6 +30,9 @@ use crate::object::{
 
 /// Fail-overs that lost something, remembered one by one.
 const VOIDS_MAX: usize = 64;
+
+/// Records that are remembered by their digests.
+const LATELY_MAX: usize = 1024;
 
 /// The table of what the fleet purged.
 #[derive(Debug)]
@@ -93,6 +96,8 @@ pub(super) struct State {
     /// Whether the log was ever seen.
     synced: AtomicBool,
     proofs: Mutex<Vec<Proof>>,
+    /// The last records that are applied, oldest first: after a fail-over another log may have others in their places.
+    lately: Mutex<VecDeque<Mark>>,
     /// The head as last heard of.
     head: Mutex<FleetPosition>,
     /// Purges acknowledged on this node alone that are not in the log yet.
@@ -119,6 +124,7 @@ impl State {
             until: AtomicU64::new(0),
             synced: AtomicBool::new(false),
             proofs: Mutex::default(),
+            lately: Mutex::default(),
             head: Mutex::default(),
             pending: Mutex::default(),
             pending_count: AtomicUsize::new(0),
@@ -251,9 +257,19 @@ impl State {
         self.doubt.notify_one();
     }
 
-    /// Sets how far this node is, once the node's own log has it.
-    pub(super) fn advance(&self, mark: Mark) {
-        self.table.write().mark = mark;
+    /// Sets how far this node is, once the node's own log has it: by these records, or by a look at all there are.
+    pub(super) fn advance(&self, mark: Mark, marks: impl IntoIterator<Item = Mark>, all: bool) {
+        {
+            let mut table = self.table.write();
+            let mut lately = self.lately.lock();
+            if all {
+                lately.clear();
+            }
+            lately.extend(marks);
+            let surplus = lately.len().saturating_sub(LATELY_MAX);
+            lately.drain(..surplus);
+            table.mark = mark;
+        }
         {
             let mut head = self.head.lock();
             if head.life != mark.at.life || head.position < mark.at.position {
@@ -264,8 +280,18 @@ impl State {
         self.applied.notify_waiters();
     }
 
-    /// Returns when the node has applied the record at `at`: `true`; or when that is not the record any more.
-    pub(super) async fn reached(&self, at: FleetPosition) -> bool {
+    /// Whether the log that this node is at has that record in that place, as far as is remembered.
+    fn agrees(&self, mark: &Mark) -> bool {
+        let lately = self.lately.lock();
+        match lately.iter().rev().find(|one| one.at.position <= mark.at.position) {
+            Some(one) => one == mark,
+            None => true,
+        }
+    }
+
+    /// Returns when the node has applied that record: `true`; or when the log that it is at has another one there.
+    pub(super) async fn reached(&self, mark: &Mark) -> bool {
+        let at = mark.at;
         loop {
             let applied = self.applied.notified();
             tokio::pin!(applied);
@@ -276,7 +302,7 @@ impl State {
                     return false;
                 }
                 if table.mark.at.life == at.life && table.mark.at.position >= at.position {
-                    return true;
+                    return self.agrees(mark);
                 }
             }
             applied.await;
@@ -322,7 +348,7 @@ mod tests {
         tokio::time::advance(Duration::from_millis(100)).await;
         state.prove(sent, FleetPosition { life: 1, position: at(1, 5) });
         assert!(state.is_fenced(Instant::now()), "behind");
-        state.advance(mark(1, at(1, 5)));
+        state.advance(mark(1, at(1, 5)), [], false);
         assert!(!state.is_fenced(Instant::now()));
         assert!(!state.is_fenced(sent + LEASE - Duration::from_millis(1)));
         assert!(state.is_fenced(sent + LEASE), "it counts from when it was asked for");
@@ -331,7 +357,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_older_proof_takes_nothing_back() {
         let state = state();
-        state.advance(mark(1, at(1, 0)));
+        state.advance(mark(1, at(1, 0)), [], false);
         let first = Instant::now();
         tokio::time::advance(Duration::from_secs(1)).await;
         let second = Instant::now();
@@ -343,7 +369,7 @@ mod tests {
     #[test]
     fn stamps_of_another_life_or_a_lost_tail_are_worth_nothing() {
         let state = state();
-        state.advance(mark(1, at(1, 10)));
+        state.advance(mark(1, at(1, 10)), [], false);
         let scopes = [Scope::from_bits(1)];
         let standing = |life, position| state.standing(FleetPosition { life, position }, &scopes);
         assert_eq!(standing(1, at(1, 10)), Standing::Untouched);
@@ -373,7 +399,7 @@ mod tests {
     #[test]
     fn what_waits_for_the_log_counts_already() {
         let state = state();
-        state.advance(mark(1, at(1, 1)));
+        state.advance(mark(1, at(1, 1)), [], false);
         let purge = purge(7);
         let stamp = FleetPosition { life: 1, position: at(1, 1) };
         assert!(state.hold_back(purge.id, &purge.scopes, 1));
@@ -387,13 +413,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_waits_for_a_record_that_is_lost_is_told() {
         let state = state();
-        state.advance(mark(1, at(1, 5)));
-        assert!(state.reached(FleetPosition { life: 1, position: at(1, 5) }).await);
-        let waiting = state.reached(FleetPosition { life: 1, position: at(1, 6) });
+        state.advance(mark(1, at(1, 5)), [], false);
+        assert!(state.reached(&mark(1, at(1, 5))).await);
+        let lost = mark(1, at(1, 6));
+        let waiting = state.reached(&lost);
         tokio::pin!(waiting);
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
         state.table.write().turn(at(1, 5), at(2, 0));
-        state.advance(mark(1, at(2, 0)));
+        state.advance(mark(1, at(2, 0)), [], false);
         assert!(!waiting.await);
+    }
+
+    #[tokio::test]
+    async fn another_record_in_the_same_place_was_not_reached() {
+        let state = state();
+        let other = |seq, digest| Mark { digest: [digest; 20], ..mark(1, at(1, seq)) };
+        state.advance(other(9, 1), (5..=9).map(|seq| other(seq, 1)), true);
+        assert!(state.reached(&other(8, 1)).await);
+        assert!(!state.reached(&other(8, 2)).await, "given again after a fail-over that this node does not know of");
+        assert!(state.reached(&other(4, 2)).await, "older than what is remembered");
     }
 }

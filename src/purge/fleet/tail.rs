@@ -162,6 +162,7 @@ async fn apply(inner: &Arc<Inner>, entries: Vec<Entry>) -> Result<(), Broken> {
         return Ok(());
     }
     let mut mark = inner.state.mark();
+    let marks: Vec<Mark> = entries.iter().map(|entry| entry.mark).collect();
     let (mut applying, mut purges, mut urgent) = (Vec::new(), Vec::new(), false);
     for entry in entries {
         if entry.before != Some(mark.digest) {
@@ -186,7 +187,7 @@ async fn apply(inner: &Arc<Inner>, entries: Vec<Entry>) -> Result<(), Broken> {
         inner.state.let_go(&purge.id);
         inner.note_applied(mark, purge);
     }
-    inner.state.advance(mark);
+    inner.state.advance(mark, marks, false);
     if urgent {
         inner.state.beat.notify_one();
     }
