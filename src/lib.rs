@@ -6,7 +6,7 @@
 //!  6  cli                                   commands: serve, check, purge, warm, explain, stats, nodes, disk, ca, demo
 //!  5  app ─────────── config                the only two that know all parts
 //!  4  admin      listener                   the two front doors
-//!  3  warm       proxy                      what surrounds every request
+//!  3  changes    warm       proxy           what surrounds every request; what backends say has changed
 //!  2             cache                      the decisions: hit, stale, miss, pass; flight; fill
 //!  1     store     purge     origin     intercept   strangers to each other
 //!  0  object   llm   files   kv   pack   telemetry    pure rules of HTTP caching and of model calls; directories; Redis; recorded calls; logs
@@ -17,6 +17,7 @@
 pub mod admin;
 pub mod app;
 pub mod cache;
+pub mod changes;
 pub mod cli;
 pub mod config;
 pub mod files;

@@ -136,6 +136,11 @@ impl Admin {
         Self { shared: Arc::new(shared), body_bytes_max }
     }
 
+    /// The queue of what is fetched again after purges.
+    pub fn refresher(&self) -> Refresher {
+        self.shared.refresher.clone()
+    }
+
     /// Answers calls until `stop`; calls under way are finished.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let serving = axum::serve(listener, self.router()).with_graceful_shutdown(stop.cancelled_owned());

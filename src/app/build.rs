@@ -27,8 +27,12 @@ use crate::{
 /// Name of the forward proxy where routes are named: in keys, metrics and logs.
 const FORWARD: &str = "forward";
 
-/// The proxy and all below it.
-pub(super) fn proxy(config: &Config, access: Option<AccessLog>, registry: &mut Registry) -> Result<Proxy, Error> {
+/// The proxy and all below it; and Redis, where there is one.
+pub(super) fn proxy(
+    config: &Config,
+    access: Option<AccessLog>,
+    registry: &mut Registry,
+) -> Result<(Proxy, Option<Kv>), Error> {
     let data_dir = config.data_path();
     let directory = |source| Error::DataDir { path: data_dir.to_owned(), source };
     std::fs::create_dir_all(data_dir).map_err(directory)?;
@@ -36,7 +40,7 @@ pub(super) fn proxy(config: &Config, access: Option<AccessLog>, registry: &mut R
     let unreadable = |source| Error::Secret { path: secret::path(config), source };
     let secret = secret::load_or_make(config).map_err(unreadable)?;
     let clock = Clock::start();
-    let shared = shared_tier(config, &secret, &clock, &log, registry)?;
+    let (shared, kv) = shared_tier(config, &secret, &clock, &log, registry)?.unzip();
     let l3 = disk_tier(config, &secret, &clock, registry)?;
     let matchers = Matchers::register(registry);
     let cache = cache(config, secret, clock, log, (shared, l3), matchers.clone(), registry);
@@ -58,7 +62,7 @@ pub(super) fn proxy(config: &Config, access: Option<AccessLog>, registry: &mut R
         access,
         body_bytes_max: config.client.body_bytes_max.as_u64(),
     };
-    Ok(Proxy::new(parts, metrics))
+    Ok((Proxy::new(parts, metrics), kv))
 }
 
 /// The tier in Redis and the nodes that share it, if there is to be one. Nothing waits for Redis: it may come later.
@@ -68,7 +72,7 @@ fn shared_tier(
     clock: &Clock,
     log: &purge::Log,
     registry: &mut Registry,
-) -> Result<Option<(L2, Fleet)>, Error> {
+) -> Result<Option<((L2, Fleet), Kv)>, Error> {
     if !config.l2.is_on() {
         return Ok(None);
     }
@@ -77,12 +81,14 @@ fn shared_tier(
     let l2 = L2::new(&config.l2, kv.clone(), secret, registry);
     let identity = Identity { name: node_name(config), namespace: config.l2.namespace.clone(), secret: *secret };
     let (scopes_max, clock) = (config.purge.scopes_max, *clock);
-    let fleet = Fleet::join(&config.fleet, identity, kv, log.clone(), scopes_max, move || clock.now(), registry);
-    Ok(Some((l2, fleet.map_err(|source| Error::PurgeLog(source.into()))?)))
+    let fleet =
+        Fleet::join(&config.fleet, identity, kv.clone(), log.clone(), scopes_max, move || clock.now(), registry);
+    let fleet = fleet.map_err(|source| Error::PurgeLog(source.into()))?;
+    Ok(Some(((l2, fleet), kv)))
 }
 
 /// What this node is called in lists.
-fn node_name(config: &Config) -> String {
+pub(super) fn node_name(config: &Config) -> String {
     if !config.fleet.node.is_empty() {
         return config.fleet.node.clone();
     }

@@ -1,6 +1,6 @@
 //! Wiring: from a configuration to a running gateway, and back to a stopped one.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use parking_lot::Mutex;
@@ -19,6 +19,7 @@ mod workers;
 use self::{handler::ProxyHandler, intercept::Interception, workers::Workers};
 use crate::{
     admin::{self, Admin},
+    changes::{self, Consumer},
     config::Config,
     kv,
     listener::{self, Server},
@@ -26,6 +27,9 @@ use crate::{
     store,
     telemetry::AccessLog,
 };
+
+/// How long stopping waits for changes that are in hand.
+const CONSUMER_STOP_MAX: Duration = Duration::from_secs(2);
 
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +115,7 @@ pub struct Running {
     stop_admin: CancellationToken,
     serving: Workers,
     administering: JoinHandle<()>,
+    consuming: Option<JoinHandle<()>>,
 }
 
 /// Starts a gateway. `access` is where request lines go.
@@ -127,17 +132,30 @@ pub async fn start(config: &Config, access: Option<AccessLog>) -> Result<Running
     };
     let (data_listener, data) = listening("listen.data", config.listen.data).await?;
     let (admin_listener, admin) = listening("listen.admin", config.listen.admin).await?;
-    let proxy = build::proxy(config, access, &mut registry)?;
+    let (proxy, kv) = build::proxy(config, access, &mut registry)?;
     let server = Arc::new(Server::new(config.client.clone(), &mut registry));
     let interception = Interception::new(config, &server, &mut registry)?.map(Arc::new);
     let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
+    let registry = Arc::new(Mutex::new(registry));
     let admin_plane = Admin::new(admin::Parts {
         config: config.admin.clone(),
         purge: config.purge.clone(),
         warm: config.warm.clone(),
         proxy: proxy.clone(),
-        registry: Arc::new(Mutex::new(registry)),
+        registry: Arc::clone(&registry),
         draining: stop.clone(),
+    });
+    let consuming = kv.filter(|_| config.changes.stream).map(|kv| {
+        let parts = changes::Parts {
+            config: config.changes.clone(),
+            purge: config.purge.clone(),
+            kv,
+            namespace: config.l2.namespace.clone(),
+            node: build::node_name(config),
+            proxy: proxy.clone(),
+            refresher: admin_plane.refresher(),
+        };
+        Consumer::start(parts, &mut registry.lock(), stop.clone())
     });
     let answer_purge = admin_plane.purge_answerer();
     proxy.answer_purges(Box::new(move |head| Box::pin(answer_purge(head).then(handler::collected))));
@@ -150,7 +168,7 @@ pub async fn start(config: &Config, access: Option<AccessLog>) -> Result<Running
     let administering = tokio::spawn(async move {
         admin_plane.serve(admin_listener, stopped).await;
     });
-    Ok(Running { data, admin, proxy, stop, stop_admin, serving, administering })
+    Ok(Running { data, admin, proxy, stop, stop_admin, serving, administering, consuming })
 }
 
 impl Running {
@@ -164,6 +182,10 @@ impl Running {
     pub async fn stop(self) {
         self.stop.cancel();
         self.serving.ended().await;
+        if let Some(consuming) = self.consuming {
+            // What it does not finish, another node does, or this one when it is back.
+            let _ = tokio::time::timeout(CONSUMER_STOP_MAX, consuming).await;
+        }
         if let Some(fleet) = self.proxy.cache().fleet() {
             fleet.leave().await;
         }

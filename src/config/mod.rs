@@ -31,7 +31,7 @@ pub use self::{
     route::ResolvedRoute,
 };
 use crate::{
-    admin, cache, intercept, listener,
+    admin, cache, changes, intercept, listener,
     llm::{self, price::Prices},
     origin,
     proxy::config::{ForwardConfig, HeadersConfig, RouteConfig},
@@ -84,6 +84,8 @@ pub struct Config {
     pub purge: purge::config::Config,
     /// The purge log of all nodes.
     pub fleet: purge::FleetConfig,
+    /// What backends say has changed.
+    pub changes: changes::Config,
     /// Warm-up jobs.
     pub warm: warm::config::Config,
     /// The admin plane.

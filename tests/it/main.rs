@@ -2,6 +2,7 @@
 
 mod admin;
 mod adversary;
+mod changes;
 mod coalesce;
 mod config;
 mod conformance_current;

@@ -17,7 +17,9 @@ pub(super) use self::{
     route::{lint_route, route},
 };
 use super::{Config, key_path::KeyPath};
-use crate::{admin, cache, intercept, listener, origin as origins, purge::FleetConfig, store, telemetry, warm};
+use crate::{
+    admin, cache, changes, intercept, listener, origin as origins, purge::FleetConfig, store, telemetry, warm,
+};
 
 /// Everything but routes.
 pub(super) fn config(config: &Config) -> Vec<Finding> {
@@ -32,6 +34,7 @@ pub(super) fn config(config: &Config) -> Vec<Finding> {
         disk_tier(&config.l3),
         purge(config),
         fleet(&config.fleet),
+        stream_of_changes(&config.changes),
         warm_up(&config.warm),
         admin_plane(&config.admin),
         forward(config),
@@ -185,6 +188,17 @@ fn fleet(fleet: &FleetConfig) -> Vec<Finding> {
     if fleet.node.len() > 128 || fleet.node.contains('\n') {
         table.add("node", "at most 128 bytes in one line");
     }
+    table.findings
+}
+
+fn stream_of_changes(changes: &changes::Config) -> Vec<Finding> {
+    let mut table = Table::new("changes");
+    table.within("batch_max", changes.batch_max, 1..=1000);
+    if !(Duration::from_millis(100)..=Duration::from_hours(1)).contains(&changes.claim_after) {
+        table.add("claim_after", "must be 100ms to 1h");
+    }
+    table.at_least_one("stream_max", changes.stream_max as u64);
+    table.at_least_one("rejected_max", changes.rejected_max as u64);
     table.findings
 }
 
