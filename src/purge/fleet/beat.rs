@@ -22,6 +22,7 @@ use super::{
 use crate::{
     kv::{Class, Dedicated, Error},
     object::scope::FleetPosition,
+    purge::mark::Mark,
 };
 
 /// Beats within one lease.
@@ -30,7 +31,7 @@ const BEATS: u32 = 4;
 /// What came of a beat.
 enum Beaten {
     /// The log was there; this was its head.
-    Head { head: FleetPosition, records: u64 },
+    Head { head: Mark, records: u64 },
     /// The log is not the one this node knows.
     Doubt(&'static str),
 }
@@ -113,13 +114,14 @@ async fn beat(
 fn read(inner: &Inner, at: FleetPosition, answer: &Value) -> Result<Beaten, Error> {
     let unread = || Error::Protocol("a beat's answer".into());
     match reply::list(answer) {
-        [word, epoch, seq, records, nodes] if reply::text(word) == Some("ok") => {
+        [word, epoch, seq, digest, records, nodes] if reply::text(word) == Some("ok") => {
             let position = reply::number(epoch).zip(reply::number(seq)).and_then(|(e, s)| names::position(e, s));
             let cards = reply::list(nodes).chunks_exact(2);
             let cards = cards.filter_map(|pair| Some((reply::text(&pair[0])?, reply::text(&pair[1])?)));
             inner.nodes.hear(cards, at, Instant::now());
             inner.heard.notify_waiters();
-            let head = FleetPosition { position: position.ok_or_else(unread)?, ..at };
+            let digest = reply::text(digest).and_then(names::unhex).ok_or_else(unread)?;
+            let head = Mark { at: FleetPosition { position: position.ok_or_else(unread)?, ..at }, digest };
             Ok(Beaten::Head { head, records: reply::number(records).unwrap_or_default() })
         }
         [word] => match reply::text(word) {

@@ -255,10 +255,11 @@ impl Fleet {
         &self.handle.inner
     }
 
-    /// How far this node is; as a stamp to be read before the request to the origin leaves. Of no life before the log was
+    /// How far this node is for sure; as a stamp to be read before the request to the origin leaves. What this node has
+    /// applied beyond that a fail-over may take back, and give its place to another purge. Of no life before the log was
     /// seen: what carries that is not to be shared.
     pub fn position(&self) -> FleetPosition {
-        self.inner().state.mark().at
+        self.inner().state.proved()
     }
 
     /// How what Redis has with that stamp stands to all purges that this node knows.
@@ -400,7 +401,7 @@ impl Fleet {
     /// Figures at this moment.
     pub fn stats(&self) -> FleetStats {
         let (inner, now) = (self.inner(), Instant::now());
-        let (at, head) = (self.position(), inner.state.head());
+        let (at, head) = (inner.state.mark().at, inner.state.head());
         let same = at.life == head.life && names::epoch(at.position) == names::epoch(head.position);
         FleetStats {
             life: at.life,

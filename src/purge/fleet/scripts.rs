@@ -67,7 +67,7 @@ else
 end
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[6])
 for i = 7, #ARGV do redis.call('HDEL', KEYS[3], ARGV[i]) end
-return {'ok', m[2], m[3], redis.call('XLEN', KEYS[2]), redis.call('HGETALL', KEYS[3])}
+return {'ok', m[2], m[3], m[4], redis.call('XLEN', KEYS[2]), redis.call('HGETALL', KEYS[3])}
 ",
 );
 

@@ -80,7 +80,7 @@ impl Table {
 #[derive(Debug, Clone, Copy)]
 struct Proof {
     sent: Instant,
-    head: FleetPosition,
+    head: Mark,
 }
 
 /// Shared by the tasks of one node.
@@ -96,6 +96,8 @@ pub(super) struct State {
     /// Whether the log was ever seen.
     synced: AtomicBool,
     proofs: Mutex<Vec<Proof>>,
+    /// The head that the last proof was about.
+    proved: Mutex<FleetPosition>,
     /// The last records that are applied, oldest first: after a fail-over another log may have others in their places.
     lately: Mutex<VecDeque<Mark>>,
     /// The head as last heard of.
@@ -124,6 +126,7 @@ impl State {
             until: AtomicU64::new(0),
             synced: AtomicBool::new(false),
             proofs: Mutex::default(),
+            proved: Mutex::default(),
             lately: Mutex::default(),
             head: Mutex::default(),
             pending: Mutex::default(),
@@ -139,6 +142,12 @@ impl State {
     /// How far this node is.
     pub(super) fn mark(&self) -> Mark {
         self.table.read().mark
+    }
+
+    /// A place in the log that this node has passed, and that no fail-over takes back: a replica had it.
+    pub(super) fn proved(&self) -> FleetPosition {
+        let life = self.mark().at.life;
+        Some(*self.proved.lock()).filter(|proved| proved.life == life).unwrap_or_default()
     }
 
     /// The head of the log, as last heard of.
@@ -221,8 +230,8 @@ impl State {
     }
 
     /// The log was at `head` at some time after `sent`.
-    pub(super) fn prove(&self, sent: Instant, head: FleetPosition) {
-        *self.head.lock() = head;
+    pub(super) fn prove(&self, sent: Instant, head: Mark) {
+        *self.head.lock() = head.at;
         self.proofs.lock().push(Proof { sent, head });
         self.settle_proofs();
     }
@@ -236,13 +245,23 @@ impl State {
     pub(super) fn settle_proofs(&self) {
         let at = self.mark().at;
         let mut proofs = self.proofs.lock();
-        let is_covered = |proof: &Proof| proof.head.life == at.life && proof.head.position <= at.position;
-        if let Some(sent) = proofs.iter().filter(|proof| is_covered(proof)).map(|proof| proof.sent).max() {
+        let is_passed = |proof: &Proof| proof.head.at.life == at.life && proof.head.at.position <= at.position;
+        // In the log that this node is at, which a fail-over may have changed, that may be another record.
+        let is_covered = |proof: &Proof| is_passed(proof) && self.agrees(&proof.head);
+        let covered = || proofs.iter().filter(|proof| is_covered(proof));
+        if let Some(sent) = covered().map(|proof| proof.sent).max() {
             self.synced.store(true, Relaxed);
             self.extend(sent);
         }
+        let mut proved = self.proved.lock();
+        for Proof { head, .. } in covered() {
+            if proved.life != head.at.life || proved.position < head.at.position {
+                *proved = head.at;
+            }
+        }
+        drop(proved);
         let oldest = Instant::now().checked_sub(self.lease);
-        proofs.retain(|proof| !is_covered(proof) && Some(proof.sent) > oldest);
+        proofs.retain(|proof| !is_passed(proof) && Some(proof.sent) > oldest);
     }
 
     fn extend(&self, sent: Instant) {
@@ -346,7 +365,7 @@ mod tests {
         assert!(state.is_fenced(Instant::now()), "before the first proof");
         let sent = Instant::now();
         tokio::time::advance(Duration::from_millis(100)).await;
-        state.prove(sent, FleetPosition { life: 1, position: at(1, 5) });
+        state.prove(sent, mark(1, at(1, 5)));
         assert!(state.is_fenced(Instant::now()), "behind");
         state.advance(mark(1, at(1, 5)), [], false);
         assert!(!state.is_fenced(Instant::now()));
@@ -361,8 +380,8 @@ mod tests {
         let first = Instant::now();
         tokio::time::advance(Duration::from_secs(1)).await;
         let second = Instant::now();
-        state.prove(second, FleetPosition { life: 1, position: at(1, 0) });
-        state.prove(first, FleetPosition { life: 1, position: at(1, 0) });
+        state.prove(second, mark(1, at(1, 0)));
+        state.prove(first, mark(1, at(1, 0)));
         assert!(!state.is_fenced(second + LEASE - Duration::from_millis(1)));
     }
 
@@ -432,5 +451,20 @@ mod tests {
         assert!(state.reached(&other(8, 1)).await);
         assert!(!state.reached(&other(8, 2)).await, "given again after a fail-over that this node does not know of");
         assert!(state.reached(&other(4, 2)).await, "older than what is remembered");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proof_is_about_a_record_and_not_its_place() {
+        let state = state();
+        let other = |seq, digest| Mark { digest: [digest; 20], ..mark(1, at(1, seq)) };
+        state.advance(other(9, 1), (5..=9).map(|seq| other(seq, 1)), true);
+        state.prove(Instant::now(), other(8, 2));
+        assert!(state.is_fenced(Instant::now()), "that record is in another log");
+        assert_eq!(state.proved(), FleetPosition::default());
+        state.prove(Instant::now(), other(8, 1));
+        assert!(!state.is_fenced(Instant::now()));
+        assert_eq!(state.proved(), other(8, 1).at, "what follows may be lost yet");
+        state.advance(mark(2, at(1, 0)), [], true);
+        assert_eq!(state.proved(), FleetPosition::default(), "nothing of this life");
     }
 }

@@ -8,6 +8,12 @@
 //! 3. After any purge returned on a node, none that begins later on that node has, as long as its disk is there.
 //! 4. When faults end, all nodes have a lease soon, and a purge is acknowledged.
 //!
+//! What is left out in turn (`Mutation`) is missed. Some of the protocol is not, as something else stands in the way as well:
+//! - What L2 compares before it stores an entry: a look finds any of what was ever stored, and stamps decide.
+//! - Void positions: what is shared is stamped with positions that a replica has.
+//! - The second append of `ack=fleet`, and giving back what was lost: what a replica has is not lost, and nothing else is
+//!   acknowledged. They are for Redis without replicas, and for a log that is gone; what is stored is confirmed then anyhow.
+//!
 //! All of Redis refusing connections is not simulated: what is promised then is less (`docs/FLEET.md`).
 //!
 //! The same seed is the same schedule. `LARDER_SCHEDULES` says how many there are to be, `LARDER_SEED` where to begin.
@@ -53,16 +59,8 @@ enum Mutation {
     ProofWithoutReplica,
     /// An append counts although no replica has it.
     AppendWithoutReplica,
-    /// Positions that were given twice are taken for comparable.
-    NoVoids,
     /// The list of a new log counts at once.
     NoWaitForLife,
-    /// `ack=fleet` does not look whether the record is still there.
-    NoSecondAppend,
-    /// What a fail-over lost stays lost.
-    NothingGivenBack,
-    /// A new log leaves what is stored as it was.
-    NewLifeKeepsAll,
     /// Who is as far as a record's position has that record.
     PositionsAlone,
     /// What is shared is stamped with records that no replica may have.

@@ -92,8 +92,6 @@ pub(super) struct Node {
     kept: RefCell<Kept>,
     pub(super) disk: Rc<RefCell<Disk>>,
     records: RefCell<usize>,
-    /// How far a replica had the log when this node last proved to be up to date, and had applied that.
-    proved: RefCell<FleetPosition>,
 }
 
 pub(super) fn scope(key: usize) -> Scope {
@@ -111,7 +109,6 @@ impl Node {
             kept: RefCell::default(),
             disk,
             records: RefCell::default(),
-            proved: RefCell::default(),
         }
     }
 
@@ -180,7 +177,6 @@ impl Node {
                 }
                 Message::Turn { common } => self.state.table.write().turn(common, mark.at.position),
             }
-            self.mutate_voids();
         }
         step().await;
         for (mark, purge) in purges {
@@ -192,12 +188,6 @@ impl Node {
             self.state.beat.notify_one();
         }
         Ok(())
-    }
-
-    fn mutate_voids(&self) {
-        if self.is(Mutation::NoVoids) {
-            self.state.table.write().voids.clear();
-        }
     }
 
     /// As `save`, at the tail's leisure.
@@ -250,21 +240,16 @@ impl Node {
         let mark = table.mark;
         let marks: Vec<Mark> = entries.iter().map(|entry| entry.mark).collect();
         for purge in &plan.again {
-            if !self.is(Mutation::NothingGivenBack) {
-                self.append(purge.id, message::purge(purge, false)).await?;
-            }
+            self.append(purge.id, message::purge(purge, false)).await?;
         }
         {
             let mut current = self.state.table.write();
             let before = if current.mark.at.life == mark.at.life { current.mark } else { Mark::default() };
             *current = Table { mark: before, ..table };
         }
-        self.mutate_voids();
         for purge in plan.bulk {
             step().await;
-            if purge.scopes != [Scope::everything()] || !self.is(Mutation::NewLifeKeepsAll) {
-                self.disk.borrow_mut().absorb(purge, Some(mark));
-            }
+            self.disk.borrow_mut().absorb(purge, Some(mark));
         }
         for entry in entries.into_iter().skip(plan.after) {
             if let Message::Purge { purge, .. } = entry.message {
@@ -318,12 +303,7 @@ impl Node {
         if self.is(Mutation::ProofNotApplied) {
             self.state.nobody_can_purge(sent);
         }
-        let head = FleetPosition { life: mark.at.life, position: head.position };
         self.state.prove(sent, head);
-        let applied = self.state.mark().at;
-        if applied.life == head.life && applied.position >= head.position {
-            *self.proved.borrow_mut() = head;
-        }
         Ok(())
     }
 
@@ -415,18 +395,17 @@ impl Node {
     async fn purge_all(&self, purge: &Purge, fleet: bool) -> Result<(), Broken> {
         let deadline = Instant::now() + ACK_TIMEOUT;
         let mut appended = self.append_until(purge, fleet, deadline).await?.0;
-        while fleet {
+        if !fleet {
+            return Ok(());
+        }
+        loop {
             self.all_have(appended.at, deadline).await?;
-            if self.is(Mutation::NoSecondAppend) {
-                break;
-            }
             let (mark, known) = self.append_until(purge, fleet, deadline).await?;
             if known && mark == appended {
-                break;
+                return Ok(());
             }
             appended = mark;
         }
-        Ok(())
     }
 
     // === Reads ===
@@ -443,7 +422,7 @@ impl Node {
         let stamp = self.disk.borrow().position;
         step().await;
         let unproved = self.is(Mutation::UnprovedStamps);
-        let begun = if unproved { self.state.mark().at } else { *self.proved.borrow() };
+        let begun = if unproved { self.state.mark().at } else { self.state.proved() };
         step().await;
         if !self.is_fenced() {
             let found = self.world.borrow_mut().look(key);

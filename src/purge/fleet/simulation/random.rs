@@ -1,6 +1,6 @@
 //! Numbers that look random and are the same again for the same seed.
 
-/// SplitMix64.
+/// `SplitMix64`.
 #[derive(Debug, Clone)]
 pub(super) struct Random(pub(super) u64);
 

@@ -68,7 +68,7 @@ pub(super) enum Reply {
     /// There is no log.
     Nothing,
     Beaten {
-        head: FleetPosition,
+        head: Mark,
         records: usize,
         nodes: Vec<(String, String)>,
         offset: u64,
@@ -228,7 +228,7 @@ impl Data {
         }
         self.nodes.insert(node, card);
         let nodes = self.nodes.iter().map(|(id, card)| (id.clone(), card.clone())).collect();
-        (true, Reply::Beaten { head: head.at, records: self.log.len(), nodes, offset: 0 })
+        (true, Reply::Beaten { head, records: self.log.len(), nodes, offset: 0 })
     }
 
     fn turn(&mut self, life: u64, from: u64, common: Position) -> (bool, Reply) {
