@@ -6,7 +6,7 @@
 //!  6  cli                                   commands: serve, check, purge, warm, explain, stats, nodes, disk, ca, demo
 //!  5  app ─────────── config                the only two that know all parts
 //!  4  admin      listener                   the two front doors
-//!  3  changes    warm       proxy           what surrounds every request; what backends say has changed
+//!  3  changes    webhook    warm    proxy    what surrounds every request; what backends say, and what CDNs are told
 //!  2             cache                      the decisions: hit, stale, miss, pass; flight; fill
 //!  1     store     purge     origin     intercept   strangers to each other
 //!  0  object   llm   files   kv   pack   telemetry    pure rules of HTTP caching and of model calls; directories; Redis; recorded calls; logs
@@ -33,3 +33,4 @@ pub mod purge;
 pub mod store;
 pub mod telemetry;
 pub mod warm;
+pub mod webhook;

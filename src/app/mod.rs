@@ -26,6 +26,7 @@ use crate::{
     proxy::Proxy,
     store,
     telemetry::AccessLog,
+    webhook::{self, Webhooks},
 };
 
 /// How long stopping waits for changes that are in hand.
@@ -89,6 +90,14 @@ pub enum Error {
         /// Why.
         source: crate::cache::llm::semantic::Error,
     },
+    /// A webhook cannot be used.
+    #[error("webhook {name:?}: {source}")]
+    Webhook {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: webhook::Error,
+    },
     /// A thread cannot be started.
     #[error("cannot start the threads that serve clients (listen.workers): {0}")]
     Workers(std::io::Error),
@@ -116,6 +125,7 @@ pub struct Running {
     serving: Workers,
     administering: JoinHandle<()>,
     consuming: Option<JoinHandle<()>>,
+    webhooks: Arc<Webhooks>,
 }
 
 /// Starts a gateway. `access` is where request lines go.
@@ -145,6 +155,10 @@ pub async fn start(config: &Config, access: Option<AccessLog>) -> Result<Running
         registry: Arc::clone(&registry),
         draining: stop.clone(),
     });
+    let webhooks = Webhooks::start(&config.webhook, &config.origin, proxy.cache().origins(), &mut registry.lock());
+    let webhooks = Arc::new(webhooks.map_err(|(name, source)| Error::Webhook { name, source })?);
+    let told = Arc::clone(&webhooks);
+    proxy.tell_purges(Box::new(move |request, receipt| told.tell(request, receipt)));
     let consuming = kv.filter(|_| config.changes.stream).map(|kv| {
         let parts = changes::Parts {
             config: config.changes.clone(),
@@ -168,7 +182,7 @@ pub async fn start(config: &Config, access: Option<AccessLog>) -> Result<Running
     let administering = tokio::spawn(async move {
         admin_plane.serve(admin_listener, stopped).await;
     });
-    Ok(Running { data, admin, proxy, stop, stop_admin, serving, administering, consuming })
+    Ok(Running { data, admin, proxy, stop, stop_admin, serving, administering, consuming, webhooks })
 }
 
 impl Running {
@@ -195,5 +209,6 @@ impl Running {
         self.stop_admin.cancel();
         // A task that panicked has stopped as well.
         let _ = self.administering.await;
+        self.webhooks.stop().await;
     }
 }

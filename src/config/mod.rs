@@ -35,7 +35,7 @@ use crate::{
     llm::{self, price::Prices},
     origin,
     proxy::config::{ForwardConfig, HeadersConfig, RouteConfig},
-    purge, store, telemetry, warm,
+    purge, store, telemetry, warm, webhook,
 };
 
 /// What a command ends with when its configuration is wrong (`EX_USAGE` of sysexits.h).
@@ -102,6 +102,9 @@ pub struct Config {
     pub headers: HeadersConfig,
     /// Logs.
     pub log: telemetry::config::Config,
+    /// Who is told of purges.
+    #[serde(default)]
+    pub webhook: Vec<webhook::Config>,
     /// Routes as configured, in order.
     #[serde(default)]
     pub route: Vec<RouteConfig>,

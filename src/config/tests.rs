@@ -437,6 +437,12 @@ fn secrets_are_masked() {
         password = "hush9"
         [llm.semantic]
         api_key = "hush5"
+        [[webhook]]
+        name = "cdn"
+        kind = "json"
+        url = "http://me:hush10@h/"
+        token = "hush11"
+        secret = "hush12"
         [[route]]
         name = "a"
         upstream = "http://h"
@@ -448,7 +454,7 @@ fn secrets_are_masked() {
     assert!(!shown.contains("hush"), "{shown}");
     assert!(shown.contains("\"***\"") && shown.contains("\"larder\"") && shown.contains("\"1500kB\""), "{shown}");
     assert!(shown.contains("redis://me:***@h:1") && shown.contains("redis://h:2"), "{shown}");
-    assert!(!format!("{config:?}{:?}{:?}", config.l2, config.routes()).contains("hush"));
+    assert!(!format!("{config:?}{:?}{:?}{:?}", config.l2, config.routes(), config.webhook).contains("hush"));
     let route = format!("{:?}", config.routes()[0].route);
     assert!(!route.contains("hush") && route.contains("X-Api-Key"), "{route}");
     let again = parse(&shown);

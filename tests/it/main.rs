@@ -38,3 +38,4 @@ mod stale;
 mod support;
 mod upgrade;
 mod warm;
+mod webhook;

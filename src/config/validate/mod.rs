@@ -18,7 +18,7 @@ pub(super) use self::{
 };
 use super::{Config, key_path::KeyPath};
 use crate::{
-    admin, cache, changes, intercept, listener, origin as origins, purge::FleetConfig, store, telemetry, warm,
+    admin, cache, changes, intercept, listener, origin as origins, purge::FleetConfig, store, telemetry, warm, webhook,
 };
 
 /// Everything but routes.
@@ -35,6 +35,7 @@ pub(super) fn config(config: &Config) -> Vec<Finding> {
         purge(config),
         fleet(&config.fleet),
         stream_of_changes(&config.changes),
+        webhooks(&config.webhook),
         warm_up(&config.warm),
         admin_plane(&config.admin),
         forward(config),
@@ -200,6 +201,42 @@ fn stream_of_changes(changes: &changes::Config) -> Vec<Finding> {
     table.at_least_one("stream_max", changes.stream_max as u64);
     table.at_least_one("rejected_max", changes.rejected_max as u64);
     table.findings
+}
+
+fn webhooks(webhooks: &[webhook::Config]) -> Vec<Finding> {
+    let (mut found, mut names) = (Vec::new(), BTreeSet::new());
+    for (index, one) in webhooks.iter().enumerate() {
+        let mut add = |key: &str, message: &str| {
+            found.push(Finding::new(KeyPath::root().key("webhook").index(index).key(key), message));
+        };
+        if one.name.is_empty() || !names.insert(&one.name) {
+            add("name", "empty, or the name of another webhook");
+        }
+        if !(one.url().starts_with("http://") || one.url().starts_with("https://")) {
+            add("url", "a URL begins with http:// or https://");
+        }
+        let is_id = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+        if !is_id(&one.zone) || (one.kind == webhook::Kind::Cloudflare && one.zone.is_empty()) {
+            add("zone", "Cloudflare's id of the zone is needed: letters and digits");
+        }
+        if !is_id(&one.service) || (one.kind == webhook::Kind::Fastly && one.service.is_empty()) {
+            add("service", "Fastly's id of the service is needed: letters and digits");
+        }
+        let has_token = !one.token.is_empty() || !one.token_file.is_empty();
+        if !one.token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            add("token", "a token has no blanks and nothing but ASCII");
+        }
+        if one.kind != webhook::Kind::Json && !has_token {
+            add("token", "a token, or a file of one, is needed");
+        }
+        if !one.token.is_empty() && !one.token_file.is_empty() {
+            add("token_file", "there is a token and a file of one");
+        }
+        if !(1..=100_000).contains(&one.queue_max) {
+            add("queue_max", "must be 1 to 100000");
+        }
+    }
+    found
 }
 
 fn warm_up(warm: &warm::config::Config) -> Vec<Finding> {

@@ -69,6 +69,7 @@ pub async fn purge(
         duration_ms: millis(receipt.duration),
         refresh: None,
     };
+    proxy.tell(request, &receipt);
     Ok(Purged { receipt, refresh })
 }
 
