@@ -14,7 +14,7 @@ const TRY: Duration = Duration::from_secs(2);
 pub(super) async fn run(inner: Arc<Inner>, mut queue: mpsc::Receiver<Purge>) {
     while let Some(purge) = queue.recv().await {
         let mut pause = Duration::from_millis(50);
-        while let Err(error) = inner.append(&purge, false, Instant::now() + TRY).await {
+        while let Err(error) = inner.append(&purge, Instant::now() + TRY).await {
             tracing::debug!(%error, id = %purge.id, "a purge waits for Redis");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));

@@ -302,8 +302,7 @@ impl Fleet {
             return;
         }
         inner.state.announced(purge.id);
-        if !inner.state.is_fenced(Instant::now()) && inner.append(&purge, false, Instant::now() + within).await.is_ok()
-        {
+        if !inner.state.is_fenced(Instant::now()) && inner.append(&purge, Instant::now() + within).await.is_ok() {
             return;
         }
         let max = inner.config.queue_max;
@@ -376,14 +375,14 @@ impl Fleet {
     async fn purge_all(&self, purge: Purge, fleet: bool) -> Result<(Receipt, Spread), PurgeError> {
         let inner = self.inner();
         let deadline = Instant::now() + inner.config.ack_timeout;
-        let mut appended = inner.append(&purge, fleet, deadline).await?;
+        let mut appended = inner.append(&purge, deadline).await?;
         let (nodes, gone) = loop {
             if !fleet {
                 break (0, 0);
             }
             let others = inner.all_have(appended.mark.at, deadline).await?;
             // A fail-over may have lost it meanwhile: what is appended again has another place.
-            let again = inner.append(&purge, fleet, deadline).await?;
+            let again = inner.append(&purge, deadline).await?;
             if again.known && again.mark == appended.mark {
                 break others;
             }
@@ -426,8 +425,10 @@ impl Fleet {
 
 impl Inner {
     /// Appends, and returns when this node has applied it.
-    async fn append(&self, purge: &Purge, urgent: bool, deadline: Instant) -> Result<Appended, PurgeError> {
-        let record = message::purge(purge, urgent);
+    async fn append(&self, purge: &Purge, deadline: Instant) -> Result<Appended, PurgeError> {
+        // All nodes say at once that they have it: for who waits for them, and because what a node fetches is shared only
+        // up to where it has said to be.
+        let record = message::purge(purge, true);
         let mut pause = Duration::from_millis(10);
         loop {
             let (reply, appended) = oneshot::channel();
