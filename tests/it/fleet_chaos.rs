@@ -151,7 +151,7 @@ async fn write(world: Arc<World>, admins: Vec<String>, number: u64) {
         // Each writer has keys of its own: what it is told is about its own change.
         let key = scattered(n) % (KEYS / 2) * 2 + usize::from(number % 2 == 1);
         let version = world.versions[key].fetch_add(1, SeqCst) + 1;
-        let ack = if scattered(n + (1 << 31)) % 4 == 0 { "log" } else { "fleet" };
+        let ack = if scattered(n + (1 << 31)).is_multiple_of(4) { "log" } else { "fleet" };
         let call = json!({"tags": [format!("k{key}")], "ack": ack, "id": format!("change {n}")});
         loop {
             let admin = &admins[scattered(n + (1 << 30)) % admins.len()];
