@@ -65,6 +65,9 @@ pub(super) fn proxy(
     Ok((Proxy::new(parts, metrics), kv))
 }
 
+/// What nodes share.
+type Shared = (L2, Fleet);
+
 /// The tier in Redis and the nodes that share it, if there is to be one. Nothing waits for Redis: it may come later.
 fn shared_tier(
     config: &Config,
@@ -72,7 +75,7 @@ fn shared_tier(
     clock: &Clock,
     log: &purge::Log,
     registry: &mut Registry,
-) -> Result<Option<((L2, Fleet), Kv)>, Error> {
+) -> Result<Option<(Shared, Kv)>, Error> {
     if !config.l2.is_on() {
         return Ok(None);
     }
@@ -120,7 +123,7 @@ fn cache(
     secret: [u8; 32],
     clock: Clock,
     log: purge::Log,
-    (shared, l3): (Option<(L2, Fleet)>, Option<L3>),
+    (shared, l3): (Option<Shared>, Option<L3>),
     matchers: Matchers,
     registry: &mut Registry,
 ) -> Cache {
