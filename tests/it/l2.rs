@@ -75,10 +75,10 @@ impl Fleet {
     }
 }
 
-/// What lies in Redis, the log of all nodes aside.
+/// What lies in Redis, logs aside.
 fn names(redis: &redis::Server) -> Vec<String> {
     let names = redis.cli(&["keys", "*"]);
-    names.lines().filter(|name| !name.contains(".fleet}")).map(str::to_owned).collect()
+    names.lines().filter(|name| !name.contains(".fleet}") && !name.contains(".changes}")).map(str::to_owned).collect()
 }
 
 async fn is_up(node: &Gateway) {

@@ -75,6 +75,9 @@ use crate::{
     },
 };
 
+/// How long who purges waits until this node has said that it has applied it.
+const PROVED_WITHIN: Duration = Duration::from_millis(100);
+
 /// What a purge waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ack {
@@ -441,7 +444,12 @@ impl Inner {
             };
             match appended {
                 Ok(appended) => match timeout_at(deadline, self.state.reached(&appended.mark)).await {
-                    Ok(true) => return Ok(appended),
+                    Ok(true) => {
+                        // From now on this node shares what it fetches. Without it, it fetches for itself.
+                        let proved = self.state.is_proved(appended.mark.at);
+                        let _ = timeout_at(deadline.min(Instant::now() + PROVED_WITHIN), proved).await;
+                        return Ok(appended);
+                    }
                     // This node is at a log that a fail-over has changed since.
                     Ok(false) => {
                         self.state.distrust();

@@ -98,6 +98,8 @@ pub(super) struct State {
     proofs: Mutex<Vec<Proof>>,
     /// The head that the last proof was about.
     proved: Mutex<FleetPosition>,
+    /// Told when that may have changed.
+    proved_more: Notify,
     /// The last records that are applied, oldest first: after a fail-over another log may have others in their places.
     lately: Mutex<VecDeque<Mark>>,
     /// The head as last heard of.
@@ -127,6 +129,7 @@ impl State {
             synced: AtomicBool::new(false),
             proofs: Mutex::default(),
             proved: Mutex::default(),
+            proved_more: Notify::new(),
             lately: Mutex::default(),
             head: Mutex::default(),
             pending: Mutex::default(),
@@ -148,6 +151,20 @@ impl State {
     pub(super) fn proved(&self) -> FleetPosition {
         let life = self.mark().at.life;
         Some(*self.proved.lock()).filter(|proved| proved.life == life).unwrap_or_default()
+    }
+
+    /// Returns when a proof was about that place or a later one.
+    pub(super) async fn is_proved(&self, at: FleetPosition) {
+        loop {
+            let more = self.proved_more.notified();
+            tokio::pin!(more);
+            more.as_mut().enable();
+            let proved = self.proved();
+            if proved.life == at.life && proved.position >= at.position {
+                return;
+            }
+            more.await;
+        }
     }
 
     /// The head of the log, as last heard of.
@@ -260,6 +277,7 @@ impl State {
             }
         }
         drop(proved);
+        self.proved_more.notify_waiters();
         let oldest = Instant::now().checked_sub(self.lease);
         proofs.retain(|proof| !is_passed(proof) && Some(proof.sent) > oldest);
     }
