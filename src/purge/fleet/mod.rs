@@ -376,14 +376,15 @@ impl Fleet {
     async fn purge_all(&self, purge: Purge, fleet: bool) -> Result<(Receipt, Spread), PurgeError> {
         let inner = self.inner();
         let deadline = Instant::now() + inner.config.ack_timeout;
-        let mut appended = inner.append(&purge, fleet, deadline).await?;
+        // Urgent: what nodes fetch from then on is of use to others once they have proved to be up to date with it.
+        let mut appended = inner.append(&purge, true, deadline).await?;
         let (nodes, gone) = loop {
             if !fleet {
                 break (0, 0);
             }
             let others = inner.all_have(appended.mark.at, deadline).await?;
             // A fail-over may have lost it meanwhile: what is appended again has another place.
-            let again = inner.append(&purge, fleet, deadline).await?;
+            let again = inner.append(&purge, true, deadline).await?;
             if again.known && again.mark == appended.mark {
                 break others;
             }
@@ -440,7 +441,10 @@ impl Inner {
             };
             match appended {
                 Ok(appended) => match timeout_at(deadline, self.state.reached(&appended.mark)).await {
-                    Ok(true) => return Ok(appended),
+                    Ok(true) => {
+                        self.state.passed(appended.mark.at);
+                        return Ok(appended);
+                    }
                     // This node is at a log that a fail-over has changed since.
                     Ok(false) => {
                         self.state.distrust();

@@ -150,6 +150,14 @@ impl State {
         Some(*self.proved.lock()).filter(|proved| proved.life == life).unwrap_or_default()
     }
 
+    /// This node has applied the record there, and a replica has it.
+    pub(super) fn passed(&self, at: FleetPosition) {
+        let mut proved = self.proved.lock();
+        if proved.life != at.life || proved.position < at.position {
+            *proved = at;
+        }
+    }
+
     /// The head of the log, as last heard of.
     pub(super) fn head(&self) -> FleetPosition {
         *self.head.lock()
@@ -253,13 +261,7 @@ impl State {
             self.synced.store(true, Relaxed);
             self.extend(sent);
         }
-        let mut proved = self.proved.lock();
-        for Proof { head, .. } in covered() {
-            if proved.life != head.at.life || proved.position < head.at.position {
-                *proved = head.at;
-            }
-        }
-        drop(proved);
+        covered().for_each(|proof| self.passed(proof.head.at));
         let oldest = Instant::now().checked_sub(self.lease);
         proofs.retain(|proof| !is_passed(proof) && Some(proof.sent) > oldest);
     }

@@ -332,6 +332,7 @@ impl Node {
             }
             let Ok((mark, known)) = self.append(purge.id, message::purge(purge, urgent)).await else { continue };
             if self.reached(&mark, deadline).await? {
+                self.state.passed(mark.at);
                 return Ok((mark, known));
             }
             self.state.distrust();
@@ -394,13 +395,13 @@ impl Node {
 
     async fn purge_all(&self, purge: &Purge, fleet: bool) -> Result<(), Broken> {
         let deadline = Instant::now() + ACK_TIMEOUT;
-        let mut appended = self.append_until(purge, fleet, deadline).await?.0;
+        let mut appended = self.append_until(purge, true, deadline).await?.0;
         if !fleet {
             return Ok(());
         }
         loop {
             self.all_have(appended.at, deadline).await?;
-            let (mark, known) = self.append_until(purge, fleet, deadline).await?;
+            let (mark, known) = self.append_until(purge, true, deadline).await?;
             if known && mark == appended {
                 return Ok(());
             }
