@@ -390,7 +390,7 @@ impl<O: Outgoing> Exchange<O> {
     /// What a fill under way is to this request.
     fn fit(&self, fill: &Fill, now: Timestamp) -> Fit {
         if !self.is_current(fill, now)
-            || !self.cache.vouches_for_fill(&self.route, fill)
+            || !self.cache.vouches_for_fill(&self.route, fill, self.model.is_some())
             || fill.growing.readers() >= self.cache.followers_max()
         {
             return Fit::Lead;

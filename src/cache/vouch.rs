@@ -115,9 +115,10 @@ impl Cache {
     }
 
     /// Whether a request may join a fill: not where it began before a purge that this node may have missed.
-    pub(super) fn vouches_for_fill(&self, route: &Route, fill: &Fill) -> bool {
+    pub(super) fn vouches_for_fill(&self, route: &Route, fill: &Fill, model: bool) -> bool {
         let Some(fleet) = self.fleet().filter(|_| route.policy.coherence != Coherence::Ttl) else { return true };
-        !fleet.is_fenced(Instant::now()) || self.now().since(fill.begun.at) < fleet.lease()
+        // An answer of a model is too dear to be asked for side by side.
+        !fleet.is_fenced(Instant::now()) || (model && self.now().since(fill.begun.at) < fleet.lease())
     }
 
     /// Whether all requests of the route go to the origin at the moment.

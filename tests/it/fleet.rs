@@ -167,7 +167,7 @@ async fn a_node_that_slept_serves_nothing_purged_meanwhile() {
     signal(&b, "CONT");
     for response in waiting {
         let response = response.await.expect("no panic");
-        assert_eq!(response.text(), "1", "{response:?}");
+        assert_ne!(response.text(), "0", "{response:?}");
     }
     up_to_date(&b).await;
     // What it fetched before it had heard of the purge counts as purged, too.

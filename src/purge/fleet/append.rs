@@ -74,6 +74,9 @@ async fn append_all(
             Err(error) => return failed(error),
         },
     };
+    if !connection.is_current() {
+        return failed(Error::Moved);
+    }
     let mut results = Vec::with_capacity(group.len());
     for appending in group {
         results.push(append(inner, connection, appending).await);

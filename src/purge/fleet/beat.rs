@@ -89,6 +89,10 @@ async fn beat(
         Some(connection) => connection,
         none => none.insert(inner.kv.dedicated(&names.meta, within).await?),
     };
+    // Whether a replica is needed is said of the master there is now.
+    if !connection.is_current() {
+        return Err(Error::Moved);
+    }
     let card = Card {
         beats,
         at: mark.at,
@@ -161,7 +165,9 @@ impl Inner {
         if self.config.redis_gone == Gone::Serve
             && let Some(seen) = self.kv.refused_by_all().await
         {
-            self.state.nobody_can_purge(seen);
+            self.state.nobody_can_purge(seen, self.now());
+        } else {
+            self.state.somebody_can_purge();
         }
     }
 

@@ -25,7 +25,7 @@ const URGENT: u8 = 1;
 /// A record of the log.
 #[derive(Debug, Clone)]
 pub(super) enum Message {
-    /// What was purged, and whether nodes are to say at once that they have applied it.
+    /// What was purged, and whether nodes are to prove at once that they have applied it.
     Purge { purge: Purge, urgent: bool },
     /// A new epoch, after a fail-over that lost records: all positions above this one, up to here, mean nothing.
     Turn { common: Position },

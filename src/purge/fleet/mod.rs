@@ -75,9 +75,6 @@ use crate::{
     },
 };
 
-/// How long who purges waits until this node has said that it has applied it.
-const PROVED_WITHIN: Duration = Duration::from_millis(100);
-
 /// What a purge waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ack {
@@ -221,7 +218,7 @@ impl Fleet {
         let (appending, to_append) = mpsc::channel(append::QUEUE);
         let (later, to_append_later) = mpsc::channel(config.queue_max.max(1));
         let inner = Arc::new(Inner {
-            state: State::new(config.lease, scopes_max, clock()),
+            state: State::new(config.lease, scopes_max),
             nodes: Nodes::new(id, fingerprint(&identity.secret), config.lease),
             config: config.clone(),
             names: Names::new(&identity.namespace),
@@ -279,7 +276,7 @@ impl Fleet {
     /// what an earlier process stored is not to be trusted, whatever Redis does now.
     pub fn may_serve(&self, stored: Timestamp, at: Instant) -> bool {
         let state = &self.inner().state;
-        !state.is_fenced(at) && (state.is_synced() || stored >= state.started)
+        !state.is_fenced(at) && (state.is_synced() || state.refused_since().is_some_and(|since| stored >= since))
     }
 
     /// For how long the lease has been over; `None`: there never was one.
@@ -445,9 +442,7 @@ impl Inner {
             match appended {
                 Ok(appended) => match timeout_at(deadline, self.state.reached(&appended.mark)).await {
                     Ok(true) => {
-                        // From now on this node shares what it fetches. Without it, it fetches for itself.
-                        let proved = self.state.is_proved(appended.mark.at);
-                        let _ = timeout_at(deadline.min(Instant::now() + PROVED_WITHIN), proved).await;
+                        self.state.passed(appended.mark.at);
                         return Ok(appended);
                     }
                     // This node is at a log that a fail-over has changed since.

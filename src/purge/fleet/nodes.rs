@@ -95,13 +95,23 @@ pub(super) struct Nodes {
     seen: Mutex<BTreeMap<String, Seen>>,
     /// Where this node was when it last heard. Redis has compared that with its log, and does so with what each node says.
     heard: Mutex<FleetPosition>,
+    /// When that was.
+    last: Mutex<Option<Instant>>,
     /// The life of the log, and since when it is known here.
     life: Mutex<Option<(u64, Instant)>>,
 }
 
 impl Nodes {
     pub(super) fn new(this: String, secret: String, lease: Duration) -> Self {
-        Self { this, secret, lease, seen: Mutex::default(), heard: Mutex::default(), life: Mutex::default() }
+        Self {
+            this,
+            secret,
+            lease,
+            seen: Mutex::default(),
+            heard: Mutex::default(),
+            last: Mutex::default(),
+            life: Mutex::default(),
+        }
     }
 
     pub(super) fn this(&self) -> &str {
@@ -111,11 +121,15 @@ impl Nodes {
     /// Takes in what Redis says of all nodes, when this one has said that it is at `at`.
     pub(super) fn hear<'a>(&self, cards: impl Iterator<Item = (&'a str, &'a str)>, at: FleetPosition, now: Instant) {
         let mut seen = self.seen.lock();
+        let mut last = self.last.lock();
+        // Without Redis nobody's beats were counted, and a lease may have lasted on: silence counts from now on.
+        let is_gap = last.is_some_and(|last| now.saturating_duration_since(last) > self.lease);
+        *last = Some(now);
         let mut heard = BTreeMap::new();
         for (id, card) in cards.take(NODES_MAX) {
             let Some(card) = Card::read(card) else { continue };
             let since = match seen.remove(id) {
-                Some(before) if before.card.beats == card.beats => before.since,
+                Some(before) if before.card.beats == card.beats && !is_gap => before.since,
                 _ => now,
             };
             heard.insert(id.to_owned(), Seen { card, since });
@@ -233,6 +247,10 @@ mod tests {
         hear(1, 5, start);
         assert_eq!(nodes.others(at(5), start), Others::Applied { live: 1, gone: 0 });
         assert_eq!(nodes.others(at(6), start), Others::Behind(vec!["b".into()]));
+        // It is heard of all the time.
+        for quarter in 1..=4 {
+            hear(1, 5, start + quarter * LEASE / 4);
+        }
         let later = start + Duration::from_millis(2100);
         hear(1, 5, later);
         assert_eq!(nodes.others(at(6), later), Others::Behind(vec!["b".into()]), "not for sure yet");
@@ -241,6 +259,10 @@ mod tests {
         assert_eq!(nodes.others(at(6), gone), Others::Applied { live: 0, gone: 1 });
         hear(2, 5, gone);
         assert_eq!(nodes.others(at(6), gone), Others::Behind(vec!["b".into()]), "it beats again");
+        // Nothing was heard of anybody: nobody was counted out meanwhile.
+        let after = gone + 3 * LEASE;
+        hear(2, 5, after);
+        assert_eq!(nodes.others(at(6), after), Others::Behind(vec!["b".into()]), "silence counts from now on");
     }
 
     #[test]

@@ -209,12 +209,8 @@ async fn follow_up(inner: &Inner, found: Found, way: Way, kept: &[One]) -> Resul
     let Plan { bulk, again, after } = plan(&table, &entries, &way, kept, inner.now());
     // What is lost goes back first: if that fails, this node is where it was, and looks again.
     append_again(inner, &again).await?;
-    {
-        // The fleet's table first, the node's own log second; until then, how far it is stays as it is.
-        let mut current = inner.state.table.write();
-        let before = if current.mark.at.life == mark.at.life { current.mark } else { Mark::default() };
-        *current = Table { mark: before, ..table };
-    }
+    // The fleet's table first, the node's own log second; until then, how far it is stays as it is.
+    inner.state.replace(table, matches!(way, Way::After(_) | Way::Gap(_)));
     let mut applying = Vec::new();
     for purge in bulk {
         applying.push(inner.log.absorb(purge, mark).await?);

@@ -89,8 +89,9 @@ pub(super) struct State {
     pub(super) table: RwLock<Table>,
     pub(super) lease: Duration,
     base: Instant,
-    /// When the process started: what was stored since may be served although the log was never seen.
-    pub(super) started: Timestamp,
+    /// Since when all of Redis has refused connections without a break, as often as it was tried: what was stored since may be
+    /// served although the log was never seen.
+    refused_since: Mutex<Option<Timestamp>>,
     /// Milliseconds after `base` at which the node is no longer up to date for sure; 0: it never was.
     until: AtomicU64,
     /// Whether the log was ever seen.
@@ -98,8 +99,6 @@ pub(super) struct State {
     proofs: Mutex<Vec<Proof>>,
     /// The head that the last proof was about.
     proved: Mutex<FleetPosition>,
-    /// Told when that may have changed.
-    proved_more: Notify,
     /// The last records that are applied, oldest first: after a fail-over another log may have others in their places.
     lately: Mutex<VecDeque<Mark>>,
     /// The head as last heard of.
@@ -119,17 +118,16 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(lease: Duration, scopes_max: usize, started: Timestamp) -> Self {
+    pub(super) fn new(lease: Duration, scopes_max: usize) -> Self {
         Self {
             table: RwLock::new(Table::new(scopes_max)),
             lease,
             base: Instant::now(),
-            started,
+            refused_since: Mutex::default(),
             until: AtomicU64::new(0),
             synced: AtomicBool::new(false),
             proofs: Mutex::default(),
             proved: Mutex::default(),
-            proved_more: Notify::new(),
             lately: Mutex::default(),
             head: Mutex::default(),
             pending: Mutex::default(),
@@ -153,17 +151,11 @@ impl State {
         Some(*self.proved.lock()).filter(|proved| proved.life == life).unwrap_or_default()
     }
 
-    /// Returns when a proof was about that place or a later one.
-    pub(super) async fn is_proved(&self, at: FleetPosition) {
-        loop {
-            let more = self.proved_more.notified();
-            tokio::pin!(more);
-            more.as_mut().enable();
-            let proved = self.proved();
-            if proved.life == at.life && proved.position >= at.position {
-                return;
-            }
-            more.await;
+    /// This node has applied the record there, and a replica has it.
+    pub(super) fn passed(&self, at: FleetPosition) {
+        let mut proved = self.proved.lock();
+        if proved.life != at.life || proved.position < at.position {
+            *proved = at;
         }
     }
 
@@ -253,15 +245,42 @@ impl State {
         self.settle_proofs();
     }
 
-    /// Nobody could reach the log at `seen`.
-    pub(super) fn nobody_can_purge(&self, seen: Instant) {
-        self.extend(seen);
+    /// Nobody could reach the log at `seen`. A lease that had run out before stays so: what was purged since, this node does
+    /// not know.
+    pub(super) fn nobody_can_purge(&self, seen: Instant, now: Timestamp) {
+        self.refused_since.lock().get_or_insert(now);
+        if !self.is_synced() || !self.is_fenced(seen) {
+            self.extend(seen);
+        }
+    }
+
+    /// Somebody may be able to reach the log.
+    pub(super) fn somebody_can_purge(&self) {
+        *self.refused_since.lock() = None;
+    }
+
+    pub(super) fn refused_since(&self) -> Option<Timestamp> {
+        *self.refused_since.lock()
+    }
+
+    /// Takes a table in the place of the one there is. If what this node has applied is not the beginning of it, nothing is
+    /// vouched for until there is a proof in the new log: it may be that of a master that was deposed.
+    pub(super) fn replace(&self, table: Table, continues: bool) {
+        let mut proofs = self.proofs.lock();
+        let mut current = self.table.write();
+        let continues = continues && current.mark.at.life == table.mark.at.life;
+        let mark = if continues { current.mark } else { Mark::default() };
+        *current = Table { mark, ..table };
+        if !continues {
+            proofs.clear();
+            self.until.store(0, Release);
+        }
     }
 
     /// Extends the lease by what has been applied by now.
     pub(super) fn settle_proofs(&self) {
-        let at = self.mark().at;
         let mut proofs = self.proofs.lock();
+        let at = self.mark().at;
         let is_passed = |proof: &Proof| proof.head.at.life == at.life && proof.head.at.position <= at.position;
         // In the log that this node is at, which a fail-over may have changed, that may be another record.
         let is_covered = |proof: &Proof| is_passed(proof) && self.agrees(&proof.head);
@@ -270,14 +289,7 @@ impl State {
             self.synced.store(true, Relaxed);
             self.extend(sent);
         }
-        let mut proved = self.proved.lock();
-        for Proof { head, .. } in covered() {
-            if proved.life != head.at.life || proved.position < head.at.position {
-                *proved = head.at;
-            }
-        }
-        drop(proved);
-        self.proved_more.notify_waiters();
+        covered().for_each(|proof| self.passed(proof.head.at));
         let oldest = Instant::now().checked_sub(self.lease);
         proofs.retain(|proof| !is_passed(proof) && Some(proof.sent) > oldest);
     }
@@ -363,7 +375,7 @@ mod tests {
     }
 
     fn state() -> State {
-        State::new(LEASE, 100, Timestamp::EPOCH)
+        State::new(LEASE, 100)
     }
 
     fn purge(scope: u64) -> Purge {

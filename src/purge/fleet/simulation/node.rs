@@ -104,7 +104,7 @@ impl Node {
         Self {
             number,
             world: Rc::clone(world),
-            state: State::new(LEASE, SCOPES_MAX, clock()),
+            state: State::new(LEASE, SCOPES_MAX),
             nodes: Nodes::new(id, String::new(), LEASE),
             kept: RefCell::default(),
             disk,
@@ -233,20 +233,17 @@ impl Node {
             }
         }
         let plan = resync::plan(&table, &entries, &way, &kept, clock());
-        self.follow_up(table, entries, plan).await
+        let continues = matches!(way, Way::After(_) | Way::Gap(_));
+        self.follow_up(table, entries, plan, continues).await
     }
 
-    async fn follow_up(&self, table: Table, entries: Vec<Entry>, plan: Plan) -> Result<(), Broken> {
+    async fn follow_up(&self, table: Table, entries: Vec<Entry>, plan: Plan, continues: bool) -> Result<(), Broken> {
         let mark = table.mark;
         let marks: Vec<Mark> = entries.iter().map(|entry| entry.mark).collect();
         for purge in &plan.again {
             self.append(purge.id, message::purge(purge, false)).await?;
         }
-        {
-            let mut current = self.state.table.write();
-            let before = if current.mark.at.life == mark.at.life { current.mark } else { Mark::default() };
-            *current = Table { mark: before, ..table };
-        }
+        self.state.replace(table, continues);
         for purge in plan.bulk {
             step().await;
             self.disk.borrow_mut().absorb(purge, Some(mark));
@@ -301,7 +298,7 @@ impl Node {
             call(&self.world, server, Request::Wait(offset), sent + period).await.ok_or(Broken)?;
         }
         if self.is(Mutation::ProofNotApplied) {
-            self.state.nobody_can_purge(sent);
+            self.state.nobody_can_purge(sent, clock());
         }
         self.state.prove(sent, head);
         Ok(())
@@ -332,6 +329,7 @@ impl Node {
             }
             let Ok((mark, known)) = self.append(purge.id, message::purge(purge, urgent)).await else { continue };
             if self.reached(&mark, deadline).await? {
+                self.state.passed(mark.at);
                 return Ok((mark, known));
             }
             self.state.distrust();
@@ -394,13 +392,13 @@ impl Node {
 
     async fn purge_all(&self, purge: &Purge, fleet: bool) -> Result<(), Broken> {
         let deadline = Instant::now() + ACK_TIMEOUT;
-        let mut appended = self.append_until(purge, fleet, deadline).await?.0;
+        let mut appended = self.append_until(purge, true, deadline).await?.0;
         if !fleet {
             return Ok(());
         }
         loop {
             self.all_have(appended.at, deadline).await?;
-            let (mark, known) = self.append_until(purge, fleet, deadline).await?;
+            let (mark, known) = self.append_until(purge, true, deadline).await?;
             if known && mark == appended {
                 return Ok(());
             }
@@ -455,7 +453,7 @@ impl Node {
 
     fn hit(&self, key: usize) -> Option<u64> {
         let stored = self.disk.borrow().stored[key]?;
-        let known = self.state.is_synced() || stored.at >= self.state.started;
+        let known = self.state.is_synced() || self.state.refused_since().is_some_and(|since| stored.at >= since);
         let usable = !self.is_fenced() && known && self.standing_here(stored.stamp, key) == Standing::Untouched;
         usable.then_some(stored.version)
     }
