@@ -37,6 +37,8 @@ tools:
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends valgrind; }
 	@python3 -c 'import ensurepip, venv' 2>/dev/null \
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends python3-venv python3-pip; }
+	@command -v redis-server >/dev/null && command -v redis-sentinel >/dev/null && command -v redis-cli >/dev/null \
+		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends redis-server redis-sentinel redis-tools; }
 	@command -v g++ >/dev/null \
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends g++; }
 	@cd tests/conformance && { node -e 'require.resolve("http-cache-tests/package.json")' 2>/dev/null \
@@ -87,3 +89,5 @@ fuzz:
 chaos:
 	LARDER_KILLS=$${KILLS:-100} $(CARGO) test --test it -- --nocapture disk_chaos
 	LARDER_CRASHES=$${KILLS:-100} LARDER_DAMAGES=$${KILLS:-100} $(CARGO) test --lib -- store::l3::tests
+	LARDER_READS=$${READS:-1000000} $(CARGO) test --test it -- --nocapture fleet_chaos
+	LARDER_SCHEDULES=$${SCHEDULES:-1000000} $(CARGO) test --lib -- --nocapture purge::fleet::simulation::no_schedule

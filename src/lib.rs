@@ -3,13 +3,13 @@
 //! The modules are layers. Each uses only what stands below it:
 //!
 //! ```text
-//!  6  cli                                   commands: serve, check, purge, warm, explain, stats, disk, ca, demo
+//!  6  cli                                   commands: serve, check, purge, warm, explain, stats, nodes, disk, ca, demo
 //!  5  app ─────────── config                the only two that know all parts
 //!  4  admin      listener                   the two front doors
-//!  3  warm       proxy                      what surrounds every request
+//!  3  changes    webhook    warm    proxy    what surrounds every request; what backends say, and what CDNs are told
 //!  2             cache                      the decisions: hit, stale, miss, pass; flight; fill
 //!  1     store     purge     origin     intercept   strangers to each other
-//!  0  object   llm   files   pack   telemetry    pure rules of HTTP caching and of model calls; directories; recorded calls; logs
+//!  0  object   llm   files   kv   pack   telemetry    pure rules of HTTP caching and of model calls; directories; Redis; recorded calls; logs
 //! ```
 //!
 //! `docs/ARCHITECTURE.md` says what must always hold.
@@ -17,10 +17,12 @@
 pub mod admin;
 pub mod app;
 pub mod cache;
+pub mod changes;
 pub mod cli;
 pub mod config;
 pub mod files;
 pub mod intercept;
+pub mod kv;
 pub mod listener;
 pub mod llm;
 pub mod object;
@@ -31,3 +33,4 @@ pub mod purge;
 pub mod store;
 pub mod telemetry;
 pub mod warm;
+pub mod webhook;

@@ -50,6 +50,7 @@ mod explain;
 mod health;
 mod json;
 mod metrics;
+mod nodes;
 mod openapi;
 mod problem;
 mod purge;
@@ -135,6 +136,11 @@ impl Admin {
         Self { shared: Arc::new(shared), body_bytes_max }
     }
 
+    /// The queue of what is fetched again after purges.
+    pub fn refresher(&self) -> Refresher {
+        self.shared.refresher.clone()
+    }
+
     /// Answers calls until `stop`; calls under way are finished.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let serving = axum::serve(listener, self.router()).with_graceful_shutdown(stop.cancelled_owned());
@@ -184,6 +190,7 @@ fn documented(auth: &Auth) -> OpenApiRouter<Arc<Shared>> {
     let open = OpenApiRouter::new().routes(routes!(health::healthz)).routes(routes!(health::readyz));
     let read = OpenApiRouter::new()
         .routes(routes!(stats::stats))
+        .routes(routes!(nodes::nodes))
         .routes(routes!(explain::by_query, explain::by_body))
         .routes(routes!(metrics::metrics))
         .routes(routes!(warm::list))

@@ -13,13 +13,16 @@ use crate::proxy::{
     purge::{self, PurgeError, PurgeRequest, Receipt, Refresh},
     purge_method,
 };
+use crate::purge::PurgeError as Log;
 
 /// Purge by URL, key, tag, path prefix or host, or everything.
 ///
-/// From the reply on, this node serves nothing of what was named, and no fetch that began before stores it again.
+/// From the reply on, this node serves nothing of what was named, and no fetch that began before stores it again. With
+/// several nodes over one Redis, `ack` says for how many of them the reply waits.
 /// Without content, the header fields `Surrogate-Key`, `xkey` or `Cache-Tag` name tags.
 #[utoipa::path(post, path = "/purge", tag = "purge", security(("token" = [])), request_body = PurgeRequest, responses(
     (status = 200, description = "Done", body = Receipt),
+    (status = 202, description = "Done on this node; the others have it as soon as Redis takes it", body = Receipt),
     (status = 400, description = "Not understood; nothing was purged", body = Problem, content_type = "application/problem+json"),
     (status = 503, description = "Not durable; nothing was purged", body = Problem, content_type = "application/problem+json"),
 ))]
@@ -27,12 +30,14 @@ pub(super) async fn purge(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     request: Request,
-) -> Result<Answer<Receipt>, Problem> {
+) -> Result<(StatusCode, Answer<Receipt>), Problem> {
     let headers = request.headers().clone();
     let body = json::read(request, &()).await?;
     let mut wanted = if body.is_empty() { PurgeRequest::default() } else { json::parse::<PurgeRequest>(&body)? };
     purge_method::add_header_fields(&headers, &mut wanted)?;
-    shared.purge(&wanted, &caller.name).await.map(Answer)
+    let receipt = shared.purge(&wanted, &caller.name).await?;
+    let queued = receipt.fleet.is_some_and(|spread| spread.queued);
+    Ok((if queued { StatusCode::ACCEPTED } else { StatusCode::OK }, Answer(receipt)))
 }
 
 impl Shared {
@@ -52,7 +57,12 @@ impl From<PurgeError> for Problem {
     fn from(error: PurgeError) -> Self {
         if !error.is_callers() {
             tracing::error!(error = chain(&error), "purge failed");
-            let detail = format!("nothing was purged: {}", chain(&error));
+            let detail = match &error {
+                PurgeError::Log(Log::Unlogged(_) | Log::Unapplied | Log::Behind { .. }) => {
+                    format!("not acknowledged: {}", chain(&error))
+                }
+                _ => format!("nothing was purged: {}", chain(&error)),
+            };
             return Self::new(StatusCode::SERVICE_UNAVAILABLE, detail);
         }
         let problem = Self::bad_request(chain(&error));

@@ -1,6 +1,6 @@
 //! From configuration to parts: what is made, in which order, and of what.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use prometheus_client::registry::Registry;
 
@@ -11,6 +11,7 @@ use crate::{
         llm::{Models, semantic::Matchers},
     },
     config::{Config, ResolvedRoute},
+    kv::Kv,
     llm::question::Settings,
     origin::{Origins, TargetPolicy, Upstream},
     proxy::{
@@ -18,16 +19,20 @@ use crate::{
         config::{HostHeader, OneOrMany, RouteConfig},
         routes::RouteTable,
     },
-    purge,
-    store::{L1, L3},
+    purge::{self, Fleet, fleet::Identity},
+    store::{L1, L2, L3},
     telemetry::AccessLog,
 };
 
 /// Name of the forward proxy where routes are named: in keys, metrics and logs.
 const FORWARD: &str = "forward";
 
-/// The proxy and all below it.
-pub(super) fn proxy(config: &Config, access: Option<AccessLog>, registry: &mut Registry) -> Result<Proxy, Error> {
+/// The proxy and all below it; and Redis, where there is one.
+pub(super) fn proxy(
+    config: &Config,
+    access: Option<AccessLog>,
+    registry: &mut Registry,
+) -> Result<(Proxy, Option<Kv>), Error> {
     let data_dir = config.data_path();
     let directory = |source| Error::DataDir { path: data_dir.to_owned(), source };
     std::fs::create_dir_all(data_dir).map_err(directory)?;
@@ -35,9 +40,10 @@ pub(super) fn proxy(config: &Config, access: Option<AccessLog>, registry: &mut R
     let unreadable = |source| Error::Secret { path: secret::path(config), source };
     let secret = secret::load_or_make(config).map_err(unreadable)?;
     let clock = Clock::start();
+    let (shared, kv) = shared_tier(config, &secret, &clock, &log, registry)?.unzip();
     let l3 = disk_tier(config, &secret, &clock, registry)?;
     let matchers = Matchers::register(registry);
-    let cache = cache(config, secret, clock, log, l3, matchers.clone(), registry);
+    let cache = cache(config, secret, clock, log, (shared, l3), matchers.clone(), registry);
     let metrics = Metrics::register(registry);
     let (own, hosts_max) = (proxy::own_fields(&config.headers), config.forward.hosts_max);
     let packs = Packs::open(config.routes().iter().chain(config.unreached_routes()))?;
@@ -56,7 +62,44 @@ pub(super) fn proxy(config: &Config, access: Option<AccessLog>, registry: &mut R
         access,
         body_bytes_max: config.client.body_bytes_max.as_u64(),
     };
-    Ok(Proxy::new(parts, metrics))
+    Ok((Proxy::new(parts, metrics), kv))
+}
+
+/// What nodes share.
+type Shared = (L2, Fleet);
+
+/// The tier in Redis and the nodes that share it, if there is to be one. Nothing waits for Redis: it may come later.
+fn shared_tier(
+    config: &Config,
+    secret: &[u8; 32],
+    clock: &Clock,
+    log: &purge::Log,
+    registry: &mut Registry,
+) -> Result<Option<(Shared, Kv)>, Error> {
+    if !config.l2.is_on() {
+        return Ok(None);
+    }
+    let password = |source| Error::RedisPassword { path: PathBuf::from(&config.l2.password_file), source };
+    let kv = Kv::start(&config.l2.kv().map_err(password)?, registry).map_err(Error::Redis)?;
+    let l2 = L2::new(&config.l2, kv.clone(), secret, registry);
+    let identity = Identity { name: node_name(config), namespace: config.l2.namespace.clone(), secret: *secret };
+    let (scopes_max, clock) = (config.purge.scopes_max, *clock);
+    let fleet =
+        Fleet::join(&config.fleet, identity, kv.clone(), log.clone(), scopes_max, move || clock.now(), registry);
+    let fleet = fleet.map_err(|source| Error::PurgeLog(source.into()))?;
+    Ok(Some(((l2, fleet), kv)))
+}
+
+/// What this node is called in lists.
+pub(super) fn node_name(config: &Config) -> String {
+    if !config.fleet.node.is_empty() {
+        return config.fleet.node.clone();
+    }
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    match config.listen.data.port() {
+        0 => host,
+        port => format!("{host}:{port}"),
+    }
 }
 
 /// The disk tier, if there is to be one. The purge log is open by then: nothing is found here that it forbids.
@@ -80,11 +123,12 @@ fn cache(
     secret: [u8; 32],
     clock: Clock,
     log: purge::Log,
-    l3: Option<L3>,
+    (shared, l3): (Option<Shared>, Option<L3>),
     matchers: Matchers,
     registry: &mut Registry,
 ) -> Cache {
     let l1 = L1::new(&config.l1, registry);
+    let (l2, fleet) = shared.unzip();
     let origins = Origins::new(registry);
     let spill = Spill::new(&config.data_path().join("spill"), config.fill.spill_bytes_max.as_u64());
     let spill = if config.l3.encrypt { spill.enciphered() } else { spill };
@@ -94,8 +138,10 @@ fn cache(
         secret,
         clock,
         l1,
+        l2,
         l3,
         log,
+        fleet,
         origins,
         spill,
         prices: config.prices(),

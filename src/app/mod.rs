@@ -1,6 +1,6 @@
 //! Wiring: from a configuration to a running gateway, and back to a stopped one.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use parking_lot::Mutex;
@@ -19,12 +19,18 @@ mod workers;
 use self::{handler::ProxyHandler, intercept::Interception, workers::Workers};
 use crate::{
     admin::{self, Admin},
+    changes::{self, Consumer},
     config::Config,
+    kv,
     listener::{self, Server},
     proxy::Proxy,
     store,
     telemetry::AccessLog,
+    webhook::{self, Webhooks},
 };
+
+/// How long stopping waits for changes that are in hand.
+const CONSUMER_STOP_MAX: Duration = Duration::from_secs(2);
 
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +54,17 @@ pub enum Error {
     /// The purge log cannot be opened.
     #[error("{0}")]
     PurgeLog(Box<dyn std::error::Error + Send + Sync>),
+    /// Redis cannot be reached as configured.
+    #[error(transparent)]
+    Redis(kv::ConfigError),
+    /// The file of Redis's password cannot be used.
+    #[error("password of Redis {path:?}: {source}")]
+    RedisPassword {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The disk tier cannot be opened.
     #[error("{0}")]
     DiskTier(store::l3::OpenError),
@@ -72,6 +89,14 @@ pub enum Error {
         route: String,
         /// Why.
         source: crate::cache::llm::semantic::Error,
+    },
+    /// A webhook cannot be used.
+    #[error("webhook {name:?}: {source}")]
+    Webhook {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: webhook::Error,
     },
     /// A thread cannot be started.
     #[error("cannot start the threads that serve clients (listen.workers): {0}")]
@@ -99,6 +124,8 @@ pub struct Running {
     stop_admin: CancellationToken,
     serving: Workers,
     administering: JoinHandle<()>,
+    consuming: Option<JoinHandle<()>>,
+    webhooks: Arc<Webhooks>,
 }
 
 /// Starts a gateway. `access` is where request lines go.
@@ -115,17 +142,34 @@ pub async fn start(config: &Config, access: Option<AccessLog>) -> Result<Running
     };
     let (data_listener, data) = listening("listen.data", config.listen.data).await?;
     let (admin_listener, admin) = listening("listen.admin", config.listen.admin).await?;
-    let proxy = build::proxy(config, access, &mut registry)?;
+    let (proxy, kv) = build::proxy(config, access, &mut registry)?;
     let server = Arc::new(Server::new(config.client.clone(), &mut registry));
     let interception = Interception::new(config, &server, &mut registry)?.map(Arc::new);
     let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
+    let registry = Arc::new(Mutex::new(registry));
     let admin_plane = Admin::new(admin::Parts {
         config: config.admin.clone(),
         purge: config.purge.clone(),
         warm: config.warm.clone(),
         proxy: proxy.clone(),
-        registry: Arc::new(Mutex::new(registry)),
+        registry: Arc::clone(&registry),
         draining: stop.clone(),
+    });
+    let webhooks = Webhooks::start(&config.webhook, &config.origin, proxy.cache().origins(), &mut registry.lock());
+    let webhooks = Arc::new(webhooks.map_err(|(name, source)| Error::Webhook { name, source })?);
+    let told = Arc::clone(&webhooks);
+    proxy.tell_purges(Box::new(move |request, receipt| told.tell(request, receipt)));
+    let consuming = kv.filter(|_| config.changes.stream).map(|kv| {
+        let parts = changes::Parts {
+            config: config.changes.clone(),
+            purge: config.purge.clone(),
+            kv,
+            namespace: config.l2.namespace.clone(),
+            node: build::node_name(config),
+            proxy: proxy.clone(),
+            refresher: admin_plane.refresher(),
+        };
+        Consumer::start(parts, &mut registry.lock(), stop.clone())
     });
     let answer_purge = admin_plane.purge_answerer();
     proxy.answer_purges(Box::new(move |head| Box::pin(answer_purge(head).then(handler::collected))));
@@ -138,7 +182,7 @@ pub async fn start(config: &Config, access: Option<AccessLog>) -> Result<Running
     let administering = tokio::spawn(async move {
         admin_plane.serve(admin_listener, stopped).await;
     });
-    Ok(Running { data, admin, proxy, stop, stop_admin, serving, administering })
+    Ok(Running { data, admin, proxy, stop, stop_admin, serving, administering, consuming, webhooks })
 }
 
 impl Running {
@@ -152,8 +196,19 @@ impl Running {
     pub async fn stop(self) {
         self.stop.cancel();
         self.serving.ended().await;
+        if let Some(consuming) = self.consuming {
+            // What it does not finish, another node does, or this one when it is back.
+            let _ = tokio::time::timeout(CONSUMER_STOP_MAX, consuming).await;
+        }
+        if let Some(fleet) = self.proxy.cache().fleet() {
+            fleet.leave().await;
+        }
+        if let Some(l2) = self.proxy.cache().l2() {
+            l2.flush().await;
+        }
         self.stop_admin.cancel();
         // A task that panicked has stopped as well.
         let _ = self.administering.await;
+        self.webhooks.stop().await;
     }
 }

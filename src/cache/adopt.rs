@@ -23,6 +23,7 @@ use super::{
 use crate::{
     object::{scope::Position, time::Timestamp},
     origin::OriginResponse,
+    store::l2::Begun,
 };
 
 /// The POST that was answered.
@@ -33,6 +34,8 @@ pub(super) struct Posted<O> {
     pub(super) outgoing: O,
     /// Position of the purge log before it left.
     pub(super) stamp: Position,
+    /// When, and where the fleet's log was then.
+    pub(super) begun: Begun,
     pub(super) requested: Timestamp,
     /// Its URL before it left; what it invalidated itself does not count.
     pub(super) watch: Watch,
@@ -55,7 +58,7 @@ impl Cache {
         posted: Posted<O>,
         response: OriginResponse,
     ) -> Result<Answer, Arc<Failure>> {
-        let Posted { route, target, headers, outgoing, stamp, requested, watch } = posted;
+        let Posted { route, target, headers, outgoing, stamp, begun, requested, watch } = posted;
         let key = target.key(&route, self.secret(), &headers, Class::Get, None);
         let asked = Asked::of(&headers);
         let exchange = Arc::new(Exchange {
@@ -72,10 +75,10 @@ impl Cache {
             model: None,
         });
         let scopes = exchange.target.scopes(&exchange.route, &key);
-        let fill = Fill::new(stamp, scopes, watch, self.new_growing());
+        let fill = Fill::new((stamp, begun), scopes, watch, self.new_growing());
         let reader = fill.reader().ok_or(Failure::GivenUp)?;
         let start = Start { key, candidate: None, completing: None, part: false, conditions: false };
-        let fetch = Fetch { exchange, start, fill: Arc::clone(&fill), permit: None, matching: None };
+        let fetch = Fetch { exchange, start, fill: Arc::clone(&fill), permit: None, ticket: None, matching: None };
         tokio::spawn(fetch.adopt(response, requested));
         let outcome = Outcome::forwarded(Forward::Method);
         match fill.head(|_| ()).await {

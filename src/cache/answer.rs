@@ -163,7 +163,7 @@ impl<O: Outgoing> Exchange<O> {
     fn answer_stored(&self, stored: Stored, leads: bool, forward: Forward, method: &Method) -> Next {
         let Stored { leader, others, kind, status } = stored;
         // Not every one who asks the same takes what is only similar.
-        let similar = matches!(kind, Kind::Hit(_));
+        let similar = matches!(kind, Kind::Hit(tier) if tier != Tier::L2);
         if similar && !self.model.as_ref().is_some_and(Asking::takes_similar) {
             return Next::Alone;
         }
@@ -173,9 +173,9 @@ impl<O: Outgoing> Exchange<O> {
             Some(entry) if self.was_purged(&entry, kind) => return Next::Again,
             _ => return Next::Alone,
         };
-        let outcome = if similar {
+        let outcome = if matches!(kind, Kind::Hit(_)) {
             let ttl = Some(ttl(&entry, self.cache.now()));
-            Outcome { ttl, detail: Some("semantic"), ..Outcome::of(kind) }
+            Outcome { ttl, detail: similar.then_some("semantic"), ..Outcome::of(kind) }
         } else {
             let stored = kind == Kind::Revalidated;
             Outcome { forward_status: status, stored, ..self.outcome_of(&entry, kind, leads, forward) }

@@ -79,8 +79,9 @@ impl<O: Outgoing> Fetch<O> {
         (entry.body, entry.part, entry.key) = (combined.body, None, self.start.key);
         let entry = Arc::new(entry.pack());
         let written = exchange.cache.insert(&entry, &self.fill, &exchange.route);
+        let shared = self.share_stored(&entry);
         exchange.cache.remove(&part);
-        if let Some(written) = written {
+        for written in written.into_iter().chain(shared) {
             written.await;
         }
         let leader = if withheld.is_empty() {

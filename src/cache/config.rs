@@ -29,16 +29,50 @@ pub enum ClientGone {
     Cancel,
 }
 
-/// What a route does with the disk tier.
+/// What a route does with a tier beside memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Disk {
+pub enum Use {
     /// Read, and written a moment after memory.
     WriteBehind,
     /// Read, and written before the last byte of a response goes to the client.
     WriteThrough,
     /// Neither read nor written.
     Off,
+}
+
+/// How soon a purge called for on another node is obeyed on this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Coherence {
+    /// When it arrives, if it does: what is stored lives out its freshness.
+    Ttl,
+    /// Within milliseconds; within `fleet.lease` whatever happens.
+    Event,
+    /// At once: each request asks Redis whether there was one.
+    Strict,
+}
+
+/// What becomes of stored responses while nobody can say whether they were purged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fenced {
+    /// The origin confirms each before it is used.
+    Revalidate,
+    /// They are left alone: all requests go to the origin.
+    Bypass,
+    /// They are used, for `fenced_max`.
+    Serve,
+}
+
+/// Who obeys an unsafe request to a URL that is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Invalidate {
+    /// The node it came through.
+    Node,
+    /// All nodes.
+    Fleet,
 }
 
 /// How the query takes part in the key.
@@ -90,8 +124,19 @@ pub struct Policy {
     pub keep: Duration,
     /// Size of a body that may be stored, on top of the share each tier allows.
     pub object_bytes_max: ByteSize,
-    /// See [`Disk`].
-    pub l3: Disk,
+    /// The tier that nodes share: see [`Use`].
+    pub l2: Use,
+    /// The disk tier: see [`Use`].
+    pub l3: Use,
+    /// See [`Coherence`].
+    pub coherence: Coherence,
+    /// See [`Fenced`].
+    pub fenced: Fenced,
+    /// For so long stored responses are used where `fenced` is `serve`.
+    #[serde(with = "humantime_serde")]
+    pub fenced_max: Duration,
+    /// See [`Invalidate`].
+    pub unsafe_invalidates: Invalidate,
     /// Variants of one key (RFC 9111 section 4.1); the least recently stored one makes room.
     pub variants_max: usize,
     /// Whether Accept-Encoding and Accept-Language are compared by meaning, not by byte.

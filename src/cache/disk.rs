@@ -12,7 +12,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
-use super::{Cache, changes::Changes, config::Disk as Use, reads::Reads, route::Route};
+use super::{Cache, changes::Changes, config::Use, reads::Reads, route::Route};
 use crate::{
     object::{entry::Entry, key::Key, scope::Scope, vary::Variants},
     purge::Standing,
@@ -136,6 +136,7 @@ impl Cache {
     /// knew, and have never left memory since.
     #[cold]
     fn offer(&self, route: &Route, entry: &Arc<Entry>, hits: u32) {
+        self.audit(route, entry);
         let Some(disk) = self.disk_for(route).filter(|_| entry.elsewhere().is_none()) else { return };
         if !disk.l3.lacks(&entry.key) {
             return disk.l3.served(&entry.key, hits);

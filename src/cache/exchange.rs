@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
+use tokio::time::Instant;
 
 use super::{
     Cache,
@@ -31,6 +32,7 @@ use super::{
     promote::Wanted,
     route::Route,
     target::Target,
+    vouch::Vouching,
 };
 use crate::{
     object::{
@@ -73,6 +75,8 @@ pub(super) struct Exchange<O> {
 enum Looked {
     Answer(Answer),
     Forward(Miss),
+    /// Nothing stored may be used at the moment, and nothing is to be stored.
+    Bypass,
 }
 
 /// What was decided on what was found.
@@ -122,11 +126,20 @@ impl<O: Outgoing> Exchange<O> {
             let miss = match self.look_up(&method, now).await {
                 Looked::Answer(answer) => return Ok(answer),
                 Looked::Forward(miss) => miss,
+                Looked::Bypass if self.directives.only_if_cached => return Err(Arc::new(Failure::OnlyIfCached)),
+                Looked::Bypass => return Box::pin(self.pass(method, Forward::Bypass)).await,
             };
+            let forward = miss.forward;
+            let goes_through = self.directives.only_if_cached || method == Method::HEAD;
+            if goes_through && forward != Forward::HitForMiss && self.cache.l2().is_some() {
+                let answer = Box::pin(self.answered_from_l2(miss.key, miss.candidate.clone(), &method));
+                if let Some(answer) = answer.await {
+                    return Ok(answer);
+                }
+            }
             if self.directives.only_if_cached {
                 return Err(Arc::new(Failure::OnlyIfCached));
             }
-            let forward = miss.forward;
             if method == Method::HEAD {
                 return Box::pin(self.head(miss.candidate, forward)).await;
             }
@@ -164,6 +177,11 @@ impl<O: Outgoing> Exchange<O> {
 
     /// Answers from the tiers, or says why the request has to be forwarded.
     async fn look_up(self: &Arc<Self>, method: &Method, now: Timestamp) -> Looked {
+        // Before anything is looked at: what it confirms is what is known then.
+        let vouching = self.cache.vouching(&self.route).await;
+        if self.cache.is_bypassed(&self.route, vouching) {
+            return Looked::Bypass;
+        }
         let found = self.cache.find(&self.route, &self.key, &&self.headers, now);
         let (found, changes) = match self.cache.disk_for(&self.route) {
             Some(disk) if found.missing(&self.key).is_some_and(|key| !disk.l3.lacks(&key)) => {
@@ -175,7 +193,7 @@ impl<O: Outgoing> Exchange<O> {
             }
             None => (found, None),
         };
-        let (key, forward) = match self.decide(found, method, now) {
+        let (key, forward) = match self.decide(found, vouching, method, now) {
             Decided::Answer(answer) => return Looked::Answer(answer),
             Decided::Candidate(entry, forward) => {
                 let (key, candidate) = (entry.key, Some(entry));
@@ -183,7 +201,7 @@ impl<O: Outgoing> Exchange<O> {
             }
             Decided::Lacking { key, forward } => (key, forward),
         };
-        let part = if self.cache.has_parts() { Box::pin(self.part(&key, now)).await } else { None };
+        let part = if self.cache.has_parts() { Box::pin(self.part(&key, vouching, now)).await } else { None };
         match part {
             Some(part) => self.look_at_part(part, key, changes, method, now),
             None => Looked::Forward(Miss { forward, key, candidate: None, completing: None, changes }),
@@ -199,8 +217,13 @@ impl<O: Outgoing> Exchange<O> {
     }
 
     /// Decides on what was found.
-    fn decide(self: &Arc<Self>, found: Found, method: &Method, now: Timestamp) -> Decided {
+    fn decide(self: &Arc<Self>, found: Found, vouching: Vouching, method: &Method, now: Timestamp) -> Decided {
         match found {
+            Found::Entry { entry, .. }
+                if !self.cache.vouches(&self.route, entry.stored(), vouching, Instant::now()) =>
+            {
+                Decided::Candidate(entry, Forward::Stale)
+            }
             Found::Entry { entry, soft, tier } => {
                 let kind = match reuse::reuse(&entry.freshness(), now, &self.directives, soft) {
                     Reuse::Fresh => Kind::Hit(tier),
@@ -246,7 +269,7 @@ impl<O: Outgoing> Exchange<O> {
     }
 
     /// A stored, fresh part of what is asked for, and where it is.
-    async fn part(&self, key: &Key, now: Timestamp) -> Option<(Arc<Entry>, Tier)> {
+    async fn part(&self, key: &Key, vouching: Vouching, now: Timestamp) -> Option<(Arc<Entry>, Tier)> {
         let key = part_key(key);
         let found = match self.cache.l1().lookup(&key) {
             Some(Slot::Entry(part)) => (part, Tier::L1),
@@ -256,7 +279,8 @@ impl<O: Outgoing> Exchange<O> {
                 (self.cache.entry_on_disk(&self.route, url, &key).await?, Tier::L3)
             }
         };
-        Some(found).filter(|(part, _)| self.is_part_of_use(part, now))
+        let vouched = |part: &Entry| self.cache.vouches(&self.route, part.stored(), vouching, Instant::now());
+        Some(found).filter(|(part, _)| self.is_part_of_use(part, now) && vouched(part))
     }
 
     fn is_part_of_use(&self, part: &Entry, now: Timestamp) -> bool {
@@ -285,6 +309,7 @@ impl<O: Outgoing> Exchange<O> {
     pub(super) fn may_stand_in(&self, entry: &Entry) -> bool {
         !entry.head.status.is_server_error()
             && (self.model.is_none() || entry.head.status.is_success())
+            && self.cache.vouches_on_failure(&self.route, entry)
             && self.cache.purge_log().verdict(entry.stamp, &entry.scopes()) != Standing::Hard
             && reuse::on_error(&entry.freshness(), self.cache.now(), &self.directives)
     }
@@ -364,7 +389,10 @@ impl<O: Outgoing> Exchange<O> {
 
     /// What a fill under way is to this request.
     fn fit(&self, fill: &Fill, now: Timestamp) -> Fit {
-        if !self.is_current(fill, now) || fill.growing.readers() >= self.cache.followers_max() {
+        if !self.is_current(fill, now)
+            || !self.cache.vouches_for_fill(&self.route, fill, self.model.is_some())
+            || fill.growing.readers() >= self.cache.followers_max()
+        {
             return Fit::Lead;
         }
         match fill.settled() {
@@ -395,16 +423,16 @@ impl<O: Outgoing> Exchange<O> {
     }
 
     /// Whether the request asks for validation of whatever there is. (All but `immutable`, which shows too late.)
-    fn wants_validation(&self) -> bool {
-        self.directives.no_cache || self.directives.max_age == Some(0)
+    pub(super) fn wants_validation(&self) -> bool {
+        self.directives.wants_validation()
     }
 
     pub(super) fn new_fill(&self) -> Arc<Fill> {
         // F1: read before the request leaves.
-        let stamp = self.cache.purge_log().position();
+        let noted = (self.cache.purge_log().position(), self.cache.begun());
         let scopes = self.target.scopes(&self.route, &self.key);
         let watch = self.cache.invalidations().watch(scopes[0]);
-        Fill::new(stamp, scopes, watch, self.cache.new_growing())
+        Fill::new(noted, scopes, watch, self.cache.new_growing())
     }
 
     fn range_key(&self, key: &Key) -> Key {
@@ -420,7 +448,7 @@ impl<O: Outgoing> Exchange<O> {
     }
 
     fn spawn(self: &Arc<Self>, fill: Arc<Fill>, permit: Option<Permit>, start: Start) {
-        let fetch = Fetch { exchange: Arc::clone(self), start, fill, permit, matching: None };
+        let fetch = Fetch { exchange: Arc::clone(self), start, fill, permit, ticket: None, matching: None };
         // Boxed: the runtime would move it several times before it comes to rest.
         tokio::spawn(Box::pin(fetch.run()));
     }
@@ -459,6 +487,6 @@ fn by_request(why: Why) -> bool {
 
 /// Whether what is received with these deadlines can answer nobody but who asked for it, so that others had better not
 /// wait for it.
-fn is_for_one(freshness: &Freshness) -> bool {
+pub(super) fn is_for_one(freshness: &Freshness) -> bool {
     freshness.flags.has(Flags::NO_CACHE) || freshness.fresh_until.max(freshness.swr_until) <= freshness.born
 }

@@ -26,7 +26,7 @@ use crate::{
         time::Timestamp,
     },
     purge::Standing,
-    store::{Slot, l3},
+    store::{Slot, l2::Looked, l3},
     telemetry::mask::is_secret_field,
 };
 
@@ -50,6 +50,8 @@ pub struct Explanation {
     pub key_parts: Vec<KeyPart>,
     /// What L1 holds under the key.
     pub l1: Option<Stored>,
+    /// What L2 holds under the key.
+    pub l2: Option<Stored>,
     /// What L3 holds under the key.
     pub l3: Option<Stored>,
     /// The variants of the key, where there are some.
@@ -78,7 +80,7 @@ pub struct KeyPart {
 pub struct Stored {
     /// Its key: the primary one, or a variant's.
     pub key: String,
-    /// The tier it was found in: `L1` or `L3`.
+    /// The tier it was found in: `L1`, `L2` or `L3`.
     pub tier: String,
     /// `entry`, `part`, `variants` or `hit-for-miss`.
     pub kind: String,
@@ -94,9 +96,9 @@ pub struct Stored {
     pub tags: Vec<String>,
     /// Its freshness.
     pub freshness: Option<FreshnessArithmetic>,
-    /// How the purge log sees it: `untouched`, `soft` or `hard`.
+    /// How the purge log sees it: `untouched`, `soft` or `hard`; absent in L2.
     pub standing: Option<String>,
-    /// Position of the purge log when its request left.
+    /// Position of the purge log when its request left; absent in L2.
     pub stamp: Option<u64>,
     /// Until when nothing is expected to be stored, in seconds from now.
     pub hit_for_miss_seconds: Option<f64>,
@@ -146,8 +148,10 @@ impl Cache {
         let model = model.and_then(Result::ok);
         let key = model.as_ref().map_or_else(|| self.primary_key(route, target, headers), |model| model.key);
         let (in_memory, on_disk) = (self.l1().lookup(&key), self.slot_on_disk(&key).await);
-        let lacking = in_memory.is_none() && on_disk.is_none();
-        let variants = self.variants_held(in_memory.as_ref().or(on_disk.as_ref()), now).await;
+        let in_redis = self.slot_in_redis(route, &key, &key).await;
+        let lacking = in_memory.is_none() && on_disk.is_none() && in_redis.is_none();
+        let variants =
+            self.variants_held(route, &key, in_memory.as_ref().or(on_disk.as_ref()).or(in_redis.as_ref()), now).await;
         Explanation {
             url: target.url(),
             route: route.name.to_string(),
@@ -163,6 +167,7 @@ impl Cache {
             },
             differences: model.and_then(|model| model.differences).filter(|_| lacking),
             l1: in_memory.map(|slot| self.stored(&key, &slot, Tier::L1, now)),
+            l2: in_redis.map(|slot| self.stored(&key, &slot, Tier::L2, now)),
             l3: on_disk.map(|slot| self.stored(&key, &slot, Tier::L3, now)),
             variants,
             filling: self.flight().running(&key).is_some(),
@@ -200,14 +205,39 @@ impl Cache {
         })
     }
 
-    async fn variants_held(&self, slot: Option<&Slot>, now: Timestamp) -> Vec<Stored> {
+    /// What L2 holds under `key`, without an effect on anything. It has the stamp of the moment: what purges say of it is
+    /// said by the fleet's log.
+    async fn slot_in_redis(&self, route: &Route, primary: &Key, key: &Key) -> Option<Slot> {
+        let l2 = self.l2_for(route)?;
+        let stamp = self.purge_log().position();
+        match l2.peek(*primary, *key).await {
+            Looked::Found(mut entry, begun) => {
+                let standing = self.fleet_standing(begun.position, &entry.scopes());
+                entry.stamp = stamp;
+                (standing != Standing::Hard && self.is_of_use(&entry)).then(|| Slot::Entry(Arc::new(*entry)))
+            }
+            Looked::Variants(variants) => Some(Slot::Variants(Arc::new(variants))),
+            _ => None,
+        }
+    }
+
+    async fn variants_held(&self, route: &Route, primary: &Key, slot: Option<&Slot>, now: Timestamp) -> Vec<Stored> {
         let Some(Slot::Variants(variants)) = slot else { return Vec::new() };
         let mut held = Vec::new();
         for variant in variants.iter().take(VARIANTS_SHOWN) {
             let key = variant.key();
             match self.l1().lookup(key) {
                 Some(slot) => held.push(self.stored(key, &slot, Tier::L1, now)),
-                None => held.extend(self.slot_on_disk(key).await.map(|slot| self.stored(key, &slot, Tier::L3, now))),
+                None => {
+                    let on_disk = self.slot_on_disk(key).await.map(|slot| self.stored(key, &slot, Tier::L3, now));
+                    held.extend(match on_disk {
+                        Some(stored) => Some(stored),
+                        None => {
+                            let slot = self.slot_in_redis(route, primary, key).await;
+                            slot.map(|slot| self.stored(key, &slot, Tier::L2, now))
+                        }
+                    });
+                }
             }
         }
         held
@@ -229,6 +259,8 @@ impl Cache {
             hit_for_miss_seconds: None,
             not_stored: None,
         };
+        // What lies in Redis has no stamp of this node's log.
+        let local = tier != Tier::L2;
         match slot {
             Slot::Variants(_) => Stored { kind: "variants".to_owned(), ..empty },
             Slot::HitForMiss(marker) => Stored {
@@ -245,8 +277,8 @@ impl Cache {
                 fill_millis: Some(entry.fill_millis),
                 tags: entry.tags().split_whitespace().map(str::to_owned).collect(),
                 freshness: Some(arithmetic(entry, now)),
-                standing: Some(standing(self.purge_log().verdict(entry.stamp, &entry.scopes())).to_owned()),
-                stamp: Some(entry.stamp.number()),
+                standing: local.then(|| standing(self.purge_log().verdict(entry.stamp, &entry.scopes())).to_owned()),
+                stamp: local.then(|| entry.stamp.number()),
                 ..empty
             },
         }
@@ -263,7 +295,7 @@ impl Cache {
         if directives.no_store {
             return "passed on: the request says no-store".to_owned();
         }
-        match self.find_in_either(route, key, headers, now).await {
+        match self.find_anywhere(route, key, headers, now).await {
             Found::Nothing => "forwarded: nothing is stored under the key".to_owned(),
             Found::OtherVariant { .. } => "forwarded: other variants are stored, this one is not".to_owned(),
             Found::HitForMiss(reason) => {
@@ -281,7 +313,7 @@ impl Cache {
 
 impl Cache {
     /// What a request would find, without putting it anywhere else.
-    async fn find_in_either(&self, route: &Route, key: &Key, headers: &HeaderMap, now: Timestamp) -> Found {
+    async fn find_anywhere(&self, route: &Route, key: &Key, headers: &HeaderMap, now: Timestamp) -> Found {
         let mut found = self.find(route, key, &headers, now);
         // A record, and then its variant.
         for _ in 0..2 {
@@ -291,6 +323,18 @@ impl Cache {
                 Some(Slot::Entry(entry)) if self.is_of_use(&entry) => {
                     return self.standing(entry, Tier::L3, || found);
                 }
+                _ => break,
+            };
+        }
+        for _ in 0..2 {
+            let missing = match &found {
+                Found::Nothing => *key,
+                Found::OtherVariant { expected, selected } => selected.unwrap_or(*expected),
+                Found::Entry { .. } | Found::HitForMiss(_) => break,
+            };
+            found = match self.slot_in_redis(route, key, &missing).await {
+                Some(Slot::Variants(variants)) => self.find_variant(route, key, &variants, headers, now),
+                Some(Slot::Entry(entry)) => return Found::Entry { entry, soft: false, tier: Tier::L2 },
                 _ => break,
             };
         }

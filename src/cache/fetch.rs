@@ -31,6 +31,7 @@ use crate::{
     object::{date, entry::Entry, fields, key::Key, merge, time::Timestamp, validators},
     origin::{self, OriginBody, OriginRequest, OriginResponse},
     purge::Standing,
+    store::l2::Ticket,
 };
 
 /// One fill on its way; it outlives the request that started it.
@@ -40,6 +41,8 @@ pub(super) struct Fetch<O> {
     pub(super) fill: Arc<Fill>,
     /// `None`: nobody else can join.
     pub(super) permit: Option<Permit>,
+    /// What the look into L2 left, which a write there needs.
+    pub(super) ticket: Option<Ticket>,
     /// What is to be learned from the answer, of a call to a model.
     pub(super) matching: Option<Box<Matching>>,
 }
@@ -49,6 +52,9 @@ impl<O: Outgoing> Fetch<O> {
     pub(super) async fn run(mut self) {
         let _running = self.exchange.cache.metrics().fill_running();
         let _ended = Ended(Arc::clone(&self.fill));
+        if self.exchange.cache.l2().is_some() && Box::pin(self.answered_by_l2()).await {
+            return;
+        }
         if self.exchange.model.is_some() && Box::pin(self.answered_by_similar()).await {
             return;
         }
@@ -130,7 +136,7 @@ impl<O: Outgoing> Fetch<O> {
 
     /// A 304 to a conditional request: the stored response lives on with new fields (RFC 9111 section 4.3.4).
     fn confirmed(&mut self, response: OriginResponse, requested: Timestamp) -> Result<(), NotThisOne> {
-        let exchange = &*self.exchange;
+        let exchange = Arc::clone(&self.exchange);
         let old = self.start.candidate.clone().ok_or(NotThisOne)?;
         if self.fill.is_invalidated() || self.is_purged(&old) {
             return Err(NotThisOne);
@@ -146,6 +152,8 @@ impl<O: Outgoing> Fetch<O> {
             Ok(Renewed { entry, withheld }) => {
                 let entry = Arc::new(entry.pack());
                 exchange.cache.renew(&old, &entry, Some(&self.fill), &exchange.route);
+                // Behind, also where the route writes through: what is confirmed was there before.
+                drop(self.share_stored(&entry));
                 (if withheld.is_empty() { Arc::clone(&entry) } else { once(merged) }, Some(entry))
             }
             // Confirmed for this once, but no longer storable: it answers who asked, and leaves the cache.
@@ -153,6 +161,7 @@ impl<O: Outgoing> Fetch<O> {
                 if !refused.is_of_the_request() {
                     exchange.cache.remove(&old);
                 }
+                self.not_shared(old.key, !refused.is_of_the_request());
                 (once(merged), None)
             }
         };
@@ -201,6 +210,7 @@ impl<O: Outgoing> Fetch<O> {
         // The key that was looked up: of a URL that varies, the variant's, where the response lies that this one
         // withdraws.
         self.refused(&self.start.key, refused, response.status);
+        self.refused_for_l2(refused, response.status);
         exchange.cache.hide_tags(&exchange.route, &mut response.headers);
         self.permit = None;
         exchange.cache.metrics().fill_ended("released");

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!            ┌────────▶ Shared ─── its body grows; leader and followers read it
-//!            ├────────▶ Stored ─── a stored response answers: confirmed by 304, completed, stale for an error status, or
-//!            │                     that to a similar call
+//!            ├────────▶ Stored ─── a stored response answers: confirmed by 304, completed, stale for an error status, of
+//!            │                     another node, or that to a similar call
 //!  Waiting ──┤
 //!            ├────────▶ Released ─ not storable: the leader takes the response, followers go by themselves
 //!            └────────▶ Failed ─── no response: the same failure to all, or to each the stale response it may have
@@ -34,6 +34,7 @@ use crate::{
         vary::Vary,
     },
     origin::OriginResponse,
+    store::l2::Begun,
 };
 
 /// Interim responses kept for those who join before the final head arrives.
@@ -50,6 +51,8 @@ pub(super) struct InterimHead {
 pub(super) struct Fill {
     /// Position of the purge log before the request leaves (rule F1).
     pub(super) stamp: Position,
+    /// When, and where the fleet's log was then.
+    pub(super) begun: Begun,
     /// Scopes that the request alone tells.
     pub(super) scopes: Arc<[Scope]>,
     pub(super) growing: Arc<Growing>,
@@ -122,11 +125,16 @@ pub(super) struct Shared {
 }
 
 impl Fill {
-    pub(super) fn new(stamp: Position, scopes: Arc<[Scope]>, watch: Watch, growing: Arc<Growing>) -> Arc<Self> {
+    pub(super) fn new(
+        (stamp, begun): (Position, Begun),
+        scopes: Arc<[Scope]>,
+        watch: Watch,
+        growing: Arc<Growing>,
+    ) -> Arc<Self> {
         let state = State { interims: Vec::new(), settled: None, failed_until: Timestamp::EPOCH, direct: None };
         let (state, followers) = (Mutex::new(state), AtomicU64::new(0));
         let (changed, similar) = (Notify::new(), OnceLock::new());
-        Arc::new(Self { stamp, scopes, growing, state, changed, followers, watch, similar })
+        Arc::new(Self { stamp, begun, scopes, growing, state, changed, followers, watch, similar })
     }
 
     /// Sets what is told of a similar call, before it is settled.

@@ -22,11 +22,12 @@ use crate::{
     },
     origin::{OriginResponse, RequestBody},
     purge::Standing,
+    store::l2::Begun,
 };
 
 impl<O: Outgoing> Exchange<O> {
     pub(super) async fn head(&self, candidate: Option<Arc<Entry>>, forward: Forward) -> Result<Answer, Arc<Failure>> {
-        let stamp = self.cache.purge_log().position();
+        let (stamp, begun) = (self.cache.purge_log().position(), self.cache.begun());
         let requested = self.cache.now();
         let sent = self.cache.send(&self.outgoing, &Method::HEAD, &self.headers, RequestBody::Empty).await;
         let mut response = match (sent, &candidate) {
@@ -42,20 +43,29 @@ impl<O: Outgoing> Exchange<O> {
         fields::strip_hop_by_hop(&mut response.headers);
         self.cache.rewrite_response(&self.route, &mut response.headers);
         if let Some(entry) = candidate {
-            self.take_in(&entry, &response, stamp, requested);
+            self.take_in(&entry, &response, (stamp, begun), requested);
         }
         self.cache.hide_tags(&self.route, &mut response.headers);
         Ok(self.cache.direct(response, Outcome::forwarded(forward)))
     }
 
     /// Freshens the stored GET, or drops it where the HEAD shows that it is no longer what the origin would send.
-    fn take_in(&self, old: &Arc<Entry>, response: &OriginResponse, stamp: Position, requested: Timestamp) {
+    fn take_in(
+        &self,
+        old: &Arc<Entry>,
+        response: &OriginResponse,
+        (stamp, begun): (Position, Begun),
+        requested: Timestamp,
+    ) {
         let length = old.length();
         let fields =
             match merge::head_response(&old.head, &old.validators(), length, response.status, &response.headers) {
                 Freshening::Updated(fields) => fields,
                 Freshening::Untouched => return,
-                Freshening::Stale => return self.cache.remove(old),
+                Freshening::Stale => {
+                    self.cache.withdraw(&self.route, old, begun);
+                    return self.cache.remove(old);
+                }
             };
         if self.cache.purge_log().verdict(old.stamp, &old.scopes()) != Standing::Untouched {
             return;

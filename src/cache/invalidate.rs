@@ -15,7 +15,7 @@ use super::{
 use crate::{
     object::{key::Key, scope::Scope, vary::Variants},
     purge::{Mode, Purge, PurgeId},
-    store::{Slot, l3},
+    store::{L2, Slot, l3},
 };
 
 /// How long an unsafe request waits until no crash can bring back what it removed. A disk that is slower has to do with a
@@ -29,21 +29,44 @@ impl Cache {
     /// Takes what GET stored of a URL out of the tiers, and keeps fills under way from bringing it back.
     ///
     /// Where keys hold more than the URL, what others have stored of it lies under keys that this request cannot tell:
-    /// those are purged through the log. What lies on the disk is gone for good when this returns.
-    pub(super) async fn forget(&self, route: &Route, target: &Target, request: &HeaderMap) {
+    /// those are purged through the log. What lies on the disk, and in Redis, is gone for good when this returns. How
+    /// often the URL was noted.
+    pub(super) async fn forget(&self, route: &Route, target: &Target, request: &HeaderMap) -> u32 {
         let url = target.url_scope(route);
         self.metrics().url_invalidated();
         // Fills are told first, entries removed second: see `Cache::recall`.
         self.invalidations().note(url);
+        let targets = spellings(route, target);
+        let keys: Vec<_> =
+            targets.iter().map(|target| target.key(route, self.secret(), request, Class::Get, None)).collect();
+        let (mut notes, mut gone) = (1, true);
+        if let Some(l2) = self.l2_of(route) {
+            gone = self.forget_in_l2(l2, url, &keys).await;
+            // Again, for fills that have found it in Redis meanwhile.
+            self.invalidations().note(url);
+            notes += 1;
+        }
         let mut removals = Removals::new();
-        for target in spellings(route, target) {
-            let key = target.key(route, self.secret(), request, Class::Get, None);
-            self.forget_primary(&key, &mut removals).await;
+        for key in &keys {
+            self.forget_primary(key, &mut removals).await;
         }
         // Asked without taking note: whoever asks next must not rely on a purge that is only on its way.
-        if self.is_scattered(url) || !are_made(removals).await {
+        if self.is_scattered(url) || !are_made(removals).await || !gone {
             self.purge_url(url).await;
         }
+        self.invalidate_elsewhere(route, url).await;
+        notes
+    }
+
+    /// `false`: not all that L2 may have of the URL is gone.
+    async fn forget_in_l2(&self, l2: &L2, url: Scope, keys: &[Key]) -> bool {
+        let removed = keys.iter().map(async |key| {
+            let variants = self.variants_of(key).await;
+            let variants = variants.iter().flat_map(|variants| variants.iter().map(|variant| *variant.key()));
+            l2.remove(key, &variants.collect::<Vec<_>>()).await
+        });
+        let (removed, scattered) = tokio::join!(join_all(removed), l2.is_scattered(url));
+        removed.into_iter().all(|removed| removed) && !scattered
     }
 
     async fn purge_url(&self, url: Scope) {

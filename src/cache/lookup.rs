@@ -210,6 +210,9 @@ impl Cache {
         let now = self.inner.clock.at(at);
         let key = target.key(route, self.secret(), fields, class, None);
         let Found::Entry { entry, soft, .. } = self.find(route, &key, fields, now) else { return None };
+        if !self.vouches_at_once(route, &entry, at) {
+            return None;
+        }
         let freshness = entry.freshness();
         if reuse::reuse(&freshness, now, &directives, soft) != Reuse::Fresh {
             return None;

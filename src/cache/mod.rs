@@ -20,7 +20,7 @@ use crate::{
     },
     origin::Origins,
     purge,
-    store::{L1, L3},
+    store::{L1, L2, L3},
 };
 
 mod adopt;
@@ -47,6 +47,7 @@ mod invalidate;
 mod invalidations;
 mod judge;
 mod key_body;
+mod l2;
 pub mod llm;
 mod lookup;
 mod memory;
@@ -65,6 +66,7 @@ mod spill;
 pub mod stats;
 pub mod target;
 mod tiers;
+mod vouch;
 
 pub use self::{
     body::{Body, Broken},
@@ -103,8 +105,10 @@ struct Inner {
     secret: [u8; 32],
     clock: Clock,
     l1: L1,
+    l2: Option<L2>,
     disk: Option<Disk>,
     log: purge::Log,
+    fleet: Option<purge::Fleet>,
     origins: Origins,
     flight: Arc<Flight>,
     invalidations: Arc<Invalidations>,
@@ -130,10 +134,14 @@ pub struct Parts {
     pub clock: Clock,
     /// The memory tier.
     pub l1: L1,
+    /// The tier that nodes share.
+    pub l2: Option<L2>,
     /// The disk tier.
     pub l3: Option<L3>,
     /// The purge log.
     pub log: purge::Log,
+    /// The nodes this one is among.
+    pub fleet: Option<purge::Fleet>,
     /// The way to the origins.
     pub origins: Origins,
     /// Where large bodies spill to.
@@ -147,7 +155,7 @@ pub struct Parts {
 impl Cache {
     /// Puts a cache together.
     pub fn new(parts: Parts, registry: &mut Registry) -> Self {
-        let Parts { config, name, secret, clock, l1, l3, log, origins, spill, prices, matchers } = parts;
+        let Parts { config, name, secret, clock, l1, l2, l3, log, fleet, origins, spill, prices, matchers } = parts;
         let via = HeaderValue::from_str(&format!("1.1 {name}")).unwrap_or(HeaderValue::from_static("1.1 larder"));
         let memory = Memory::new(usize::try_from(config.memory_total_bytes_max.as_u64()).unwrap_or(usize::MAX));
         let metrics = Metrics::register(registry, memory.clone(), spill.clone());
@@ -158,8 +166,10 @@ impl Cache {
             secret,
             clock,
             l1,
+            l2,
             disk: l3.map(Disk::new),
             log,
+            fleet,
             origins,
             flight: Flight::new(),
             invalidations: Invalidations::new(),

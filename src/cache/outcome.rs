@@ -49,6 +49,8 @@ impl Forward {
 pub enum Tier {
     /// Memory.
     L1,
+    /// Redis, which several nodes share.
+    L2,
     /// The disk.
     L3,
     /// A pack of recorded calls.
@@ -65,6 +67,7 @@ impl Tier {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::L1 => "L1",
+            Self::L2 => "L2",
             Self::L3 => "L3",
             Self::Pack => "pack",
         }

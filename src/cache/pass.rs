@@ -69,7 +69,7 @@ impl Cache {
     async fn send_on<O: Outgoing>(&self, call: Call<O>, upgrade: bool) -> Result<Passed<O>, Arc<Failure>> {
         let Call { route, target, method, headers, body, outgoing } = call;
         let body = key_body::at_hand(body, &headers).await.map_err(|error| Arc::new(Failure::RequestBody(error)))?;
-        let (stamp, requested) = (self.purge_log().position(), self.now());
+        let (stamp, begun, requested) = (self.purge_log().position(), self.begun(), self.now());
         let mut watch = self.invalidations().watch(target.url_scope(&route));
         let mut departure = outgoing.departure(&headers).map_err(|error| Arc::new(error.into()))?;
         if upgrade {
@@ -91,11 +91,11 @@ impl Cache {
         self.rewrite_response(&route, &mut response.headers);
         if is_unsafe && invalidates(response.status) {
             for url in invalidated(&target, &response.headers, &upstream) {
-                self.forget(&route, &url, &headers).await;
-                watch.forgive(url.url_scope(&route));
+                let notes = self.forget(&route, &url, &headers).await;
+                (0..notes).for_each(|_| watch.forgive(url.url_scope(&route)));
             }
         }
-        let posted = Posted { route, target, headers, outgoing, stamp, requested, watch };
+        let posted = Posted { route, target, headers, outgoing, stamp, begun, requested, watch };
         Ok(Passed { posted, method, response })
     }
 

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::{
     Cache,
     call::Outgoing,
-    config::Disk as Use,
+    config::Use,
     fetch::Fetch,
     fill::Fill,
     growing::{Growing, Reader},

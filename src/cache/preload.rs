@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Cache, config::Disk as Use, disk::Disk, promote::as_kept_now, route::Route};
+use super::{Cache, config::Use, disk::Disk, promote::as_kept_now, route::Route};
 use crate::{
     object::{entry::Entry, key::Key},
     store::{Slot, l3},

@@ -38,6 +38,9 @@ impl<O: Outgoing> Fetch<O> {
             let variant = Variant::new(&exchange.key, names, &exchange.headers, &plan.head, comparing, now);
             exchange.cache.remember_variant(&exchange.key, &exchange.route, &variant);
         }
+        if plan.part.is_some() || plan.length.is_some_and(|length| self.outgrows_l2(length)) {
+            self.not_shared(plan.key, plan.part.is_none());
+        }
         if let Some(permit) = &mut self.permit {
             permit.move_to(if plan.part.is_some() { permit.key } else { plan.key });
         }
@@ -104,6 +107,9 @@ impl<O: Outgoing> Fetch<O> {
                 Err(frame) => trailers = frame.into_trailers().ok(),
             }
             let length = self.fill.growing.len() + last.len() as u64;
+            if self.outgrows_l2(length) {
+                self.not_shared(plan.key, true);
+            }
             if storable
                 && length > memory_max
                 && let Err(refused) = self.outgrown(length, &plan, &mut pour)
@@ -121,6 +127,7 @@ impl<O: Outgoing> Fetch<O> {
         if let Some(pour) = pour {
             self.fill.growing.complete(last, None, trailers);
             self.fill.growing.spill_rest().await;
+            self.not_shared(plan.key, true);
             self.settle_poured(pour, plan).await;
             self.permit = None;
             return exchange.cache.metrics().fill_ended("complete");
@@ -129,7 +136,7 @@ impl<O: Outgoing> Fetch<O> {
         if !self.has_ended_well(&mut plan, whole.as_deref()) {
             whole = None;
         }
-        let stored = whole.is_some();
+        let (stored, key) = (whole.is_some(), plan.key);
         match &whole {
             Some(body) => {
                 for written in self.commit(body.clone(), plan) {
@@ -140,7 +147,7 @@ impl<O: Outgoing> Fetch<O> {
             None if self.fill.growing.push(std::mem::take(&mut last)).await.is_err() => {
                 return self.broken(Failure::GivenUp);
             }
-            None => {}
+            None => self.not_shared(key, false),
         }
         // Stored first: who sees the end and asks again finds it.
         self.permit = None;
@@ -187,14 +194,15 @@ impl<O: Outgoing> Fetch<O> {
     }
 
     /// Stores it. What is given back is to be awaited before anybody has the last byte.
-    fn commit(&self, body: Bytes, plan: Plan) -> Vec<Written> {
+    fn commit(&mut self, body: Bytes, plan: Plan) -> Vec<Written> {
         if let Some(keys) = self.exchange.model.as_ref().and_then(|model| model.inputs.as_ref()) {
             return self.commit_in_parts(&body, plan, keys);
         }
         let length = body.len() as u64;
         let Some(form) = self.stored_form(body, length, plan) else { return Vec::new() };
-        let written = self.exchange.cache.insert(&Arc::new(form.pack()), &self.fill, &self.exchange.route);
-        written.into_iter().collect()
+        let entry = Arc::new(form.pack());
+        let written = self.exchange.cache.insert(&entry, &self.fill, &self.exchange.route);
+        written.into_iter().chain(self.share_stored(&entry)).collect()
     }
 
     /// What is to be stored of a body that has come to its end; nothing, if it is not to be any more.

@@ -125,6 +125,29 @@ impl Cache {
         }
     }
 
+    /// Takes variants that other nodes have stored into the record, each in its place by time.
+    pub(super) fn learn_variants(&self, primary: &Key, route: &Route, told: &Variants) {
+        // As above: what lies under a key that the record did not hold was out of reach.
+        for variant in told.iter().filter(|variant| self.variant_here(primary, variant.key()).is_none()) {
+            self.drop_key(variant.key());
+            self.drop_key(&part_key(variant.key()));
+        }
+        self.l1().replace(primary, |slot| {
+            let known = match &slot {
+                Some(Slot::Variants(variants)) => Arc::clone(variants),
+                _ => Arc::new(Variants::default()),
+            };
+            // The one stored last comes last, and with it stays what it takes the place of.
+            let mut all: Vec<&Variant> = known.iter().chain(told.iter()).collect();
+            all.sort_by_key(|variant| variant.stored());
+            let max = route.policy.variants_max;
+            let record = all.into_iter().fold(Variants::default(), |record, one| record.with(one.clone(), max));
+            let record = Arc::new(record);
+            self.record_to_disk(primary, &record);
+            Some(Slot::Variants(record))
+        });
+    }
+
     /// Writes the variant into the record; one that it does not hold only if it is `cleared`. Says whether it did.
     fn record_variant(&self, primary: &Key, variant: &Variant, max: usize, cleared: bool) -> bool {
         let mut written = true;

@@ -8,13 +8,16 @@ use std::{
 };
 
 use clap::{
-    Args, Parser, Subcommand, ValueHint,
+    Args, Parser, Subcommand, ValueEnum, ValueHint,
     builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser},
 };
 use clap_complete::Shell;
 use http::{HeaderName, HeaderValue};
 
-use crate::config::{Overrides, Sources};
+use crate::{
+    config::{Overrides, Sources},
+    proxy::purge::Ack,
+};
 
 /// An HTTP caching gateway.
 #[derive(Debug, Parser)]
@@ -51,6 +54,8 @@ pub enum Command {
     Explain(Explain),
     /// Show what a running gateway has been doing
     Stats(Stats),
+    /// Show the nodes that share a running gateway's Redis, and how far each is
+    Nodes(Stats),
     /// Look after the disk tier, of a running gateway or of a directory that none uses
     Disk(Disk),
     /// Look after the certificate authority with which https calls through the proxy are opened and cached
@@ -77,6 +82,9 @@ pub struct Serve {
     /// Origin for every request no other route takes; several are taken in turn
     #[arg(long, value_name = "URL", env = "LARDER_UPSTREAM", value_delimiter = ',', value_hint = ValueHint::Url)]
     upstream: Vec<String>,
+    /// Redis that several nodes share: one URL, or those of some nodes of a cluster
+    #[arg(long, value_name = "URL", env = "LARDER_REDIS", hide_env_values = true, value_delimiter = ',', value_hint = ValueHint::Url)]
+    redis: Vec<String>,
     /// Directory for what survives a restart
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     data_dir: Option<String>,
@@ -91,12 +99,13 @@ pub struct Serve {
 impl Serve {
     /// Where the configuration comes from, this process's environment included.
     pub fn sources(self) -> Sources {
-        let Self { config, listen, admin, mut upstream, data_dir, admin_token, log } = self;
+        let Self { config, listen, admin, mut upstream, mut redis, data_dir, admin_token, log } = self;
         // A variable that is set to nothing, as scripts and containers do, is none.
         upstream.retain(|url| !url.is_empty());
+        redis.retain(|url| !url.is_empty());
         let admin_token = admin_token.filter(|token| !token.is_empty());
         let config = config.filter(|file| is_named(file));
-        Sources::from_process(config, Overrides { listen, admin, upstream, data_dir, admin_token, log })
+        Sources::from_process(config, Overrides { listen, admin, upstream, redis, data_dir, admin_token, log })
     }
 }
 
@@ -134,6 +143,27 @@ pub struct Client {
     pub admin_token: Option<String>,
 }
 
+/// What a purge waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Wait {
+    /// This node; the others follow
+    Local,
+    /// The log of all nodes
+    Log,
+    /// All nodes
+    Fleet,
+}
+
+impl From<Wait> for Ack {
+    fn from(wait: Wait) -> Self {
+        match wait {
+            Wait::Local => Self::Local,
+            Wait::Log => Self::Log,
+            Wait::Fleet => Self::Fleet,
+        }
+    }
+}
+
 /// `larder purge`.
 #[derive(Debug, Args)]
 pub struct Purge {
@@ -149,6 +179,9 @@ pub struct Purge {
     /// For so long, store what is fetched again for no longer than the rest of this time
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub hold: Option<Duration>,
+    /// What to wait for, with several nodes
+    #[arg(long, value_enum, default_value_t = Wait::Log)]
+    pub ack: Wait,
     /// Which gateway.
     #[command(flatten)]
     pub client: Client,
@@ -233,7 +266,7 @@ pub struct Explain {
     pub client: Client,
 }
 
-/// `larder stats`.
+/// `larder stats` and `larder nodes`.
 #[derive(Debug, Args)]
 pub struct Stats {
     /// As JSON

@@ -57,6 +57,11 @@ fn shown(explanation: &Value) -> String {
         Value::Null => text.push_str("L1       nothing\n"),
         stored => write_stored(&mut text, "L1", stored, explanation),
     }
+    for (place, stored) in [("L2", &explanation["l2"]), ("L3", &explanation["l3"])] {
+        if !stored.is_null() {
+            write_stored(&mut text, place, stored, explanation);
+        }
+    }
     for variant in explanation["variants"].as_array().into_iter().flatten() {
         write_stored(&mut text, "variant", variant, explanation);
     }
@@ -179,6 +184,9 @@ L1       entry 200, 2.0 KiB, served 5 times, the origin took 300 ms
     fn nothing_stored_is_said() {
         let text = shown(&json!({"url": "http://a/", "verdict": "v", "l1": null, "filling": true}));
         assert!(text.ends_with("L1       nothing\nfill     one is under way\n"), "{text}");
+        let elsewhere = json!({"l1": null, "l2": {"kind": "entry", "status": 200}, "l3": {"kind": "variants"}});
+        let text = shown(&elsewhere);
+        assert!(text.ends_with("L1       nothing\nL2       entry 200\nL3       variants\n"), "{text}");
     }
 
     #[test]

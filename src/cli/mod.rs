@@ -14,6 +14,7 @@ pub mod demo;
 mod demo_origin;
 pub mod disk;
 pub mod explain;
+pub mod nodes;
 pub mod purge;
 mod serve;
 pub mod stats;
@@ -34,6 +35,7 @@ pub fn run() -> ExitCode {
         Command::Warm(args) => finish(warm::run(args)),
         Command::Explain(args) => finish(explain::run(args)),
         Command::Stats(args) => finish(stats::run(args)),
+        Command::Nodes(args) => finish(nodes::run(args)),
         Command::Disk(args) => end(disk::run(args)),
         Command::Ca(args) => match ca::run(&args) {
             Ok(code) => ExitCode::from(code),

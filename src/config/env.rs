@@ -18,8 +18,8 @@ use super::{
 const PREFIX: &str = "LARDER_";
 
 /// Variables that stand for flags, or are there for scripts around the gateway; none of them is a key.
-const RESERVED: [&str; 5] =
-    ["LARDER_CONFIG", "LARDER_UPSTREAM", "LARDER_ADMIN_URL", "LARDER_ADMIN_TOKEN", "LARDER_DATA"];
+const RESERVED: [&str; 6] =
+    ["LARDER_CONFIG", "LARDER_UPSTREAM", "LARDER_REDIS", "LARDER_ADMIN_URL", "LARDER_ADMIN_TOKEN", "LARDER_DATA"];
 
 /// Takes the environment apart.
 pub(super) fn layer(variables: &[(String, String)]) -> Layer {

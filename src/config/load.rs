@@ -60,6 +60,8 @@ pub struct Overrides {
     pub admin: Option<String>,
     /// `--upstream`, all of them: one route for everything, after all others.
     pub upstream: Vec<String>,
+    /// `--redis`, all of them.
+    pub redis: Vec<String>,
     /// `--data-dir`.
     pub data_dir: Option<String>,
     /// `--admin-token`.
@@ -99,10 +101,14 @@ fn flags(overrides: &Overrides) -> Layer {
         ("--admin-token", KeyPath::root().key("admin").key("token"), &overrides.admin_token),
         ("--log", KeyPath::root().key("log").key("format"), &overrides.log),
     ];
-    let settings = single
+    let single = single
         .into_iter()
-        .filter_map(|(flag, path, value)| Some(Setting::new(path, value.as_deref()?, Place::Flag(flag))))
-        .collect();
+        .filter_map(|(flag, path, value)| Some(Setting::new(path, value.as_deref()?, Place::Flag(flag))));
+    let redis = (!overrides.redis.is_empty()).then(|| {
+        let path = KeyPath::root().key("l2").key("url");
+        Setting::new(path, overrides.redis.clone(), Place::Flag("--redis"))
+    });
+    let settings = single.chain(redis).collect();
     let routes = (!overrides.upstream.is_empty()).then(|| vec![upstream_route(&overrides.upstream)]);
     Layer { settings, routes, ..Layer::default() }
 }

@@ -21,12 +21,15 @@ pub(super) fn may_hold_secret(line: &str) -> bool {
     is_secret_field(line)
 }
 
-/// Whether `path` leads to one: a token of the admin plane, a field a route sets, or the key of an embedder.
+/// Whether `path` leads to one: a token of the admin plane, a field a route sets, the key of an embedder, what a
+/// webhook shows or signs with, or what Redis wants to be told.
 pub(super) fn is_secret(path: &KeyPath) -> bool {
     let keys: Vec<_> = path.steps().iter().filter_map(Step::as_key).collect();
     match keys[..] {
         ["admin", .., last] => last == "token",
+        ["webhook", last] => last == "token" || last == "secret",
         [.., "semantic", last] => last == "api_key",
+        ["l2", last] => last == "password" || last == "url",
         ["headers", "request_set" | "response_set", name] => is_secret_field(name),
         _ => false,
     }
@@ -39,6 +42,15 @@ pub(super) fn mask(mut settings: Dict) -> Dict {
         for token in elements(admin.get_mut("tokens")) {
             mask_value(token.get_mut("token"));
         }
+    }
+    if let Some(Value::Dict(_, l2)) = settings.get_mut("l2") {
+        mask_value(l2.get_mut("password"));
+        mask_urls(l2.get_mut("url"));
+    }
+    for webhook in elements(settings.get_mut("webhook")) {
+        mask_value(webhook.get_mut("token"));
+        mask_value(webhook.get_mut("secret"));
+        mask_urls(webhook.get_mut("url"));
     }
     mask_embedder(settings.get_mut("llm"));
     for route in elements(settings.get_mut("route")) {
@@ -58,6 +70,28 @@ fn mask_embedder(llm: Option<&mut Value>) {
     if let Some(Value::Dict(_, semantic)) = llm.get_mut("semantic") {
         mask_value(semantic.get_mut("api_key"));
     }
+}
+
+/// The passwords in URLs.
+fn mask_urls(urls: Option<&mut Value>) {
+    match urls {
+        Some(Value::Array(_, urls)) => urls.iter_mut().for_each(|url| mask_urls(Some(url))),
+        Some(url) => {
+            if let Some(masked) = url.as_str().and_then(masked_url) {
+                *url = Value::from(masked);
+            }
+        }
+        None => {}
+    }
+}
+
+/// The same URL without its password; `None`: it has none.
+fn masked_url(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    // What precedes the last of them belongs to the password, if somebody forgot to escape it.
+    let (user, rest) = rest.rsplit_once('@')?;
+    let (user, _) = user.split_once(':')?;
+    Some(format!("{scheme}://{user}:{MASK}@{rest}"))
 }
 
 fn elements(list: Option<&mut Value>) -> impl Iterator<Item = &mut Dict> {

@@ -31,11 +31,11 @@ pub use self::{
     route::ResolvedRoute,
 };
 use crate::{
-    admin, cache, intercept, listener,
+    admin, cache, changes, intercept, listener,
     llm::{self, price::Prices},
     origin,
     proxy::config::{ForwardConfig, HeadersConfig, RouteConfig},
-    purge, store, telemetry, warm,
+    purge, store, telemetry, warm, webhook,
 };
 
 /// What a command ends with when its configuration is wrong (`EX_USAGE` of sysexits.h).
@@ -76,10 +76,16 @@ pub struct Config {
     pub fill: cache::config::FillConfig,
     /// The memory tier.
     pub l1: store::config::L1Config,
+    /// The tier that nodes share.
+    pub l2: store::L2Config,
     /// The disk tier.
     pub l3: store::L3Config,
     /// The purge log.
     pub purge: purge::config::Config,
+    /// The purge log of all nodes.
+    pub fleet: purge::FleetConfig,
+    /// What backends say has changed.
+    pub changes: changes::Config,
     /// Warm-up jobs.
     pub warm: warm::config::Config,
     /// The admin plane.
@@ -96,6 +102,9 @@ pub struct Config {
     pub headers: HeadersConfig,
     /// Logs.
     pub log: telemetry::config::Config,
+    /// Who is told of purges.
+    #[serde(default)]
+    pub webhook: Vec<webhook::Config>,
     /// Routes as configured, in order.
     #[serde(default)]
     pub route: Vec<RouteConfig>,

@@ -28,6 +28,20 @@ token = ""
 scope = "read"
 "#;
 
+/// The keys of one of `webhook`.
+const WEBHOOK: &str = r#"
+name = ""
+kind = "json"
+url = ""
+zone = ""
+service = ""
+token = ""
+token_file = ""
+secret = ""
+queue_max = 1000
+retry_for = "10m"
+"#;
+
 /// What stands behind a key.
 pub(super) enum Kind {
     /// A value, such as this one by default.
@@ -43,7 +57,7 @@ pub(super) enum Kind {
 /// Keys and their kinds.
 pub(super) type Table = BTreeMap<String, Kind>;
 
-/// The whole configuration; `route` is a list of tables.
+/// The whole configuration; `route` and `webhook` are lists of tables.
 pub(super) fn root() -> &'static Table {
     static ROOT: LazyLock<Table> = LazyLock::new(|| {
         let mut root = table(DEFAULTS);
@@ -53,6 +67,7 @@ pub(super) fn root() -> &'static Table {
             route.insert(section.to_owned(), kind(&defaults[section]));
         }
         root.insert("route".to_owned(), Kind::Tables(route));
+        root.insert("webhook".to_owned(), Kind::Tables(table(WEBHOOK)));
         if let Some(Kind::Table(admin)) = root.get_mut("admin") {
             admin.insert("tokens".to_owned(), Kind::Tables(table(TOKEN)));
         }
@@ -139,6 +154,7 @@ mod tests {
     use crate::{
         admin::config::Token,
         proxy::config::{HeaderRules, RouteConfig},
+        webhook,
     };
 
     /// The fields serde knows of `T`, which it tells when it meets one it does not.
@@ -163,6 +179,7 @@ mod tests {
     fn routes_and_tokens_are_known_to_the_last_key() {
         assert_eq!(keys(route()), fields::<RouteConfig>());
         assert_eq!(keys(&table(TOKEN)), fields::<Token>());
+        assert_eq!(keys(&table(WEBHOOK)), fields::<webhook::Config>());
         let Some(Kind::Table(headers)) = route().get("headers") else { panic!("a table") };
         assert_eq!(keys(headers), fields::<HeaderRules>());
     }

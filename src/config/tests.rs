@@ -432,8 +432,17 @@ fn secrets_are_masked() {
         [admin]
         token = "hush1"
         tokens = [{ name = "n", token = "hush2", scope = "read" }]
+        [l2]
+        url = ["redis://me:hush7@h:1", "redis://h:2", "rediss://:hush8@x@h/0"]
+        password = "hush9"
         [llm.semantic]
         api_key = "hush5"
+        [[webhook]]
+        name = "cdn"
+        kind = "json"
+        url = "http://me:hush10@h/"
+        token = "hush11"
+        secret = "hush12"
         [[route]]
         name = "a"
         upstream = "http://h"
@@ -444,11 +453,30 @@ fn secrets_are_masked() {
     let shown = config.masked_toml();
     assert!(!shown.contains("hush"), "{shown}");
     assert!(shown.contains("\"***\"") && shown.contains("\"larder\"") && shown.contains("\"1500kB\""), "{shown}");
-    assert!(!format!("{config:?}{:?}", config.routes()).contains("hush"));
+    assert!(shown.contains("redis://me:***@h:1") && shown.contains("redis://h:2"), "{shown}");
+    assert!(!format!("{config:?}{:?}{:?}{:?}", config.l2, config.routes(), config.webhook).contains("hush"));
     let route = format!("{:?}", config.routes()[0].route);
     assert!(!route.contains("hush") && route.contains("X-Api-Key"), "{route}");
     let again = parse(&shown);
     assert_eq!((again.l1, again.route.len()), (config.l1, 1));
+}
+
+#[test]
+fn redis_is_named_in_several_ways() {
+    let urls = |toml: &str| parse(toml).l2.urls();
+    assert_eq!(urls(""), [""; 0]);
+    assert_eq!(urls("[l2]\nurl = ''"), [""; 0]);
+    assert_eq!(urls("[l2]\nurl = 'redis://h'"), ["redis://h"]);
+    assert_eq!(urls("[l2]\nurl = ['redis://h', 'redis://i']"), ["redis://h", "redis://i"]);
+    let overrides = Overrides {
+        redis: ["redis+sentinel://h", "i:1/master", "redis://j"].map(str::to_owned).to_vec(),
+        ..Overrides::default()
+    };
+    let config = load(&Sources { overrides, ..Sources::default() }).expect("valid");
+    assert_eq!(config.l2.urls(), ["redis+sentinel://h,i:1/master", "redis://j"], "parted at each comma by the flag");
+    let env = env(&[("LARDER_L2__URL", "redis+sentinel://h,i/master,redis://j")]);
+    let config = load(&Sources { env, ..Sources::default() }).expect("valid");
+    assert_eq!(config.l2.urls(), ["redis+sentinel://h,i/master", "redis://j"]);
 }
 
 #[test]

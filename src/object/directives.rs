@@ -136,6 +136,11 @@ pub struct RequestDirectives {
 }
 
 impl RequestDirectives {
+    /// Whether whatever is stored is to be validated. (All but `immutable`, which shows too late.)
+    pub fn wants_validation(&self) -> bool {
+        self.no_cache || self.max_age == Some(0)
+    }
+
     /// What `Cache-Control` or, failing that, `Pragma` says. Members that cannot be read are skipped: directives of
     /// requests are wishes.
     pub fn of(headers: &HeaderMap) -> Self {

@@ -114,6 +114,16 @@ impl Position {
     }
 }
 
+/// A position in the purge log that all nodes of a fleet share. It means something within one life of that log only:
+/// where Redis lost it, the next one has another number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct FleetPosition {
+    /// Number of the log's life, drawn at random; 0: of none.
+    pub life: u64,
+    /// Position in it.
+    pub position: Position,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

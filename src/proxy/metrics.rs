@@ -51,6 +51,7 @@ pub struct Metrics {
 /// The handles of one route.
 pub(super) struct RouteMetrics {
     requests: [Counter; Outcome::NAMES.len()],
+    from_redis: Counter,
     from_disk: Counter,
     duration: [Histogram; Outcome::NAMES.len()],
     sent: Counter,
@@ -95,6 +96,7 @@ impl Metrics {
         let requests = |outcome| RequestLabels { route: name.to_owned(), outcome };
         Arc::new(RouteMetrics {
             requests: Outcome::NAMES.map(|outcome| self.requests.get_or_create_owned(&requests(outcome))),
+            from_redis: self.tiers.get_or_create_owned(&TierLabels { route: name.to_owned(), tier: "l2" }),
             from_disk: self.tiers.get_or_create_owned(&TierLabels { route: name.to_owned(), tier: "l3" }),
             duration: Outcome::NAMES.map(|outcome| self.duration.get_or_create_owned(&OutcomeLabels { outcome })),
             sent: self.sent.get_or_create_owned(&RouteLabels { route: name.to_owned() }),
@@ -129,8 +131,10 @@ impl RouteMetrics {
     pub(super) fn ended(&self, outcome: &Outcome, sent: u64, duration: Duration) {
         let index = outcome.index();
         self.requests[index].inc();
-        if outcome.tier() == Some(Tier::L3) {
-            self.from_disk.inc();
+        match outcome.tier() {
+            Some(Tier::L2) => drop(self.from_redis.inc()),
+            Some(Tier::L3) => drop(self.from_disk.inc()),
+            Some(Tier::L1 | Tier::Pack) | None => {}
         }
         self.duration[index].observe(duration.as_secs_f64());
         self.sent.inc_by(sent);

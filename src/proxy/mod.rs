@@ -59,7 +59,7 @@ pub use self::{
     finish::Sent,
     metrics::Metrics,
     proxied::{ForwardRoute, Proxied, ProxyRoute, Reached, compile, own_fields},
-    purging::PurgeAnswerer,
+    purging::{PurgeAnswerer, PurgeListener},
     resolve::{ResolveError, Resolved},
     tunnel::Guards,
 };
@@ -93,6 +93,7 @@ struct Inner {
     metrics: Metrics,
     body_bytes_max: u64,
     purges: OnceLock<PurgeAnswerer>,
+    purged: OnceLock<PurgeListener>,
 }
 
 /// What a proxy is made of.
@@ -163,6 +164,7 @@ impl Proxy {
             metrics,
             body_bytes_max,
             purges: OnceLock::new(),
+            purged: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
     }

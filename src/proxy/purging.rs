@@ -4,13 +4,30 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Method, Response, request};
 
-use super::{Proxied, Proxy};
+use super::{
+    Proxied, Proxy,
+    purge::{PurgeRequest, Receipt},
+};
 use crate::cache::Body;
 
 /// Answers a `PURGE`, from its head.
 pub type PurgeAnswerer = Box<dyn Fn(request::Parts) -> BoxFuture<'static, Response<Bytes>> + Send + Sync>;
 
+/// Hears of every purge that was called for on this node, once it is acknowledged.
+pub type PurgeListener = Box<dyn Fn(&PurgeRequest, &Receipt) + Send + Sync>;
+
 impl Proxy {
+    /// From now on `listener` hears of purges; the first one given counts.
+    pub fn tell_purges(&self, listener: PurgeListener) {
+        let _ = self.inner.purged.set(listener);
+    }
+
+    pub(super) fn tell(&self, request: &PurgeRequest, receipt: &Receipt) {
+        if let Some(listener) = self.inner.purged.get() {
+            listener(request, receipt);
+        }
+    }
+
     /// From now on `answerer` answers `PURGE` on routes that take it; the first one given counts.
     pub fn answer_purges(&self, answerer: PurgeAnswerer) {
         // A second one would be a mistake of the wiring, and the first is as good.

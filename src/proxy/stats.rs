@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 use super::Proxy;
 use crate::{
     cache::{self, Outcome},
-    store::{L3, l3},
+    purge::{Fleet, fleet::FleetStats},
+    store::{L2, L3, l2, l3},
 };
 
 /// Outcomes that did not wait for the origin.
@@ -35,6 +36,12 @@ pub struct Stats {
     /// The cache.
     #[serde(flatten)]
     pub cache: cache::stats::Stats,
+    /// The nodes over one Redis, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetStats>,
+    /// The tier that nodes share, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub l2: Option<l2::Stats>,
     /// The disk tier, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub l3: Option<l3::Stats>,
@@ -62,6 +69,8 @@ impl Proxy {
             requests_in_flight: self.inner.metrics.in_flight(),
             sent_bytes: routes.iter().map(|route| route.sent()).sum(),
             cache: self.cache().stats(),
+            fleet: self.cache().fleet().map(Fleet::stats),
+            l2: self.cache().l2().map(L2::stats),
             l3: self.cache().l3().map(L3::stats),
         }
     }

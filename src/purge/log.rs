@@ -19,6 +19,7 @@ use tokio::{
 
 use super::{
     config::Config,
+    mark::Mark,
     metrics::Metrics,
     recovery::{self, Files, Recovered},
     types::{Purge, PurgeError, Receipt, Standing},
@@ -33,6 +34,9 @@ use crate::{
     },
 };
 
+/// The receipt of a purge that is being applied.
+pub(super) type Applying = oneshot::Receiver<Result<Receipt, PurgeError>>;
+
 /// The purge log of a data directory. Clones are the same log; with the last one gone, what was accepted is finished,
 /// and the directory is free.
 #[derive(Clone)]
@@ -43,6 +47,8 @@ pub struct Log {
 struct Inner {
     shared: Arc<Shared>,
     call_scopes_max: usize,
+    /// The last record of the fleet's log that was applied before this start.
+    mark: Option<Mark>,
     // Before the lock: it is dropped first, and then nobody writes any more.
     worker: Worker,
     _lock: Lock,
@@ -72,9 +78,10 @@ impl Log {
         metrics: Metrics,
         lock: Lock,
     ) -> io::Result<Self> {
+        let mark = recovered.mark;
         let (writer, shared) = Writer::new(recovered, files, config.fsync, metrics);
         let worker = Worker::start(writer)?;
-        let inner = Inner { shared, call_scopes_max: config.call_scopes_max, worker, _lock: lock };
+        let inner = Inner { shared, call_scopes_max: config.call_scopes_max, mark, worker, _lock: lock };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -87,18 +94,32 @@ impl Log {
     ///
     /// # Errors
     /// If it was not done; nothing of it was applied then.
-    pub async fn append(&self, mut purge: Purge) -> Result<Receipt, PurgeError> {
-        let start = Instant::now();
+    pub async fn append(&self, purge: Purge) -> Result<Receipt, PurgeError> {
         self.check(&purge)?;
+        self.send(purge, None).await?.await.unwrap_or(Err(PurgeError::Closed))
+    }
+
+    /// Applies a record of the fleet's log, in the order of the calls; what comes back is to be awaited.
+    pub(super) async fn absorb(&self, purge: Purge, mark: Mark) -> Result<Applying, PurgeError> {
+        self.send(purge, Some(mark)).await
+    }
+
+    /// The last record of the fleet's log that was applied before this start.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        self.inner.mark
+    }
+
+    async fn send(&self, mut purge: Purge, mark: Option<Mark>) -> Result<Applying, PurgeError> {
         purge.scopes.sort_unstable();
         purge.scopes.dedup();
         let (reply, receipt) = oneshot::channel();
-        let request = Request { purge, waiting: Waiting { start, reply } };
+        let request = Request { purge, mark, waiting: Waiting { start: Instant::now(), reply } };
         self.inner.worker.send(request).await?;
-        receipt.await.unwrap_or(Err(PurgeError::Closed))
+        Ok(receipt)
     }
 
-    fn check(&self, purge: &Purge) -> Result<(), PurgeError> {
+    /// Whether a purge may be done as it is.
+    pub(super) fn check(&self, purge: &Purge) -> Result<(), PurgeError> {
         let (named, max) = (purge.scopes.len(), self.inner.call_scopes_max);
         match named {
             0 => Err(PurgeError::NoScopes),

@@ -16,8 +16,10 @@
 //! - What cannot be remembered (too many scopes, a damaged file) errs on the side of purging more.
 
 pub mod config;
+pub mod fleet;
 mod frame;
 mod log;
+mod mark;
 mod metrics;
 mod recent;
 mod record;
@@ -32,5 +34,6 @@ mod wire;
 mod writer;
 
 pub use config::Config;
+pub use fleet::{Ack, Fleet, FleetConfig};
 pub use log::Log;
 pub use types::{InvalidPurgeId, Mode, Purge, PurgeError, PurgeId, Receipt, Standing};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{
+    mark::{self, Mark},
     types::{Mode, Purge, PurgeId},
     wire::{Fields, Put, checksum},
 };
@@ -24,12 +25,14 @@ pub(super) struct Record {
     pub(super) hold: Duration,
     pub(super) scopes: Vec<Scope>,
     pub(super) note: String,
+    /// Its place in the log of the fleet, if it came from there.
+    pub(super) mark: Option<Mark>,
 }
 
 impl Record {
-    pub(super) fn new(position: Position, purge: Purge) -> Self {
+    pub(super) fn new(position: Position, purge: Purge, mark: Option<Mark>) -> Self {
         let Purge { id, at, mode, scopes, hold, note } = purge;
-        Self { position, id, at, mode, hold, scopes, note }
+        Self { position, id, at, mode, hold, scopes, note, mark }
     }
 
     /// What tells one purge from another, whatever their ids are.
@@ -49,12 +52,13 @@ impl Record {
         self.scopes.iter().for_each(|scope| out.put_u64(scope.bits()));
         out.put(&(note.len() as u16).to_le_bytes());
         out.put(note);
+        mark::put_last(&mut out, self.mark.as_ref());
         out
     }
 
     pub(super) fn decode(payload: &[u8]) -> Option<Self> {
         let mut fields = Fields(payload);
-        let record = Self {
+        Some(Self {
             position: Position::from_number(fields.u64()?),
             id: PurgeId::from_bytes(fields.array()?),
             at: Timestamp::from_millis(fields.u64()?),
@@ -62,8 +66,8 @@ impl Record {
             hold: Duration::from_millis(fields.u64()?),
             scopes: scopes(&mut fields)?,
             note: note(&mut fields)?,
-        };
-        fields.0.is_empty().then_some(record)
+            mark: Mark::read_last(&mut fields)?,
+        })
     }
 }
 
@@ -109,11 +113,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::object::scope::FleetPosition;
 
     proptest! {
         #[test]
         fn written_and_read(
             position: u64, id: [u8; 16], at: u64, soft: bool, hold: u64, scopes: Vec<u64>, note in ".{0,100}",
+            mark: Option<(u64, u64, [u8; 20])>,
         ) {
             let record = Record {
                 position: Position::from_number(position),
@@ -123,6 +129,10 @@ mod tests {
                 hold: Duration::from_millis(hold),
                 scopes: scopes.into_iter().map(Scope::from_bits).collect(),
                 note,
+                mark: mark.map(|(life, position, digest)| {
+                    let position = Position::from_number(position);
+                    Mark { at: FleetPosition { life, position }, digest }
+                }),
             };
             prop_assert_eq!(Record::decode(&record.encode()), Some(record));
         }
@@ -145,7 +155,7 @@ mod tests {
             hold: Duration::ZERO,
             note: format!("x{}", "ü".repeat(400)),
         };
-        let record = Record::decode(&Record::new(Position::START, purge).encode()).expect("readable");
+        let record = Record::decode(&Record::new(Position::START, purge, None).encode()).expect("readable");
         assert_eq!(record.note.len(), 511);
     }
 }

@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     config::Config,
+    mark::Mark,
     metrics::Metrics,
     recent::{Known, Recent},
     record::Record,
@@ -40,6 +41,7 @@ pub(super) struct Recovered {
     pub(super) recent: Recent,
     pub(super) position: Position,
     pub(super) wal: Wal,
+    pub(super) mark: Option<Mark>,
 }
 
 /// Reads what there is, repairs it and makes it compact.
@@ -54,35 +56,31 @@ pub(super) fn recover(files: &Files, config: &Config, metrics: &Metrics) -> io::
         files::keep_damaged(&files.wal)?;
         files::keep_damaged(&files.snapshot)?;
     }
-    let State { table, recent, position } = state;
+    let State { table, recent, position, mark } = state;
     let wal = match &found.replay {
         // Nothing was purged since the snapshot: the file can be used as it is.
         Some(replay) if sound && replay.records.is_empty() => Wal::open(&files.wal, replay.good, config.fsync)?,
         None if sound => Wal::create(&files.wal, position, config.fsync)?,
-        replay => match compact(files, position, &table, &recent, config.fsync) {
-            Ok(wal) => wal,
-            // A sound file will do for now; a damaged one must not be appended to.
-            Err(error) if sound => {
-                metrics.compaction_failures.inc();
-                tracing::warn!(%error, "purge log: not compacted");
-                Wal::open(&files.wal, replay.as_ref().map_or(0, |replay| replay.good), config.fsync)?
+        replay => {
+            match compact(files, position, &snapshot::encode(position, &table, &recent, mark.as_ref()), config.fsync) {
+                Ok(wal) => wal,
+                // A sound file will do for now; a damaged one must not be appended to.
+                Err(error) if sound => {
+                    metrics.compaction_failures.inc();
+                    tracing::warn!(%error, "purge log: not compacted");
+                    Wal::open(&files.wal, replay.as_ref().map_or(0, |replay| replay.good), config.fsync)?
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
-        },
+        }
     };
-    Ok(Recovered { table, recent, position, wal })
+    Ok(Recovered { table, recent, position, wal, mark })
 }
 
 /// Writes a snapshot and begins a new write-ahead file. A crash in between leaves the old file, whose records are then
 /// known already.
-pub(super) fn compact(
-    files: &Files,
-    position: Position,
-    table: &Watermarks,
-    recent: &Recent,
-    fsync: bool,
-) -> io::Result<Wal> {
-    files::replace(&files.snapshot, &snapshot::encode(position, table, recent), fsync)?;
+pub(super) fn compact(files: &Files, position: Position, snapshot: &[u8], fsync: bool) -> io::Result<Wal> {
+    files::replace(&files.snapshot, snapshot, fsync)?;
     if fsync {
         files::sync_dir(&files.snapshot)?;
     }
@@ -111,11 +109,12 @@ struct State {
     table: Watermarks,
     recent: Recent,
     position: Position,
+    mark: Option<Mark>,
 }
 
 impl State {
     fn new(scopes_max: usize) -> Self {
-        Self { table: Watermarks::new(scopes_max), recent: Recent::default(), position: Position::START }
+        Self { table: Watermarks::new(scopes_max), recent: Recent::default(), position: Position::START, mark: None }
     }
 
     /// Applies all that can be read. Returns whether that is all there ever was.
@@ -140,6 +139,7 @@ impl State {
 
     fn restore_snapshot(&mut self, snapshot: &Snapshot) {
         self.position = snapshot.position;
+        self.mark = snapshot.mark;
         self.table.raise_floor(snapshot.floor);
         for &(scope, watermark) in &snapshot.scopes {
             self.table.raise(scope, watermark);
@@ -157,6 +157,7 @@ impl State {
             self.table.apply(record);
             self.recent.remember(Known::new(record, std::time::Duration::ZERO));
             self.position = record.position;
+            self.mark = record.mark.or(self.mark);
             metrics.replayed.inc();
         }
     }
@@ -166,6 +167,8 @@ impl State {
         let epoch = (self.position.number() >> 48) + 1;
         let begin = epoch.checked_mul(1 << 48).map_or(self.position.next(), Position::from_number);
         self.position = begin;
+        // What the log of the fleet held is to be applied anew.
+        self.mark = None;
         self.table.raise_floor(Watermark { hard: begin, ..Watermark::default() });
     }
 }

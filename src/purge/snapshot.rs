@@ -1,12 +1,13 @@
 //! The snapshot: everything the log knows at one position, so that the write-ahead file can start anew.
 //!
 //! ```text
-//!  "LDRSNAP1" │ position │ floor │ count, scopes │ count, recent purges │ check
+//!  "LDRSNAP1" │ position │ floor │ count, scopes │ count, recent purges │ mark, in a fleet │ check
 //! ```
 
 use std::time::Duration;
 
 use super::{
+    mark::{self, Mark},
     recent::{self, Known, Recent},
     types::PurgeId,
     watermarks::{Watermark, Watermarks},
@@ -31,6 +32,8 @@ pub(super) struct Snapshot {
     pub(super) scopes: Vec<(Scope, Watermark)>,
     /// Oldest first.
     pub(super) recent: Vec<Known>,
+    /// How far the log of the fleet is in it.
+    pub(super) mark: Option<Mark>,
 }
 
 /// About how long a snapshot of that table is.
@@ -38,7 +41,7 @@ pub(super) fn bytes(table: &Watermarks) -> u64 {
     (table.len() * (8 + WATERMARK)) as u64
 }
 
-pub(super) fn encode(position: Position, table: &Watermarks, recent: &Recent) -> Vec<u8> {
+pub(super) fn encode(position: Position, table: &Watermarks, recent: &Recent, mark: Option<&Mark>) -> Vec<u8> {
     let mut out = Vec::with_capacity(128 + table.len() * (8 + WATERMARK) + recent.len() * KNOWN);
     out.put(&MAGIC);
     out.put_u64(position.number());
@@ -50,6 +53,7 @@ pub(super) fn encode(position: Position, table: &Watermarks, recent: &Recent) ->
     }
     out.put_count(recent.len());
     recent.iter().for_each(|known| put_known(&mut out, known));
+    mark::put_last(&mut out, mark);
     let check: [u8; CHECK] = checksum(&[&out]);
     out.put(&check);
     out
@@ -62,13 +66,13 @@ pub(super) fn decode(content: &[u8]) -> Option<Snapshot> {
         return None;
     }
     let mut fields = Fields(content.strip_prefix(&MAGIC)?);
-    let snapshot = Snapshot {
+    Some(Snapshot {
         position: Position::from_number(fields.u64()?),
         floor: watermark(&mut fields)?,
         scopes: scopes(&mut fields)?,
         recent: known(&mut fields)?,
-    };
-    fields.0.is_empty().then_some(snapshot)
+        mark: Mark::read_last(&mut fields)?,
+    })
 }
 
 fn put_watermark(out: &mut Vec<u8>, watermark: Watermark) {
@@ -112,6 +116,12 @@ fn known(fields: &mut Fields<'_>) -> Option<Vec<Known>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::object::scope::FleetPosition;
+
+    fn mark() -> Mark {
+        let position = Position::from_number(7);
+        Mark { at: FleetPosition { life: 3, position }, digest: [4; 20] }
+    }
 
     fn example() -> Vec<u8> {
         let mut table = Watermarks::new(8);
@@ -122,7 +132,7 @@ mod tests {
         let mut recent = Recent::default();
         let receipt = recent::receipt(PurgeId::named("x"), Position::from_number(9), 3, Duration::ZERO);
         recent.remember(Known { receipt, digest: 5 });
-        encode(Position::from_number(9), &table, &recent)
+        encode(Position::from_number(9), &table, &recent, Some(&mark()))
     }
 
     #[test]
@@ -132,6 +142,7 @@ mod tests {
         assert_eq!(snapshot.floor.hard.number(), 4);
         assert_eq!(snapshot.scopes.len(), 5);
         assert_eq!((snapshot.recent[0].digest, snapshot.recent[0].receipt.scopes), (5, 3));
+        assert_eq!(snapshot.mark, Some(mark()));
     }
 
     #[test]

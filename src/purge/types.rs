@@ -146,6 +146,24 @@ pub enum PurgeError {
         /// Why.
         source: Arc<io::Error>,
     },
+    /// It is not in the log of the fleet, or it is not known whether it is.
+    #[error("Redis has not taken it for sure ({0}); said again with the same id, it is the same purge")]
+    Unlogged(Arc<str>),
+    /// It is in the log of the fleet, and this node has not applied it in time.
+    #[error("it is in the fleet's log, and this node has not applied it yet")]
+    Unapplied,
+    /// It is in the log of the fleet, and others have not applied it in time.
+    #[error("it is in the fleet's log, and these nodes have not applied it yet: {nodes}")]
+    Behind {
+        /// Their names.
+        nodes: String,
+    },
+    /// As many purges wait for Redis as may.
+    #[error("{max} purges wait for Redis already (fleet.queue_max)")]
+    QueueFull {
+        /// `fleet.queue_max`.
+        max: usize,
+    },
     /// The log is shutting down.
     #[error("purge log: closed")]
     Closed,

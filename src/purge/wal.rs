@@ -208,7 +208,7 @@ mod tests {
             note: String::new(),
         };
         let mut out = Vec::new();
-        frame::push(&mut out, &Record::new(Position::from_number(position), purge).encode());
+        frame::push(&mut out, &Record::new(Position::from_number(position), purge, None).encode());
         out
     }
 

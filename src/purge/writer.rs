@@ -20,6 +20,7 @@ use tokio::{
 
 use super::{
     frame,
+    mark::Mark,
     metrics::Metrics,
     recent::{Known, Recent},
     record::{self, Record},
@@ -54,6 +55,8 @@ pub(super) struct Shared {
 /// A purge on its way to the writer.
 pub(super) struct Request {
     pub(super) purge: Purge,
+    /// Its place in the log of the fleet, if it comes from there.
+    pub(super) mark: Option<Mark>,
     pub(super) waiting: Waiting,
 }
 
@@ -78,6 +81,8 @@ pub(super) struct Writer {
     wal: Wal,
     recent: Recent,
     position: Position,
+    /// The last record of the fleet's log that was applied.
+    mark: Option<Mark>,
     compact_at: u64,
 }
 
@@ -92,9 +97,10 @@ struct Group {
 impl Writer {
     /// Takes over what was recovered; the rest is for readers.
     pub(super) fn new(recovered: Recovered, files: Files, fsync: bool, metrics: Metrics) -> (Self, Arc<Shared>) {
-        let Recovered { table, recent, position, wal } = recovered;
+        let Recovered { table, recent, position, wal, mark } = recovered;
         let shared = Arc::new(Shared { table: RwLock::new(table), position: position.number().into(), metrics });
-        let writer = Self { shared: shared.clone(), files, fsync, wal, recent, position, compact_at: COMPACT_BYTES };
+        let compact_at = COMPACT_BYTES;
+        let writer = Self { shared: shared.clone(), files, fsync, wal, recent, position, mark, compact_at };
         writer.measure();
         (writer, shared)
     }
@@ -129,14 +135,18 @@ impl Writer {
     }
 
     /// Adds a purge to the group, or answers one that is known.
-    fn admit(&self, group: &mut Group, Request { purge, waiting }: Request) {
+    fn admit(&self, group: &mut Group, Request { purge, mark, waiting }: Request) {
         if let Some(known) = self.recent.find(&purge.id) {
-            self.shared.metrics.repeated.inc();
-            return waiting.answer(known.answer(record::digest(purge.mode, purge.hold, &purge.scopes)));
+            let answer = known.answer(record::digest(purge.mode, purge.hold, &purge.scopes));
+            // What the fleet's log holds counts, whatever its id was used for here.
+            if mark.is_none() || answer.is_ok() {
+                self.shared.metrics.repeated.inc();
+                return waiting.answer(answer);
+            }
         }
         group.ids.insert(purge.id);
         let position = group.records.last().map_or(self.position, |(record, _)| record.position).next();
-        let record = Record::new(position, purge);
+        let record = Record::new(position, purge, mark);
         frame::push(&mut group.frames, &record.encode());
         group.records.push((record, waiting));
     }
@@ -163,6 +173,7 @@ impl Writer {
         self.shared.metrics.folds.inc_by(folds);
         self.position = group.records.last().map_or(self.position, |(record, _)| record.position);
         self.shared.position.store(self.position.number(), Release);
+        self.mark = group.records.iter().rev().find_map(|(record, _)| record.mark).or(self.mark);
         for (record, waiting) in group.records {
             self.shared.metrics.done(record.mode, record.scopes.len());
             let known = Known::new(&record, waiting.start.elapsed());
@@ -185,7 +196,8 @@ impl Writer {
         let compacted = {
             let table = self.shared.table.read();
             self.compact_at = COMPACT_BYTES.max(2 * snapshot::bytes(&table));
-            recovery::compact(&self.files, self.position, &table, &self.recent, self.fsync)
+            let snapshot = snapshot::encode(self.position, &table, &self.recent, self.mark.as_ref());
+            recovery::compact(&self.files, self.position, &snapshot, self.fsync)
         };
         match compacted {
             Ok(wal) => {

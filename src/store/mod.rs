@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use crate::object::{allocation::shared, entry::Entry, time::Timestamp, vary::Variants};
 
+mod compress;
 pub mod config;
 mod hasher;
 mod l1;
+pub mod l2;
 pub mod l3;
 mod metrics;
 mod moka;
@@ -19,6 +21,7 @@ mod testing;
 
 pub use config::{EvictionPolicy, L1Config};
 pub use l1::L1;
+pub use l2::{L2, L2Config};
 pub use l3::{L3, L3Config};
 
 /// What is stored under a key. Cloning copies a pointer.

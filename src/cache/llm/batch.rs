@@ -1,11 +1,17 @@
 //! Several inputs in one call: those whose answers are stored are answered from here, and the provider is asked for the
 //! others alone. Nobody sees the difference but by the bill.
 
-use std::{collections::HashMap, ops::Range, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+    sync::Arc,
+};
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
+use tokio::time::Instant;
 
 use super::{Asking, accounts, told};
 use crate::{
@@ -35,6 +41,9 @@ use crate::{
     store::l3::Large,
 };
 
+/// Look-ups of one call at the same time: a call for a thousand inputs leaves room for others.
+const LOOKUPS: usize = 64;
+
 /// The inputs of a call, and what is known of their answers.
 struct Batch {
     /// In the order of the request; the same input may come twice.
@@ -56,16 +65,21 @@ impl Cache {
     ) -> Result<Answer, Arc<Failure>> {
         let Some(inputs) = asking.question.inputs.take() else { return Err(Arc::new(Failure::GivenUp)) };
         let mut batch = Batch { keys, stored: HashMap::new(), lacking: Vec::new() };
-        for (key, (place, _)) in batch.keys.iter().zip(&inputs.each) {
-            let is_known = batch.stored.contains_key(key) || batch.lacking.iter().any(|(lacking, _)| lacking == key);
-            if is_known {
-                continue;
-            }
-            match self.part_of_answer(&call.route, &call.target, &call.headers, key, &directives).await {
-                Some(entry) => drop(batch.stored.insert(*key, entry)),
-                None => batch.lacking.push((*key, place.clone())),
+        let mut known = HashSet::new();
+        let each = batch.keys.iter().zip(&inputs.each).filter(|(key, _)| known.insert(**key));
+        let each: Vec<(Key, Range<usize>)> = each.map(|(key, (place, _))| (*key, place.clone())).collect();
+        let (route, target, headers, directives_of) = (&call.route, &call.target, &call.headers, &directives);
+        let looking = each.into_iter().map(|(key, place)| async move {
+            (key, place, self.part_of_answer(route, target, headers, &key, directives_of).await)
+        });
+        let mut looked = stream::iter(looking).buffered(LOOKUPS);
+        while let Some((key, place, found)) = looked.next().await {
+            match found {
+                Some(entry) => drop(batch.stored.insert(key, entry)),
+                None => batch.lacking.push((key, place)),
             }
         }
+        drop(looked);
         if batch.lacking.is_empty() {
             let outcome = Outcome::hit(Tier::L1, batch.ttl(self.now()));
             return self.joined(&batch, &[], None, &asking, outcome).ok_or_else(|| Arc::new(Failure::GivenUp));
@@ -107,14 +121,17 @@ impl Cache {
         let found = match self.find(route, key, &headers, now) {
             Found::Nothing => {
                 let url = target.url_scope(route);
-                let entry = self.entry_on_disk(route, url, key).await?;
-                self.standing(entry, Tier::L3, || Found::Nothing)
+                match self.entry_on_disk(route, url, key).await {
+                    Some(entry) => self.standing(entry, Tier::L3, || Found::Nothing),
+                    None => return self.input_in_l2(route, target, key, directives).await.filter(is_whole),
+                }
             }
             found => found,
         };
         let Found::Entry { entry, soft, .. } = found else { return None };
-        let fresh = reuse::reuse(&entry.freshness(), now, directives, soft) == Reuse::Fresh;
-        (fresh && entry.head.status == StatusCode::OK && Large::of(&entry).is_none()).then_some(entry)
+        let fresh = reuse::reuse(&entry.freshness(), now, directives, soft) == Reuse::Fresh
+            && self.vouches_at_once(route, &entry, Instant::now());
+        Some(entry).filter(|entry| fresh && is_whole(entry))
     }
 
     /// The whole answer, when that for what was lacking has come.
@@ -186,8 +203,15 @@ impl<O: Outgoing> Fetch<O> {
             let head = Head::new(form.head.status, &fields);
             let scopes = exchange.target.scopes(&exchange.route, key);
             let entry = Unpacked { key: *key, primary: *key, scopes, head, body: part.into(), ..form.clone() };
-            written.extend(exchange.cache.insert(&Arc::new(entry.pack()), &self.fill, &exchange.route));
+            let entry = Arc::new(entry.pack());
+            written.extend(exchange.cache.insert(&entry, &self.fill, &exchange.route));
+            written.extend(exchange.cache.to_l2(&exchange.route, &entry, self.fill.begun, None));
         }
         written
     }
+}
+
+/// Whether a stored answer can be a part of another.
+fn is_whole(entry: &Arc<Entry>) -> bool {
+    entry.head.status == StatusCode::OK && Large::of(entry).is_none()
 }

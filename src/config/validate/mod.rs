@@ -7,7 +7,7 @@ mod llm;
 mod policy;
 mod route;
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use self::finding::{Table, is_field_name, is_token};
 pub(super) use self::{
@@ -17,7 +17,9 @@ pub(super) use self::{
     route::{lint_route, route},
 };
 use super::{Config, key_path::KeyPath};
-use crate::{admin, cache, intercept, listener, origin as origins, store, telemetry, warm};
+use crate::{
+    admin, cache, changes, intercept, listener, origin as origins, purge::FleetConfig, store, telemetry, warm, webhook,
+};
 
 /// Everything but routes.
 pub(super) fn config(config: &Config) -> Vec<Finding> {
@@ -28,8 +30,12 @@ pub(super) fn config(config: &Config) -> Vec<Finding> {
         policy(&config.cache),
         fill(&config.fill),
         memory_tier(config),
+        shared_tier(&config.l2),
         disk_tier(&config.l3),
         purge(config),
+        fleet(&config.fleet),
+        stream_of_changes(&config.changes),
+        webhooks(&config.webhook),
         warm_up(&config.warm),
         admin_plane(&config.admin),
         forward(config),
@@ -108,6 +114,41 @@ fn memory_tier(config: &Config) -> Vec<Finding> {
     table.findings
 }
 
+fn shared_tier(l2: &store::L2Config) -> Vec<Finding> {
+    let mut table = Table::new("l2");
+    let schemes = ["redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://"];
+    if l2.urls().iter().any(|url| !schemes.iter().any(|scheme| url.starts_with(scheme))) {
+        // It may hold a password, so it is not repeated here.
+        table.add("url", "a URL begins with redis://, rediss://, redis+sentinel:// or rediss+sentinel://");
+    }
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if l2.namespace.is_empty() || l2.namespace.len() > 64 || !l2.namespace.bytes().all(is_plain) {
+        let message = format!("{:?} is not 1 to 64 letters, digits, `.`, `_`, `-`", l2.namespace);
+        table.add("namespace", message);
+    }
+    if !l2.password.is_empty() && !l2.password_file.is_empty() {
+        table.add_either("password_file", "password", "there is a password and a file of one");
+    }
+    if l2.tls_cert.is_empty() != l2.tls_key.is_empty() {
+        table.add_either("tls_cert", "tls_key", "a certificate and its key come together");
+    }
+    table.some_time("connect_timeout", l2.connect_timeout);
+    table.at_least_one("breaker_failures", l2.breaker_failures);
+    table.some_time("breaker_pause", l2.breaker_pause);
+    table.at_least_one("in_flight_max", l2.in_flight_max as u64);
+    table.some_time("read_timeout", l2.read_timeout);
+    table.some_time("write_timeout", l2.write_timeout);
+    if !(1..=64 << 20).contains(&l2.object_bytes_max.as_u64()) {
+        table.add("object_bytes_max", "must be 1B to 64MiB");
+    }
+    table.within("ttl_jitter", l2.ttl_jitter, 0.0..=0.5);
+    table.some_bytes("queue_bytes_max", l2.queue_bytes_max);
+    if !(Duration::from_secs(1)..=Duration::from_mins(1)).contains(&l2.fill_lease) {
+        table.add("fill_lease", "must be 1s to 1min");
+    }
+    table.findings
+}
+
 fn disk_tier(l3: &store::L3Config) -> Vec<Finding> {
     let mut table = Table::new("l3");
     table.within("entries_max", l3.entries_max, 1..=100_000_000);
@@ -129,6 +170,73 @@ fn purge(config: &Config) -> Vec<Finding> {
     table.at_least_one("call_scopes_max", config.purge.call_scopes_max as u64);
     table.at_least_one("refresh_rate", config.purge.refresh_rate);
     table.findings
+}
+
+fn fleet(fleet: &FleetConfig) -> Vec<Finding> {
+    let mut table = Table::new("fleet");
+    let within = |value: Duration, range: RangeInclusive<u64>| range.contains(&(value.as_millis() as u64));
+    if !within(fleet.lease, 100..=60_000) {
+        table.add("lease", "must be 100ms to 60s");
+    }
+    if !within(fleet.confirm_timeout, 1..=60_000) {
+        table.add("confirm_timeout", "must be 1ms to 60s");
+    }
+    if fleet.ack_timeout < 2 * fleet.lease || fleet.ack_timeout > Duration::from_secs(600) {
+        table.add_either("ack_timeout", "lease", "must be two leases to 10m");
+    }
+    table.within("queue_max", fleet.queue_max as u64, 1..=100_000);
+    table.within("log_max", fleet.log_max as u64, 2_000..=1_000_000);
+    if fleet.node.len() > 128 || fleet.node.contains('\n') {
+        table.add("node", "at most 128 bytes in one line");
+    }
+    table.findings
+}
+
+fn stream_of_changes(changes: &changes::Config) -> Vec<Finding> {
+    let mut table = Table::new("changes");
+    table.within("batch_max", changes.batch_max, 1..=1000);
+    if !(Duration::from_millis(100)..=Duration::from_hours(1)).contains(&changes.claim_after) {
+        table.add("claim_after", "must be 100ms to 1h");
+    }
+    table.at_least_one("stream_max", changes.stream_max as u64);
+    table.at_least_one("rejected_max", changes.rejected_max as u64);
+    table.findings
+}
+
+fn webhooks(webhooks: &[webhook::Config]) -> Vec<Finding> {
+    let (mut found, mut names) = (Vec::new(), BTreeSet::new());
+    for (index, one) in webhooks.iter().enumerate() {
+        let mut add = |key: &str, message: &str| {
+            found.push(Finding::new(KeyPath::root().key("webhook").index(index).key(key), message));
+        };
+        if one.name.is_empty() || !names.insert(&one.name) {
+            add("name", "empty, or the name of another webhook");
+        }
+        if !(one.url().starts_with("http://") || one.url().starts_with("https://")) {
+            add("url", "a URL begins with http:// or https://");
+        }
+        let is_id = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+        if !is_id(&one.zone) || (one.kind == webhook::Kind::Cloudflare && one.zone.is_empty()) {
+            add("zone", "Cloudflare's id of the zone is needed: letters and digits");
+        }
+        if !is_id(&one.service) || (one.kind == webhook::Kind::Fastly && one.service.is_empty()) {
+            add("service", "Fastly's id of the service is needed: letters and digits");
+        }
+        let has_token = !one.token.is_empty() || !one.token_file.is_empty();
+        if !one.token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            add("token", "a token has no blanks and nothing but ASCII");
+        }
+        if one.kind != webhook::Kind::Json && !has_token {
+            add("token", "a token, or a file of one, is needed");
+        }
+        if !one.token.is_empty() && !one.token_file.is_empty() {
+            add("token_file", "there is a token and a file of one");
+        }
+        if !(1..=100_000).contains(&one.queue_max) {
+            add("queue_max", "must be 1 to 100000");
+        }
+    }
+    found
 }
 
 fn warm_up(warm: &warm::config::Config) -> Vec<Finding> {
@@ -223,6 +331,13 @@ pub(super) fn lint(config: &Config) -> Vec<Finding> {
     if config.cache.purge_method && config.admin.token.is_empty() && config.admin.tokens.is_empty() {
         let path = KeyPath::root().key("cache").key("purge_method");
         found.push(Finding::new(path, "PURGE asks for a token, and there is none in [admin]"));
+    }
+    if config.l2.is_on() && !config.l2.tls_verify {
+        found.push(Finding::new(KeyPath::root().key("l2").key("tls_verify"), UNVERIFIED));
+    }
+    if config.l2.is_on() && config.secret_file.is_empty() {
+        let message = "nodes share nothing unless they have one secret, and this one makes its own (secret_file)";
+        found.push(Finding::new(KeyPath::root().key("secret_file"), message));
     }
     if !config.origin.tls_verify {
         found.push(Finding::new(KeyPath::root().key("origin").key("tls_verify"), UNVERIFIED));

@@ -49,6 +49,7 @@ fn lifetimes(table: &mut Table, policy: &Policy) {
         ("hit_for_miss_ttl", policy.hit_for_miss_ttl),
         ("error_ttl", policy.error_ttl),
         ("purge_hold", policy.purge_hold),
+        ("fenced_max", policy.fenced_max),
     ] {
         table.lifetime(key, value);
     }

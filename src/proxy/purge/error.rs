@@ -82,6 +82,22 @@ impl PurgeError {
 
     /// Whether asking otherwise would help; else the gateway failed.
     pub fn is_callers(&self) -> bool {
-        !matches!(self, Self::Random(_) | Self::Log(purge::PurgeError::Write { .. } | purge::PurgeError::Closed))
+        use purge::PurgeError as Log;
+        let failed = |error: &Log| {
+            matches!(
+                error,
+                Log::Write { .. }
+                    | Log::Closed
+                    | Log::Unlogged(_)
+                    | Log::Unapplied
+                    | Log::Behind { .. }
+                    | Log::QueueFull { .. }
+            )
+        };
+        match self {
+            Self::Random(_) => false,
+            Self::Log(error) => !failed(error),
+            _ => true,
+        }
     }
 }

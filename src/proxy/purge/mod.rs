@@ -45,17 +45,19 @@ pub async fn purge(
     // Before the purge: what it makes unusable may leave the cache at once.
     let refresh = if request.refresh { proxy.cache().popular(&plan.scopes, config.refresh_max) } else { Vec::new() };
     let mode = if request.soft { Mode::Soft } else { Mode::Hard };
-    let receipt = proxy
+    let (receipt, fleet) = proxy
         .cache()
-        .purge_log()
-        .append(purge::Purge {
-            id: id(request.id.as_deref())?,
-            at: proxy.cache().now(),
-            mode: mode.into(),
-            scopes: plan.scopes,
-            hold: plan.hold,
-            note: format!("{who}: {}", summary(request)),
-        })
+        .purge(
+            purge::Purge {
+                id: id(request.id.as_deref())?,
+                at: proxy.cache().now(),
+                mode: mode.into(),
+                scopes: plan.scopes,
+                hold: plan.hold,
+                note: format!("{who}: {}", summary(request)),
+            },
+            request.ack.into(),
+        )
         .await?;
     let receipt = Receipt {
         id: receipt.id.to_string(),
@@ -63,9 +65,11 @@ pub async fn purge(
         mode,
         scopes: plan.named,
         ack: request.ack,
+        fleet,
         duration_ms: millis(receipt.duration),
         refresh: None,
     };
+    proxy.tell(request, &receipt);
     Ok(Purged { receipt, refresh })
 }
 

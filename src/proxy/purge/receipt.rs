@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::request::Ack;
-use crate::purge;
+use crate::purge::{self, fleet::Spread};
 
 /// How a purge treats what it names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
@@ -21,7 +21,7 @@ pub enum Mode {
 pub struct Receipt {
     /// Identity of the purge.
     pub id: String,
-    /// Its number in the purge log.
+    /// Its number in the purge log: the fleet's, where there is one.
     pub seq: u64,
     /// See [`Mode`].
     pub mode: Mode,
@@ -29,6 +29,9 @@ pub struct Receipt {
     pub scopes: usize,
     /// What was waited for.
     pub ack: Ack,
+    /// How far it has spread, where there are other nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<Spread>,
     /// Milliseconds from the call until it was durable and applied.
     pub duration_ms: f64,
     /// What became of `refresh`, where it was asked for.

@@ -5,6 +5,8 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use utoipa::ToSchema;
 
+use crate::purge;
+
 /// What to purge, and how. At least one selector has to be given.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -35,7 +37,7 @@ pub struct PurgeRequest {
     /// Fetch the most asked-for of what was purged again.
     #[serde(skip_serializing_if = "is_false")]
     pub refresh: bool,
-    /// What the reply waits for; on a single node all three mean: durable and applied here.
+    /// What the reply waits for. Without other nodes all three mean: durable and applied here.
     pub ack: Ack,
     /// For so long after the purge, nothing of what it names is stored for longer than the rest of it: `"5s"`, or
     /// seconds. For origins whose own replicas lag behind.
@@ -56,13 +58,23 @@ fn is_false(value: &bool) -> bool {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ack {
-    /// Applied on this node.
+    /// Durable and applied on this node; other nodes have it as soon as Redis takes it.
     Local,
-    /// Durable in the log.
+    /// In the log of all nodes, on a replica of Redis where there is one, and applied on this node.
     #[default]
     Log,
-    /// Applied on every live node.
+    /// Applied on every live node; one that cannot be reached has nothing to serve any more.
     Fleet,
+}
+
+impl From<Ack> for purge::Ack {
+    fn from(ack: Ack) -> Self {
+        match ack {
+            Ack::Local => Self::Local,
+            Ack::Log => Self::Log,
+            Ack::Fleet => Self::Fleet,
+        }
+    }
 }
 
 /// A duration written as `"1m 30s"` or as a number of seconds.

@@ -39,7 +39,6 @@ mod buffers;
 mod catalogue;
 mod census;
 mod cipher;
-mod compress;
 pub mod config;
 mod content;
 mod evict;

@@ -5,8 +5,8 @@ use std::{borrow::Cow, io, sync::Arc, sync::atomic::Ordering::Relaxed};
 use tokio::time::Instant;
 
 use super::{
+    super::compress,
     brief::{Brief, Kin, expiry},
-    compress,
     content::{Claim, ContentId, disk_bytes},
     index::Change,
     locator::Address,

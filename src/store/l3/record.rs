@@ -13,6 +13,7 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
+    super::compress::COMPRESSED_MAX,
     cipher::{Salt, Tag},
     content::ContentId,
     proof::Proof,
@@ -23,9 +24,6 @@ pub(super) const CHUNK: usize = 128 << 10;
 
 /// Longest content that is always held in memory as a whole: small enough for one read and one write.
 pub(super) const WHOLE_MAX: u64 = 256 << 10;
-
-/// Longest content that is compressed: a range of it decompresses all of it.
-pub(super) const COMPRESSED_MAX: u64 = 1 << 20;
 
 const START: usize = 1 + 1 + 32 + 8 + 8 + 4;
 

@@ -13,12 +13,12 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
+    super::compress,
     Found,
     admission::Seen,
     brief::seconds,
     catalogue::{Catalogue, Presence},
     census::Census,
-    compress,
     config::L3Config,
     content::{ContentId, Contents, Unreadable},
     handles::Handles,

@@ -4,8 +4,10 @@ pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod gate;
 pub(crate) mod gateway;
+pub(crate) mod kv;
 pub(crate) mod origin;
 pub(crate) mod raw;
+pub(crate) mod redis;
 pub(crate) mod reply;
 pub(crate) mod secure;
 

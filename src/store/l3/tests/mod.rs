@@ -68,6 +68,20 @@ fn config() -> L3Config {
     }
 }
 
+/// A process that a test starts holds the locks of all others from its fork until it is another program.
+fn patiently<T>(mut open: impl FnMut() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    let mut opened = open();
+    for _ in 0..500 {
+        match &opened {
+            Err(OpenError::Directory(error)) if error.kind() == std::io::ErrorKind::ResourceBusy => {}
+            _ => break,
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+        opened = open();
+    }
+    opened
+}
+
 impl Disk {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
@@ -86,17 +100,7 @@ impl Disk {
     }
 
     fn open(&self) -> L3 {
-        // A process that a test starts holds the locks of all others from its fork until it is another program.
-        let mut opened = self.try_open();
-        for _ in 0..500 {
-            match &opened {
-                Err(OpenError::Directory(error)) if error.kind() == std::io::ErrorKind::ResourceBusy => {}
-                _ => break,
-            }
-            std::thread::park_timeout(Duration::from_millis(10));
-            opened = self.try_open();
-        }
-        opened.expect("opened")
+        patiently(|| self.try_open()).expect("opened")
     }
 
     fn try_open(&self) -> Result<L3, OpenError> {

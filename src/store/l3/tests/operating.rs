@@ -135,7 +135,8 @@ async fn an_operator_with_another_secret_harms_nothing() {
         stored(&l3, 0..3).await;
         drop(l3);
         let now = || Timestamp::from_secs(1_800_000_000);
-        let l3 = L3::open_for_operator(&disk.config, &disk.path(), &[8; 32], now).expect("opened");
+        let opened = patiently(|| L3::open_for_operator(&disk.config, &disk.path(), &[8; 32], now));
+        let l3 = opened.expect("opened");
         assert!(!l3.is_on() && l3.verify(|_| true).await.is_err());
         drop(l3);
         let l3 = disk.open();

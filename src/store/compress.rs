@@ -2,8 +2,10 @@
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
-use super::record::COMPRESSED_MAX;
 use crate::object::head::Head;
+
+/// Longest content that is compressed: a range of it decompresses all of it.
+pub(super) const COMPRESSED_MAX: u64 = 1 << 20;
 
 /// Shorter content takes a block of the disk either way.
 const COMPRESSED_MIN: u64 = 1 << 10;
