@@ -17,6 +17,9 @@ pub(super) trait Listener: Send + Sync {
 
     /// That was all of it.
     fn end(self: Box<Self>);
+
+    /// Its client has gone without having asked whether that was all: some do, once a stream has said that it is over.
+    fn left(self: Box<Self>) {}
 }
 
 /// Content, and who listens until it ends or breaks off.
@@ -68,5 +71,13 @@ impl Overheard {
 
     pub(in crate::cache) fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for Overheard {
+    fn drop(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            listener.left();
+        }
     }
 }

@@ -330,4 +330,17 @@ impl Listener for Coming {
             packed.record(call, status, &fields, content.freeze(), begun.elapsed(), &seen);
         }
     }
+
+    fn left(self: Box<Self>) {
+        let Self { taping, status, fields, content } = *self;
+        let Taping { packed, call, watcher, begun } = *taping;
+        if !watcher.is_stream() || status != StatusCode::OK {
+            return;
+        }
+        // The stream itself says whether that was all.
+        let seen = watcher.end(Some(&content));
+        if seen.fit.is_ok() {
+            packed.record(call, status, &fields, content.freeze(), begun.elapsed(), &seen);
+        }
+    }
 }
