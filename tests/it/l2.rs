@@ -396,6 +396,48 @@ async fn a_herd_on_three_nodes_is_one_origin_call() {
 }
 
 #[tokio::test]
+async fn who_waits_for_another_node_is_told_when_it_is_done() {
+    const FILLS: usize = 8;
+    let redis = redis::server().run().await;
+    let gate = Gate::new();
+    let mut origin = origin::new();
+    for number in 0..FILLS {
+        origin = origin.route(&format!("/{number}"), reply(number.to_string()).max_age(600).hold(&gate));
+    }
+    let origin = origin.run().await;
+    let [one, other] = Fleet::of(&redis).nodes(&origin).await;
+    let all = async |node: &Gateway| {
+        let paths: Vec<String> = (0..FILLS).map(|number| format!("/{number}")).collect();
+        join_all(paths.iter().map(|path| node.get(path))).await
+    };
+    let others = async {
+        for number in 0..FILLS {
+            origin.arrived(&format!("/{number}"), 1).await;
+        }
+        all(&other).await
+    };
+    let director = async {
+        let waiting = async || (other.metric("larder_l2_waiting").await == FILLS as f64).then_some(());
+        eventually("fills that wait", waiting).await;
+        // They listen, and have looked once more since.
+        let looked =
+            async || (other.metric("larder_l2_lookup_seconds_count").await >= 2.0 * FILLS as f64).then_some(());
+        eventually("another look of all", looked).await;
+        gate.open();
+    };
+    let (first, second, ()) = tokio::join!(all(&one), others, director);
+    for (number, (first, second)) in first.iter().zip(&second).enumerate() {
+        first.assert_ok(&number.to_string());
+        second.assert_ok(&number.to_string()).assert_from_redis();
+    }
+    // One that looks by itself at that moment is not woken any more.
+    assert!(other.metric("larder_l2_wakes_total").await >= 1.0);
+    for number in 0..FILLS {
+        assert_eq!(origin.requests(&format!("/{number}")), 1);
+    }
+}
+
+#[tokio::test]
 async fn when_the_node_that_fetches_dies_another_takes_over() {
     let redis = redis::server().run().await;
     let gate = Gate::new();
@@ -547,7 +589,8 @@ async fn a_fill_that_began_before_an_unsafe_request_brings_nothing_back() {
         }
     };
     let origin = origin::new().handler("/a", slow).run().await;
-    let fleet = Fleet::of(&redis);
+    // What the fleet's log tells it would have the fill come to nothing earlier.
+    let fleet = Fleet::of(&redis).config("[cache]\nunsafe_invalidates = 'node'");
     let [one, other] = fleet.nodes(&origin).await;
     let filling = one.get("/a");
     let director = async {

@@ -206,9 +206,9 @@ impl<O: Outgoing> Exchange<O> {
                     (over, looks) = (Some(holder), looks + 1);
                     continue;
                 }
-                waiting = waiting.or_else(|| l2.wait());
+                waiting = waiting.or_else(|| l2.wait(&self.key));
                 let Some(place) = &mut waiting else { return Came::Nothing };
-                if !place.for_change(&self.key, &seeking.key).await {
+                if !place.for_change().await {
                     return Came::Nothing;
                 }
                 continue;

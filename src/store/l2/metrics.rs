@@ -23,6 +23,7 @@ pub(super) struct Metrics {
     pub(super) stale: Counter,
     pub(super) queue_bytes: Sum,
     pub(super) waiting: Sum,
+    pub(super) wakes: Counter,
     pub(super) read: Counter,
     pub(super) written: Counter,
     pub(super) compressed_in: Counter,
@@ -92,6 +93,7 @@ impl Metrics {
             stale: count(registry, "stale", "fills for which L2 had something to be confirmed"),
             queue_bytes: sum(registry, "queue_bytes", "bytes of entries that wait to be written to L2"),
             waiting: sum(registry, "waiting", "fills that wait for one under way on another node"),
+            wakes: count(registry, "wakes", "fills that were woken because one on another node has ended"),
             read: count(registry, "read_bytes", "bytes of values read from L2"),
             written: count(registry, "written_bytes", "bytes of values written to L2"),
             compressed_in: count(

@@ -7,6 +7,7 @@
 //! namespace:1.2.1:{primary key}:v             which variants there are
 //! namespace:1.2.1:{primary key}:x             that it was removed a moment ago
 //! namespace:1.2.1:{scope of a URL}:s          that some of it lies under keys that the URL does not give
+//! namespace:1.2.1:{wakes}:w                   the stream that says of which URLs fills have ended
 //! ```
 //!
 //! All of a primary key lies in one slot of a cluster, by the braces: a script changes it in one step. The numbers are those of
@@ -24,6 +25,8 @@ use crate::object::{
 /// Makes names.
 pub(super) struct Names {
     prefix: String,
+    /// The stream of wake-ups.
+    pub(super) wakes: Vec<u8>,
     /// The key of the hashes that stand for keys.
     hidden: Option<[u8; 32]>,
 }
@@ -39,7 +42,8 @@ pub(super) struct Named {
 impl Names {
     pub(super) fn new(namespace: &str, hidden: Option<[u8; 32]>) -> Self {
         let prefix = format!("{namespace}:{KEY_SCHEMA}.{}.{}:{{", codec::VERSION, value::VERSION);
-        Self { prefix, hidden }
+        let wakes = format!("{prefix}wakes}}:w").into_bytes();
+        Self { prefix, wakes, hidden }
     }
 
     /// The names of what lies under `key`: the primary one, or that of one of its variants.
@@ -77,7 +81,8 @@ impl Names {
         format!("{}{:016x}}}:s", self.prefix, u64::from_be_bytes(bits)).into_bytes()
     }
 
-    fn locator(&self, key: &Key) -> [u8; 32] {
+    /// What stands for a key.
+    pub(super) fn locator(&self, key: &Key) -> [u8; 32] {
         match &self.hidden {
             None => *key.as_bytes(),
             Some(hash) => *blake3::keyed_hash(hash, key.as_bytes()).as_bytes(),

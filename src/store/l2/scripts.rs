@@ -178,21 +178,34 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 );
 
 /// Removes all that is stored of a URL under one primary key, and keeps fills under way from bringing it back. The list
-/// of variants stays: which fields select one has not changed.
+/// of variants stays: which fields select one has not changed. How many there were, and whether somebody waits.
 ///
 /// `KEYS` e l v x. `ARGV` a number that nobody else has; milliseconds to keep it; names of variants that are known.
 pub(super) static REMOVE: Script = Script::new(
     r"
 local variants = redis.call('HKEYS', KEYS[3])
 for i = 3, #ARGV do variants[#variants + 1] = ARGV[i] end
-local removed = redis.call('DEL', KEYS[1])
-redis.call('DEL', KEYS[2])
-for _, variant in ipairs(variants) do
-  removed = removed + redis.call('DEL', KEYS[1] .. ':' .. variant)
-  redis.call('DEL', KEYS[2] .. ':' .. variant)
+local removed, waited = 0, 0
+local function remove(variant)
+  removed = removed + redis.call('DEL', KEYS[1] .. variant)
+  if redis.call('STRLEN', KEYS[2] .. variant) > 32 then waited = 1 end
+  redis.call('DEL', KEYS[2] .. variant)
 end
+remove('')
+for _, variant in ipairs(variants) do remove(':' .. variant) end
 redis.call('SET', KEYS[4], ARGV[1], 'PX', ARGV[2])
-return removed
+return {removed, waited}
+",
+);
+
+/// Tells all nodes that a fill has ended for which one of them waits.
+///
+/// `KEYS` the stream of wake-ups. `ARGV` what stands for the primary key.
+pub(super) static WAKE: Script = Script::new(
+    r"
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', 1000, '*', 'k', ARGV[1])
+-- Of use for a moment only.
+return redis.call('PEXPIRE', KEYS[1], 600000)
 ",
 );
 

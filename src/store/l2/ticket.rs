@@ -111,8 +111,10 @@ impl L2 {
         let l2 = self.clone();
         self.behind(async move {
             let named = l2.inner.names.of(&primary, &key);
+            let keys = [&named.lease[..], &named.entry];
             // Where it fails, the lease ends by itself.
-            let _ = l2.run(Class::Control, &scripts::SETTLE, &[&named.lease, &named.entry], &[&token, b"", b""]).await;
+            let Ok(reply) = l2.run(Class::Control, &scripts::SETTLE, &keys, &[&token, b"", b""]).await else { return };
+            l2.wake_if(reply.first(), &primary);
         });
     }
 }

@@ -318,6 +318,15 @@ impl ClusterBuilder {
         for _ in 0..6 {
             nodes.push(self.server.clone().run().await);
         }
+        // Nodes that meet forget each other where they hear nothing for so long, and nobody has them meet again.
+        let timeout =
+            nodes[0].cli(&["config", "get", "cluster-node-timeout"]).lines().last().unwrap_or_default().to_owned();
+        let set_timeout = |timeout: &str| {
+            for node in &nodes {
+                assert_eq!(node.cli(&["config", "set", "cluster-node-timeout", timeout]), "OK");
+            }
+        };
+        set_timeout("30000");
         let mut command = Command::new("redis-cli");
         command.args(["--cluster", "create"]).args(nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())));
         command.args(["--cluster-replicas", "1", "--cluster-yes"]).stdout(Stdio::null());
@@ -326,6 +335,7 @@ impl ClusterBuilder {
         let mut creating = Process { child, paused: false };
         let created = eventually("a cluster", || ready(creating.child.try_wait().expect("a child process"))).await;
         assert!(created.success(), "{created:?}");
+        set_timeout(&timeout);
         let cluster = Cluster { nodes };
         cluster.wait_ok().await;
         cluster
@@ -392,9 +402,11 @@ impl Cluster {
     }
 
     fn members(&self) -> Vec<Member> {
-        let asked = self.nodes.iter().find(|node| node.is_running()).expect("one that runs");
-        let answer = asked.cli(&["cluster", "nodes"]);
-        answer.lines().filter_map(|line| self.member(line)).collect()
+        self.members_as_seen_by(self.nodes.iter().find(|node| node.is_running()).expect("one that runs"))
+    }
+
+    fn members_as_seen_by(&self, asked: &Server) -> Vec<Member> {
+        asked.cli(&["cluster", "nodes"]).lines().filter_map(|line| self.member(line)).collect()
     }
 
     /// `id host:port@bus,… flags master-id … … epoch link slots…`
@@ -415,7 +427,8 @@ impl Cluster {
         })
     }
 
-    /// Returns when every node that runs says that all is well, and replicates or is replicated as far as it can be.
+    /// Returns when every node that runs says that all is well, knows who replicates whom, and replicates or is replicated
+    /// as far as it can be.
     pub(crate) async fn wait_ok(&self) {
         eventually("a cluster in order", async || {
             let running: Vec<&Server> = self.nodes.iter().filter(|node| node.is_running()).collect();
@@ -429,7 +442,11 @@ impl Cluster {
             });
             let online = |node: &&Server| node.cli(&["info", "replication"]).matches("state=online").count();
             let replicas: usize = running.iter().map(online).sum();
-            (well && linked && replicas + 3 == running.len()).then_some(())
+            let known = running.iter().all(|node| {
+                let members = self.members_as_seen_by(node);
+                members.iter().filter(|member| !member.failed && member.replica_of.is_some()).count() == replicas
+            });
+            (well && linked && known && replicas + 3 == running.len()).then_some(())
         })
         .await;
     }
