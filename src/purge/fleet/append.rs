@@ -27,6 +27,8 @@ const ID_REMEMBERED: Duration = Duration::from_secs(3600);
 pub(super) struct Appending {
     pub(super) id: PurgeId,
     pub(super) record: Vec<u8>,
+    /// Although it is there already, in a place that says nothing any more.
+    pub(super) anew: bool,
     pub(super) reply: oneshot::Sender<Result<Appended, Error>>,
 }
 
@@ -98,7 +100,9 @@ async fn append(inner: &Inner, connection: &mut Dedicated, appending: &Appending
     let (names, id) = (&inner.names, inner.names.id(&appending.id));
     let remembered = ID_REMEMBERED.as_millis().to_string();
     let keys = [&names.meta[..], &names.log, &id];
-    let answer = connection.run(STEP, &scripts::APPEND, &keys, &[&appending.record, remembered.as_bytes()]).await?;
+    let anew: &[u8] = if appending.anew { b"1" } else { b"" };
+    let args = [&appending.record[..], remembered.as_bytes(), anew];
+    let answer = connection.run(STEP, &scripts::APPEND, &keys, &args).await?;
     let [life, epoch, seq, digest, known] = reply::list(&answer) else {
         // There is no log: the tail makes one.
         inner.state.distrust();

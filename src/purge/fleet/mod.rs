@@ -429,10 +429,10 @@ impl Inner {
         // All nodes say at once that they have it: for who waits for them, and because what a node fetches is shared only
         // up to where it has said to be.
         let record = message::purge(purge, true);
-        let mut pause = Duration::from_millis(10);
+        let (mut pause, mut anew) = (Duration::from_millis(10), false);
         loop {
             let (reply, appended) = oneshot::channel();
-            let appending = Appending { id: purge.id, record: record.clone(), reply };
+            let appending = Appending { id: purge.id, record: record.clone(), anew, reply };
             let sent = timeout_at(deadline, self.appending.send(appending)).await;
             sent.map_err(|_| unlogged(&kv::Error::Timeout))?.map_err(|_| PurgeError::Closed)?;
             let appended = match timeout_at(deadline, appended).await {
@@ -445,9 +445,11 @@ impl Inner {
                         self.state.passed(appended.mark.at);
                         return Ok(appended);
                     }
-                    // This node is at a log that a fail-over has changed since.
+                    // This node is at a log that a fail-over has changed since. Or the place it was given says nothing any
+                    // more: that would stay so.
                     Ok(false) => {
                         self.state.distrust();
+                        anew = appended.known;
                         tokio::time::sleep(pause).await;
                     }
                     Err(_) => return Err(PurgeError::Unapplied),

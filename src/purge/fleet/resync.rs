@@ -231,7 +231,7 @@ async fn follow_up(inner: &Inner, found: Found, way: Way, kept: &[One]) -> Resul
 async fn append_again(inner: &Inner, lost: &[Purge]) -> Result<(), Broken> {
     for purge in lost {
         let (reply, appended) = oneshot::channel();
-        let appending = Appending { id: purge.id, record: message::purge(purge, false), reply };
+        let appending = Appending { id: purge.id, record: message::purge(purge, false), anew: false, reply };
         inner.appending.send(appending).await.map_err(|_| Error::Unconnected)?;
         let appended = appended.await.map_err(|_| Error::Unconnected)??;
         if !appended.known {

@@ -28,13 +28,13 @@ return {ARGV[1], '1', '0', digest, 1}
 ",
 );
 
-/// Appends a record, once. KEYS meta, log, id; ARGV record, milliseconds the id is remembered.
+/// Appends a record, once. KEYS meta, log, id; ARGV record, milliseconds the id is remembered, not empty for once more.
 pub(super) static APPEND: Script = Script::new(
     r"
 local m = redis.call('HMGET', KEYS[1], 'life', 'epoch', 'seq', 'digest')
 if not m[1] or redis.call('EXISTS', KEYS[2]) == 0 then return {} end
 local known = redis.call('GET', KEYS[3])
-if known then
+if known and ARGV[3] == '' then
   local life, epoch, seq, digest = string.match(known, '^(%S+) (%S+) (%S+) (%S+)$')
   if life == m[1] then return {life, epoch, seq, digest, 1} end
 end

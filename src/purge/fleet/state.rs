@@ -329,13 +329,15 @@ impl State {
         self.applied.notify_waiters();
     }
 
-    /// Whether the log that this node is at has that record in that place, as far as is remembered.
-    fn agrees(&self, mark: &Mark) -> bool {
+    /// Whether the log that this node is at has that record in that place; `None`: that is too long ago.
+    fn remembers(&self, mark: &Mark) -> Option<bool> {
         let lately = self.lately.lock();
-        match lately.iter().rev().find(|one| one.at.position <= mark.at.position) {
-            Some(one) => one == mark,
-            None => true,
-        }
+        lately.iter().rev().find(|one| one.at.position <= mark.at.position).map(|one| one == mark)
+    }
+
+    /// The same, as far as is remembered.
+    fn agrees(&self, mark: &Mark) -> bool {
+        self.remembers(mark).unwrap_or(true)
     }
 
     /// Returns when the node has applied that record: `true`; or when the log that it is at has another one there.
@@ -347,11 +349,13 @@ impl State {
             applied.as_mut().enable();
             {
                 let table = self.table.read();
-                if table.mark.at.life != at.life && table.mark.at.life != 0 || table.is_void(at.position) {
+                if table.mark.at.life != at.life && table.mark.at.life != 0 {
                     return false;
                 }
                 if table.mark.at.life == at.life && table.mark.at.position >= at.position {
-                    return self.agrees(mark);
+                    // What was written by the new master before the new epoch began is in the log for good, in a place
+                    // that was given twice.
+                    return self.remembers(mark).unwrap_or(!table.is_void(at.position));
                 }
             }
             applied.await;
@@ -481,6 +485,19 @@ mod tests {
         assert!(state.reached(&other(8, 1)).await);
         assert!(!state.reached(&other(8, 2)).await, "given again after a fail-over that this node does not know of");
         assert!(state.reached(&other(4, 2)).await, "older than what is remembered");
+    }
+
+    #[tokio::test]
+    async fn what_the_new_master_wrote_before_the_new_epoch_was_reached() {
+        let state = state();
+        let other = |epoch, seq, digest| Mark { digest: [digest; 20], ..mark(1, at(epoch, seq)) };
+        state.advance(other(1, 7, 1), (5..=7).map(|seq| other(1, seq, 1)), true);
+        // A fail-over lost 6 and 7, and another node was given these places before this one began an epoch.
+        state.table.write().turn(at(1, 5), at(2, 0));
+        state.advance(other(2, 0, 2), [other(1, 5, 1), other(1, 6, 2), other(2, 0, 2)], true);
+        assert!(state.reached(&other(1, 6, 2)).await);
+        assert!(!state.reached(&other(1, 6, 1)).await, "lost");
+        assert!(!state.reached(&other(1, 7, 1)).await, "lost");
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,7 +6,8 @@
 //! 1. After `ack=fleet` returned, no read that begins later has anything older, whatever happens.
 //! 2. After `ack=log` returned, none that begins a lease later has.
 //! 3. After any purge returned on a node, none that begins later on that node has, as long as its disk is there.
-//! 4. When faults end, all nodes have a lease soon, and a purge is acknowledged.
+//! 4. When faults end, all nodes have a lease soon, and purges are acknowledged: a new one, and the last of those that were
+//!    not, said again with their ids.
 //!
 //! What is left out in turn (`Mutation`) is missed. Some of the protocol is not, as something else stands in the way as well:
 //! - What L2 compares before it stores an entry: a look finds any of what was ever stored, and stamps decide.
@@ -24,7 +25,7 @@ mod redis;
 mod world;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::Future,
     pin::Pin,
     rc::Rc,
@@ -46,6 +47,9 @@ const LEASE: Duration = Duration::from_secs(2);
 /// Steps with faults, and steps in which all has to be well again afterwards.
 const STEPS: usize = 2500;
 const CALM_STEPS: usize = 20_000;
+
+/// Purges that were not acknowledged and are said again then.
+const SAID_AGAIN: usize = 3;
 
 /// What is left out of the protocol, to see that it is missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,21 +219,33 @@ impl Simulation {
         world.master().attach();
     }
 
-    /// Whether all nodes have a lease, and a last purge was acknowledged.
+    /// Whether all nodes have a lease, and the last purges were acknowledged.
     async fn recovers(&mut self) -> bool {
         self.calm();
-        let acknowledged = Rc::new(RefCell::new(false));
-        let (node, told) = (Rc::clone(&self.members[0].node), Rc::clone(&acknowledged));
+        let left = Rc::new(Cell::new(1));
+        let (node, told) = (Rc::clone(&self.members[0].node), Rc::clone(&left));
         self.members[0].tasks.push(Box::pin(async move {
             while !Rc::clone(&node).purge(0, true).await {
                 step().await;
             }
-            *told.borrow_mut() = true;
+            told.update(|left| left - 1);
         }));
+        let unacknowledged = std::mem::take(&mut self.world.borrow_mut().unacknowledged);
+        for (number, change) in unacknowledged.into_iter().rev().take(SAID_AGAIN).enumerate() {
+            let member = &mut self.members[number % NODES];
+            let (node, told) = (Rc::clone(&member.node), Rc::clone(&left));
+            left.update(|left| left + 1);
+            member.tasks.push(Box::pin(async move {
+                while !node.say(&change, true).await {
+                    step().await;
+                }
+                told.update(|left| left - 1);
+            }));
+        }
         for _ in 0..CALM_STEPS {
             self.step().await;
             let now = Instant::now();
-            if *acknowledged.borrow() && self.members.iter().all(|member| !member.node.state.is_fenced(now)) {
+            if left.get() == 0 && self.members.iter().all(|member| !member.node.state.is_fenced(now)) {
                 return true;
             }
         }

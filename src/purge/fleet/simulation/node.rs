@@ -44,6 +44,13 @@ const LOG_MAX: usize = 12;
 /// Why following has ended.
 pub(super) struct Broken;
 
+/// A change at the origin, and the purge that says so.
+pub(super) struct Change {
+    purge: Purge,
+    key: usize,
+    version: u64,
+}
+
 /// What a node has stored.
 #[derive(Clone, Copy)]
 struct Stored {
@@ -241,7 +248,7 @@ impl Node {
         let mark = table.mark;
         let marks: Vec<Mark> = entries.iter().map(|entry| entry.mark).collect();
         for purge in &plan.again {
-            self.append(purge.id, message::purge(purge, false)).await?;
+            self.append(purge.id, message::purge(purge, false), false).await?;
         }
         self.state.replace(table, continues);
         for purge in plan.bulk {
@@ -307,10 +314,11 @@ impl Node {
     // === Purges ===
 
     /// Appends once; done when a replica has it.
-    async fn append(&self, id: PurgeId, record: Vec<u8>) -> Result<(Mark, bool), Broken> {
+    async fn append(&self, id: PurgeId, record: Vec<u8>, anew: bool) -> Result<(Mark, bool), Broken> {
         let server = self.connect();
         let deadline = Instant::now() + STEP;
-        let answer = call(&self.world, server, Request::Append(id, record.into()), deadline).await.ok_or(Broken)?;
+        let request = Request::Append { id, payload: record.into(), anew };
+        let answer = call(&self.world, server, request, deadline).await.ok_or(Broken)?;
         let Reply::Appended { mark, known, offset } = answer else {
             self.state.distrust();
             return Err(Broken);
@@ -323,15 +331,17 @@ impl Node {
 
     /// Appends, and returns when this node has applied it.
     async fn append_until(&self, purge: &Purge, urgent: bool, deadline: Instant) -> Result<(Mark, bool), Broken> {
+        let mut anew = false;
         loop {
             if Instant::now() >= deadline {
                 return Err(Broken);
             }
-            let Ok((mark, known)) = self.append(purge.id, message::purge(purge, urgent)).await else { continue };
+            let Ok((mark, known)) = self.append(purge.id, message::purge(purge, urgent), anew).await else { continue };
             if self.reached(&mark, deadline).await? {
                 self.state.passed(mark.at);
                 return Ok((mark, known));
             }
+            anew = known;
             self.state.distrust();
         }
     }
@@ -367,17 +377,27 @@ impl Node {
 
     /// The origin has something new, and says so. Whether it was acknowledged.
     pub(super) async fn purge(self: Rc<Self>, key: usize, fleet: bool) -> bool {
-        let (version, id) = {
+        let change = {
             let mut world = self.world.borrow_mut();
             world.origin[key] += 1;
-            (world.origin[key], PurgeId::named(&world.random.next().to_string()))
+            let mode = if world.random.percent(80) { Mode::Hard } else { Mode::Soft };
+            let id = PurgeId::named(&world.random.next().to_string());
+            let (scopes, note) = (vec![scope(key)], String::new());
+            let purge = Purge { id, at: clock(), mode, scopes, hold: Duration::ZERO, note };
+            Change { purge, key, version: world.origin[key] }
         };
-        let mode = if self.world.borrow_mut().random.percent(80) { Mode::Hard } else { Mode::Soft };
-        let (scopes, note) = (vec![scope(key)], String::new());
-        let purge = Purge { id, at: clock(), mode, scopes, hold: Duration::ZERO, note };
-        let done = self.purge_all(&purge, fleet).await.is_ok();
+        let done = self.say(&change, fleet).await;
+        if !done {
+            self.world.borrow_mut().unacknowledged.push(change);
+        }
+        done
+    }
+
+    /// Says that something has changed, again or for the first time.
+    pub(super) async fn say(&self, change: &Change, fleet: bool) -> bool {
+        let done = self.purge_all(&change.purge, fleet).await.is_ok();
         if done {
-            let now = Instant::now();
+            let (now, &Change { key, version, .. }) = (Instant::now(), change);
             let mut world = self.world.borrow_mut();
             world.acked += 1;
             world.promise(now, key, version, Some(self.number), "a purge on this node");

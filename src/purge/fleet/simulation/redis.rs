@@ -39,7 +39,11 @@ pub(super) enum Request {
         from: u64,
         common: Position,
     },
-    Append(PurgeId, Arc<[u8]>),
+    Append {
+        id: PurgeId,
+        payload: Arc<[u8]>,
+        anew: bool,
+    },
     Beat {
         node: String,
         mark: Mark,
@@ -176,7 +180,7 @@ impl Data {
                 (false, Reply::Records(rest.cloned().collect()))
             }
             Request::Turn { life, from, common } => self.turn(life, from, common),
-            Request::Append(id, payload) => self.append(id, payload),
+            Request::Append { id, payload, anew } => self.append(id, payload, anew),
             Request::Beat { node, mark, card } => self.beat(node, mark, card),
             Request::Save { mark, snapshot, stays } => self.save(mark, snapshot, stays),
             Request::Wait(_) => (false, Reply::Done),
@@ -204,9 +208,9 @@ impl Data {
         (true, Reply::Head(self.push(at, message::turn(Position::START).into())))
     }
 
-    fn append(&mut self, id: PurgeId, payload: Arc<[u8]>) -> (bool, Reply) {
+    fn append(&mut self, id: PurgeId, payload: Arc<[u8]>, anew: bool) -> (bool, Reply) {
         let Some(head) = self.head.filter(|_| !self.log.is_empty()) else { return (false, Reply::Nothing) };
-        if let Some(mark) = self.ids.get(id.as_bytes()).filter(|mark| mark.at.life == head.at.life) {
+        if let Some(mark) = self.ids.get(id.as_bytes()).filter(|mark| !anew && mark.at.life == head.at.life) {
             return (false, Reply::Appended { mark: *mark, known: true, offset: 0 });
         }
         let at = FleetPosition { life: head.at.life, position: head.at.position.next() };

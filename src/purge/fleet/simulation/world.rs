@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     Mutation,
+    node::Change,
     random::Random,
     redis::{Reply, Request, Server},
 };
@@ -53,6 +54,8 @@ pub(super) struct World {
     shared: [Vec<(u64, FleetPosition)>; KEYS],
     pub(super) origin: [u64; KEYS],
     promises: Vec<Promise>,
+    /// What was said and not acknowledged.
+    pub(super) unacknowledged: Vec<Change>,
     pub(super) violation: Option<String>,
     /// Reads that were answered from what a node had stored, and purges that were acknowledged: it has to be about something.
     pub(super) hits: u64,
@@ -73,6 +76,7 @@ impl World {
             shared: Default::default(),
             origin: [1; KEYS],
             promises: Vec::new(),
+            unacknowledged: Vec::new(),
             violation: None,
             hits: 0,
             acked: 0,
