@@ -8,8 +8,8 @@
 //!
 //! One round trip looks and takes the lease. Guarantees:
 //!
-//! - No look-up fails or takes longer than `l2.read_timeout`, and so long again for each piece of a long value: what has no
-//!   answer by then is nothing, and counted. Nothing of the gateway ever depends on Redis being there.
+//! - No look-up fails or takes longer than `l2.read_timeout`, and so long again for each piece of a long value: what
+//!   has no answer by then is nothing, and counted. Nothing of the gateway ever depends on Redis being there.
 //! - What was removed is not brought back by a fill that began before, and nothing older takes the place of what is newer
 //!   (`scripts.rs`).
 //! - A lease that is not given back ends by itself: when its holder dies, another node takes over.

@@ -5,9 +5,9 @@
 //! under p: n   of the value's payload, which has so many bytes: each of them from the nth times each
 //! ```
 //!
-//! Pieces are written first and the head last, in one step with all that a write checks: who finds the head finds what it
-//! names, or nothing of use where some of it has gone meanwhile. The token is drawn for each write: no piece ever takes the
-//! place of another's. The checksum in the head is that of the whole, and so is the seal.
+//! Pieces are written first and the head last, in one step with all that a write checks: who finds the head finds what
+//! it names, or nothing of use where some of it has gone meanwhile. The token is drawn for each write: no piece ever
+//! takes the place of another's. The checksum in the head is that of the whole, and so is the seal.
 
 use super::value::{HEAD, PIECED, ValueError};
 
@@ -218,13 +218,13 @@ mod tests {
         }
 
         #[test]
-        fn another_order_is_found(body in vec(any::<u8>(), 500..3000), each in 50..100_u64, which: prop::sample::Index) {
+        fn another_order_is_found(body in vec(any::<u8>(), 500..3000), each in 50..100_u64, at: prop::sample::Index) {
             let (entry, form) = (entry(body, 1), form(false));
             let value = form.encode(&entry, begun(1, 2, 3)).expect("not too long").bytes;
             let pieces = Pieces::cut(&value, each).expect("not too many");
             let mut parts: Vec<_> = pieces.parts(&value).collect();
             // Of one length: only a checksum tells.
-            let at = which.index(parts.len() - 2);
+            let at = at.index(parts.len() - 2);
             prop_assume!(parts[at] != parts[at + 1]);
             parts.swap(at, at + 1);
             let mut joining = Joining::new(pieces, &pieces.head(&value));

@@ -18,8 +18,8 @@
 
 use crate::kv::Script;
 
-/// A script that removes entries: before its own text, how one is removed with its pieces (`pieces.rs`). Their names are
-/// made of the entry's, which is in the same slot.
+/// A script that removes entries: before its own text, how one is removed with its pieces (`pieces.rs`). Their names
+/// are made of the entry's, which is in the same slot.
 macro_rules! removing {
     ($script:literal) => {
         concat!(
