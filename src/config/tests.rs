@@ -296,7 +296,20 @@ fn what_is_wrong_in_cache_is_told_once_whatever_routes_there_are() {
 }
 
 #[test]
+fn pieces_are_of_some_length() {
+    for length in ["1KiB", "17MiB", "0B"] {
+        let message = "test.toml:2:15: l2.piece_bytes: must be 64KiB to 16MiB";
+        refuses(&format!("[l2]\npiece_bytes = \"{length}\"\n"), &[message]);
+    }
+    assert_eq!(parse("[l2]\npiece_bytes = \"64KiB\"\n").l2.piece_bytes.as_u64(), 64 << 10);
+}
+
+#[test]
 fn contradictions_blame_what_was_set() {
+    refuses(
+        "[l2]\nobject_bytes_max = \"64MiB\"\n",
+        &["test.toml:2:20: l2.object_bytes_max: 64.0 MiB is above queue_bytes_max, which is 32.0 MiB"],
+    );
     refuses(
         "[warm]\nconcurrency_max = 4\n",
         &["test.toml:2:19: warm.concurrency: 8 is above concurrency_max, which is 4"],

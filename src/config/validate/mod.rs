@@ -141,8 +141,17 @@ fn shared_tier(l2: &store::L2Config) -> Vec<Finding> {
     if !(1..=64 << 20).contains(&l2.object_bytes_max.as_u64()) {
         table.add("object_bytes_max", "must be 1B to 64MiB");
     }
+    if !(64 << 10..=16 << 20).contains(&l2.piece_bytes.as_u64()) {
+        table.add("piece_bytes", "must be 64KiB to 16MiB");
+    }
     table.within("ttl_jitter", l2.ttl_jitter, 0.0..=0.5);
     table.some_bytes("queue_bytes_max", l2.queue_bytes_max);
+    let (one, all) = (l2.object_bytes_max, l2.queue_bytes_max);
+    if one > all {
+        // As much would never be written.
+        let message = format!("{one} is above queue_bytes_max, which is {all}");
+        table.add_either("object_bytes_max", "queue_bytes_max", message);
+    }
     if !(Duration::from_secs(1)..=Duration::from_mins(1)).contains(&l2.fill_lease) {
         table.add("fill_lease", "must be 1s to 1min");
     }

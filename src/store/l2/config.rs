@@ -48,6 +48,8 @@ pub struct L2Config {
     pub write_timeout: Duration,
     /// Content of one entry.
     pub object_bytes_max: ByteSize,
+    /// Longer content is stored in pieces of so many bytes.
+    pub piece_bytes: ByteSize,
     /// Whether what compresses well is compressed.
     pub compression: bool,
     /// Share of the time an entry is kept, added at random, so that what was stored together is not gone together.

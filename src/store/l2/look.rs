@@ -1,19 +1,24 @@
 //! Looking into Redis, which takes the lease in the same round trip where nothing is found.
 
 use redis::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
     Inner, L2, SMALL_MAX, Ticket,
     metrics::LeaseEnd,
     millis,
+    names::Named,
+    pieces::{Joining, PIECED_HEAD, Pieces},
     scripts::{self, looked},
-    value::{self, Begun},
+    value::{self, Begun, ValueError},
 };
 use crate::{
     kv::{Class, Error, value as replies},
     object::{entry::Entry, key::Key, scope::FleetPosition, time::Timestamp, vary::Variants},
 };
+
+/// Values that are put together at once: each takes its length in memory, and of the network what others need.
+pub(super) const JOINS: usize = 16;
 
 /// What a look-up asks for.
 #[derive(Debug, Clone, Copy)]
@@ -91,12 +96,12 @@ impl L2 {
         Ok(match code {
             looked::FOUND => {
                 let value = replies::bytes(reply.next().unwrap_or(Value::Nil))?.unwrap_or_default();
-                self.read(&named.entry, wanted, &value)
+                self.read(&named, wanted, value).await?
             }
-            looked::LARGE => {
-                let value = self.large(&named.entry).await?;
-                value.map_or(Looked::Nothing, |value| self.read(&named.entry, wanted, &value))
-            }
+            looked::LARGE => match self.large(&named.entry).await? {
+                Some(value) => self.read(&named, wanted, value).await?,
+                None => Looked::Nothing,
+            },
             looked::VARIANTS => {
                 let records = reply.map(replies::bytes).collect::<Result<Vec<_>, _>>()?;
                 let records: Vec<_> = records.into_iter().flatten().collect();
@@ -121,23 +126,62 @@ impl L2 {
         replies::bytes(kv.call(Class::Large, config.read_timeout, name, &get).await?)
     }
 
-    fn read(&self, name: &[u8], wanted: &Wanted, value: &[u8]) -> Looked {
-        let Inner { metrics, form, .. } = &*self.inner;
+    async fn read(&self, named: &Named, wanted: &Wanted, value: Vec<u8>) -> Result<Looked, Error> {
+        let Inner { metrics, form, config, joins, .. } = &*self.inner;
         metrics.read.inc_by(value.len() as u64);
-        match form.decode(&wanted.key, value) {
+        let start = value[..value.len().min(PIECED_HEAD)].to_vec();
+        let decoded = match Pieces::of(&value, form.longest_payload()) {
+            Ok(None) => form.decode(&wanted.key, &value),
+            Ok(Some(pieces)) => {
+                let room = timeout(config.read_timeout, joins.acquire()).await;
+                let Ok(Ok(_permit)) = room else { return Err(Error::Busy) };
+                match self.joined(named, pieces, &value).await? {
+                    Ok(whole) => self.decoded(wanted.key, whole).await,
+                    Err(error) => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        };
+        Ok(match decoded {
             Ok((entry, begun)) => Looked::Found(Box::new(entry), begun),
             Err(error) => {
                 tracing::debug!(%error, key = %wanted.key, "what lies in Redis is not used");
                 metrics.error("value");
-                self.discard(name, value);
+                self.discard(&named.entry, start);
                 Looked::Nothing
             }
-        }
+        })
     }
 
-    /// What is no entry goes: nobody could use it, and it would be found again and again.
-    fn discard(&self, name: &[u8], value: &[u8]) {
-        let (l2, name, start) = (self.clone(), name.to_vec(), value[..value.len().min(value::HEAD)].to_vec());
+    /// The whole of a value that lies in pieces. One is fetched after the other: together they would have to share the
+    /// time that each may take, and others would wait behind all of them.
+    async fn joined(&self, named: &Named, pieces: Pieces, head: &[u8]) -> Result<Result<Vec<u8>, ValueError>, Error> {
+        let Inner { kv, config, metrics, .. } = &*self.inner;
+        let mut joining = Joining::new(pieces, head);
+        for name in pieces.names(&named.pieces) {
+            // A byte more than it is to have, to see where it has more; not all of what somebody may have put there.
+            let last = isize::try_from(joining.wants()).unwrap_or(isize::MAX);
+            let get = redis::Cmd::getrange(&name, 0, last);
+            let piece = replies::bytes(kv.call(Class::Large, config.read_timeout, &name, &get).await?)?;
+            let piece = piece.unwrap_or_default();
+            metrics.read.inc_by(piece.len() as u64);
+            if let Err(error) = joining.push(&piece) {
+                return Ok(Err(error));
+            }
+        }
+        Ok(joining.whole())
+    }
+
+    /// The entry in a long value. What takes a millisecond holds nobody up.
+    async fn decoded(&self, key: Key, value: Vec<u8>) -> Result<(Entry, Begun), ValueError> {
+        let l2 = self.clone();
+        let decoding = self.inner.runtime.spawn_blocking(move || l2.inner.form.decode(&key, &value));
+        decoding.await.unwrap_or(Err(ValueError::Damaged))
+    }
+
+    /// What is no entry goes, if it begins so: nobody could use it, and it would be found again and again.
+    fn discard(&self, name: &[u8], start: Vec<u8>) {
+        let (l2, name) = (self.clone(), name.to_vec());
         self.behind(async move {
             let removed = l2.run(Class::Control, &scripts::DISCARD, &[&name], &[&start]).await;
             l2.inner.metrics.removed(removed.is_ok());

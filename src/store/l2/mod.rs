@@ -8,8 +8,8 @@
 //!
 //! One round trip looks and takes the lease. Guarantees:
 //!
-//! - No look-up fails or takes longer than `l2.read_timeout`: what has no answer by then is nothing, and counted. Nothing
-//!   of the gateway ever depends on Redis being there.
+//! - No look-up fails or takes longer than `l2.read_timeout`, and so long again for each piece of a long value: what
+//!   has no answer by then is nothing, and counted. Nothing of the gateway ever depends on Redis being there.
 //! - What was removed is not brought back by a fill that began before, and nothing older takes the place of what is newer
 //!   (`scripts.rs`).
 //! - A lease that is not given back ends by itself: when its holder dies, another node takes over.
@@ -34,6 +34,7 @@ pub mod config;
 mod look;
 mod metrics;
 mod names;
+mod pieces;
 mod scripts;
 mod seal;
 mod stats;
@@ -80,6 +81,7 @@ struct Inner {
     runtime: Handle,
     writers: Semaphore,
     waiting: Semaphore,
+    joins: Semaphore,
     wakes: Wakes,
     queued: AtomicU64,
     tasks: watch::Sender<usize>,
@@ -99,6 +101,7 @@ impl L2 {
             runtime: Handle::current(),
             writers: Semaphore::new(write::WRITERS),
             waiting: Semaphore::new(wait::WAITING_MAX),
+            joins: Semaphore::new(look::JOINS),
             wakes: Wakes::default(),
             queued: AtomicU64::new(0),
             tasks: watch::Sender::new(0),

@@ -1,13 +1,14 @@
 //! What things are called in Redis.
 //!
 //! ```text
-//! namespace:1.2.1:{primary key}:e             an entry under the primary key
-//! namespace:1.2.1:{primary key}:e:variant     the entry of a variant
-//! namespace:1.2.1:{primary key}:l[:variant]   who is filling it
-//! namespace:1.2.1:{primary key}:v             which variants there are
-//! namespace:1.2.1:{primary key}:x             that it was removed a moment ago
-//! namespace:1.2.1:{scope of a URL}:s          that some of it lies under keys that the URL does not give
-//! namespace:1.2.1:{wakes}:w                   the stream that says of which URLs fills have ended
+//! namespace:1.2.2:{primary key}:e             an entry under the primary key
+//! namespace:1.2.2:{primary key}:e:variant     the entry of a variant
+//! namespace:1.2.2:{primary key}:p[:variant]:token:n   the nth piece of a long entry, of one write of it
+//! namespace:1.2.2:{primary key}:l[:variant]   who is filling it
+//! namespace:1.2.2:{primary key}:v             which variants there are
+//! namespace:1.2.2:{primary key}:x             that it was removed a moment ago
+//! namespace:1.2.2:{scope of a URL}:s          that some of it lies under keys that the URL does not give
+//! namespace:1.2.2:{wakes}:w                   the stream that says of which URLs fills have ended
 //! ```
 //!
 //! All of a primary key lies in one slot of a cluster, by the braces: a script changes it in one step. The numbers are those of
@@ -34,6 +35,8 @@ pub(super) struct Names {
 /// The names of one entry, and of what is kept of its URL.
 pub(super) struct Named {
     pub(super) entry: Vec<u8>,
+    /// What the names of its pieces begin with.
+    pub(super) pieces: Vec<u8>,
     pub(super) lease: Vec<u8>,
     pub(super) variants: Vec<u8>,
     pub(super) removal: Vec<u8>,
@@ -60,6 +63,7 @@ impl Names {
         };
         Named {
             entry: name("e"),
+            pieces: name("p"),
             lease: name("l"),
             variants: format!("{base}:v").into_bytes(),
             removal: format!("{base}:x").into_bytes(),
@@ -112,7 +116,9 @@ mod tests {
         assert_eq!(text(&variant.lease), format!("shop:{version}:{{{tag}}}:l:{}", "cd".repeat(32)));
         assert_eq!(whole.variants, variant.variants);
         assert_eq!(whole.removal, variant.removal);
-        for name in [&whole.lease, &whole.variants, &whole.removal, &variant.entry, &variant.lease] {
+        assert_eq!(text(&variant.pieces), format!("shop:{version}:{{{tag}}}:p:{}", "cd".repeat(32)));
+        let names = [&whole.lease, &whole.variants, &whole.removal, &whole.pieces, &variant.entry, &variant.lease];
+        for name in names.into_iter().chain([&variant.pieces]) {
             assert_eq!(crate::kv::slot(name), crate::kv::slot(&whole.entry));
         }
     }

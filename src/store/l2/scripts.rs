@@ -1,6 +1,8 @@
 //! What Redis does in one step. All keys of a call are of one URL and so in one slot; what is built from them (`e:` and
 //! `l:` of a variant) is, too.
 //!
+//! What removes an entry or takes its place removes its pieces in the same step.
+//!
 //! Two things keep what is old from coming back, and neither asks for clocks that agree to the millisecond:
 //!
 //! - **A removal leaves a number behind** (`x`) for longer than a fill takes. A fill notes what lies there when it looks,
@@ -15,6 +17,30 @@
 //! moment ago, so that those who waited go on at once, side by side.
 
 use crate::kv::Script;
+
+/// A script that removes entries: before its own text, how one is removed with its pieces (`pieces.rs`). Their names
+/// are made of the entry's, which is in the same slot.
+macro_rules! removing {
+    ($script:literal) => {
+        concat!(
+            r"
+local function remove_entry(name)
+  local head = redis.call('GETRANGE', name, 0, 73)
+  if #head == 74 and math.floor(string.byte(head, 6) / 4) % 2 == 1 then
+    local a, b, c, d, each, bytes = struct.unpack('>I4I4I4I4I4I4', string.sub(head, 51))
+    local count = math.ceil(bytes / each)
+    if each > 0 and count <= 4096 then
+      local pieces = string.gsub(name, '}:e', '}:p', 1) .. string.format(':%08x%08x%08x%08x:', a, b, c, d)
+      for nth = 0, count - 1 do redis.call('UNLINK', pieces .. nth) end
+    end
+  end
+  return redis.call('UNLINK', name)
+end
+",
+            $script
+        )
+    };
+}
 
 /// What stands for a holder of a lease.
 pub(super) const TOKEN: usize = 16;
@@ -88,7 +114,7 @@ return {4, removed}
 /// `KEYS` e l v x and the e of the primary key. `ARGV` value; milliseconds to keep it; token; what lay under x, `?` where
 /// nobody knows; name of the variant, empty for the primary key; its record, empty where it has to be listed; most
 /// variants.
-pub(super) static PUT: Script = Script::new(
+pub(super) static PUT: Script = Script::new(removing!(
     r"
 local waited = 0
 local lease = redis.call('GET', KEYS[2])
@@ -116,7 +142,7 @@ if #there == 38 and string.sub(there, 1, 5) == string.sub(value, 1, 5) then
 end
 if field == '' then
   -- One for everybody takes the place of variants.
-  for _, variant in ipairs(redis.call('HKEYS', KEYS[3])) do redis.call('DEL', KEYS[5] .. ':' .. variant) end
+  for _, variant in ipairs(redis.call('HKEYS', KEYS[3])) do remove_entry(KEYS[5] .. ':' .. variant) end
   redis.call('DEL', KEYS[3])
 else
   if redis.call('HEXISTS', KEYS[3], field) == 0 then
@@ -131,23 +157,24 @@ else
         if not when or stored < when then oldest, when = all[i], stored end
       end
       redis.call('HDEL', KEYS[3], oldest)
-      redis.call('DEL', KEYS[5] .. ':' .. oldest)
+      remove_entry(KEYS[5] .. ':' .. oldest)
     end
   end
   if ARGV[6] ~= '' then redis.call('HSET', KEYS[3], field, ARGV[6]) end
   if redis.call('PTTL', KEYS[3]) < keep then redis.call('PEXPIRE', KEYS[3], keep) end
-  redis.call('DEL', KEYS[5])
+  remove_entry(KEYS[5])
 end
+remove_entry(KEYS[1])
 redis.call('SET', KEYS[1], value, 'PX', keep)
 return {1, waited}
-",
-);
+"
+));
 
 /// Gives a lease back without an entry. Whether somebody waits.
 ///
 /// `KEYS` l e. `ARGV` token; milliseconds for which others need not wait for each other, empty where one of them is to
 /// try; take the entry out that began no later than then, in milliseconds, empty for none.
-pub(super) static SETTLE: Script = Script::new(
+pub(super) static SETTLE: Script = Script::new(removing!(
     r"
 local waited = 0
 local lease = redis.call('GET', KEYS[1])
@@ -159,12 +186,12 @@ if ARGV[3] ~= '' then
   local begun = redis.call('GETRANGE', KEYS[2], 22, 29)
   if #begun == 8 then
     local high, low = struct.unpack('>I4I4', begun)
-    if high * 4294967296 + low <= tonumber(ARGV[3]) then redis.call('DEL', KEYS[2]) end
+    if high * 4294967296 + low <= tonumber(ARGV[3]) then remove_entry(KEYS[2]) end
   end
 end
 return waited
-",
-);
+"
+));
 
 /// Keeps a lease. Whether it is ours still.
 ///
@@ -181,13 +208,13 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 /// of variants stays: which fields select one has not changed. How many there were, and whether somebody waits.
 ///
 /// `KEYS` e l v x. `ARGV` a number that nobody else has; milliseconds to keep it; names of variants that are known.
-pub(super) static REMOVE: Script = Script::new(
+pub(super) static REMOVE: Script = Script::new(removing!(
     r"
 local variants = redis.call('HKEYS', KEYS[3])
 for i = 3, #ARGV do variants[#variants + 1] = ARGV[i] end
 local removed, waited = 0, 0
 local function remove(variant)
-  removed = removed + redis.call('DEL', KEYS[1] .. variant)
+  removed = removed + remove_entry(KEYS[1] .. variant)
   if redis.call('STRLEN', KEYS[2] .. variant) > 32 then waited = 1 end
   redis.call('DEL', KEYS[2] .. variant)
 end
@@ -195,8 +222,8 @@ remove('')
 for _, variant in ipairs(variants) do remove(':' .. variant) end
 redis.call('SET', KEYS[4], ARGV[1], 'PX', ARGV[2])
 return {removed, waited}
-",
-);
+"
+));
 
 /// Tells all nodes that a fill has ended for which one of them waits.
 ///
@@ -212,12 +239,12 @@ return redis.call('PEXPIRE', KEYS[1], 600000)
 /// Takes out what is no entry; not what has taken its place.
 ///
 /// `KEYS` e. `ARGV` how it begins.
-pub(super) static DISCARD: Script = Script::new(
+pub(super) static DISCARD: Script = Script::new(removing!(
     r"
-if redis.call('GETRANGE', KEYS[1], 0, 49) ~= ARGV[1] then return 0 end
-return redis.call('DEL', KEYS[1])
-",
-);
+if redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1) ~= ARGV[1] then return 0 end
+return remove_entry(KEYS[1])
+"
+));
 
 /// Notes that something of a URL is stored under keys that the URL does not give, for as long as the longest of it.
 ///

@@ -10,6 +10,8 @@
 //! the request left, `begun` when that was, `length` is that of the content before it was compressed. Local stamps mean
 //! nothing elsewhere and are left out. What is read is what was written or an error, whatever lies there, and nothing is
 //! decompressed that says of itself that it is too long.
+//!
+//! One that is long lies in pieces (`pieces.rs`), and is put together before it comes here.
 
 use std::borrow::Cow;
 
@@ -30,11 +32,13 @@ use crate::{
 };
 
 /// Raised whenever the layout changes: other versions are not read.
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 
 const MAGIC: [u8; 4] = *b"LRD2";
 const ZSTD: u8 = 1;
 const SEALED: u8 = 1 << 1;
+/// The payload is elsewhere (`pieces.rs`).
+pub(super) const PIECED: u8 = 1 << 2;
 
 /// Bytes before the checksum.
 const FACTS: usize = 42;
@@ -44,6 +48,9 @@ pub(super) const HEAD: usize = FACTS + 8;
 
 /// What an entry takes beside its content: a head of the longest that origins may send would be refused.
 const BESIDE_MAX: u64 = 1 << 20;
+
+/// What sealing adds: a nonce and a tag.
+const SEALING: u64 = 28;
 
 /// When and where in the fleet's purge log the fill of an entry began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +67,9 @@ pub(super) enum ValueError {
     /// Of something else, or of another release.
     #[error("not an entry of this release")]
     Foreign,
+    /// A piece of it is gone.
+    #[error("a piece is missing")]
+    Missing,
     /// It is not as it was written.
     #[error("damaged")]
     Damaged,
@@ -170,6 +180,11 @@ impl Form {
         self.object_bytes_max.saturating_add(BESIDE_MAX)
     }
 
+    /// Longest payload of a value.
+    pub(super) fn longest_payload(&self) -> u64 {
+        self.longest().saturating_add(SEALING)
+    }
+
     /// The record of one variant of `primary`; `None` without randomness.
     pub(super) fn encode_variant(&self, primary: &Key, variant: &Variant) -> Option<Vec<u8>> {
         let record = variants_codec::encode(&Variants::default().with(variant.clone(), 1));
@@ -221,33 +236,27 @@ fn checksum(facts: &[u8], payload: &[u8]) -> u64 {
     hasher.digest()
 }
 
+/// Values for tests.
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     use std::sync::Arc;
 
     use bytes::Bytes;
     use http::{HeaderMap, HeaderValue, StatusCode, header};
-    use proptest::{collection::vec, prelude::*};
 
     use super::*;
-    use crate::object::{
-        entry::Unpacked,
-        head::Head,
-        key::KeyBuilder,
-        testing,
-        vary::{Comparing, Vary},
-    };
+    use crate::object::{entry::Unpacked, head::Head, key::KeyBuilder, testing};
 
-    fn key(name: &str) -> Key {
+    pub(in crate::store::l2) fn key(name: &str) -> Key {
         KeyBuilder::new(name).finish()
     }
 
-    fn form(sealed: bool) -> Form {
+    pub(in crate::store::l2) fn form(sealed: bool) -> Form {
         let seal = sealed.then(|| Seal::new(&[1; 32]).0);
         Form { compression: true, seal, object_bytes_max: 100_000 }
     }
 
-    fn entry(body: Vec<u8>, stored: u64) -> Arc<Entry> {
+    pub(in crate::store::l2) fn entry(body: Vec<u8>, stored: u64) -> Arc<Entry> {
         let fields = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"))]);
         let unpacked = Unpacked {
             head: Head::new(StatusCode::OK, &fields),
@@ -258,10 +267,28 @@ mod tests {
         Arc::new(unpacked.pack())
     }
 
-    fn begun(life: u64, position: u64, at: u64) -> Begun {
+    pub(in crate::store::l2) fn begun(life: u64, position: u64, at: u64) -> Begun {
         let position = FleetPosition { life, position: Position::from_number(position) };
         Begun { position, at: Timestamp::from_millis(at) }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::{HeaderMap, HeaderValue, StatusCode, header};
+    use proptest::{collection::vec, prelude::*};
+
+    use super::{
+        testing::{begun, entry, form, key},
+        *,
+    };
+    use crate::object::{
+        entry::Unpacked,
+        head::Head,
+        vary::{Comparing, Vary},
+    };
 
     fn facts(entry: &Arc<Entry>) -> Unpacked {
         entry.under(entry.head.clone())

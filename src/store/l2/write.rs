@@ -11,11 +11,12 @@ use super::{
     Inner, L2, SMALL_MAX, Ticket, chance,
     metrics::WriteEnd,
     millis,
+    pieces::Pieces,
     scripts::{self, put},
     value::Begun,
 };
 use crate::{
-    kv::{Class, value as replies},
+    kv::{Class, Error, value as replies},
     object::{entry::Entry, key::Key, scope::Scope, time::Timestamp, vary::Variant},
 };
 
@@ -84,7 +85,7 @@ impl L2 {
     }
 
     async fn write(&self, mut write: Write) -> WriteEnd {
-        let Inner { names, config, form, metrics, writers, .. } = &*self.inner;
+        let Inner { names, config, writers, .. } = &*self.inner;
         let Ok(_permit) = writers.acquire().await else { return WriteEnd::Failed };
         let keep = self.kept(write.keep);
         // First: an unsafe request that does not find the mark relies on there being nothing.
@@ -93,8 +94,31 @@ impl L2 {
         {
             return WriteEnd::Failed;
         }
-        let (entry, primary) = (Arc::clone(&write.entry), write.entry.primary());
+        let entry = Arc::clone(&write.entry);
         let Some(value) = self.encoded(&entry, write.begun).await else { return WriteEnd::Failed };
+        let each = config.piece_bytes.as_u64();
+        if (entry.content().len() as u64).min(value.len() as u64) <= each {
+            return self.put(&mut write, &value, keep).await;
+        }
+        let Some(pieces) = Pieces::cut(&value, each) else { return WriteEnd::Failed };
+        let prefix = names.of(&entry.primary(), &entry.key).pieces;
+        let end = match self.put_pieces(&prefix, pieces, &value, keep).await {
+            Ok(()) => self.put(&mut write, &pieces.head(&value), keep).await,
+            Err(error) => {
+                not_written(&error, &entry);
+                WriteEnd::Failed
+            }
+        };
+        if end != WriteEnd::Stored {
+            self.remove_pieces(&prefix, pieces).await;
+        }
+        end
+    }
+
+    /// Stores an entry, or the head of one whose pieces are there.
+    async fn put(&self, write: &mut Write, value: &[u8], keep: Duration) -> WriteEnd {
+        let Inner { names, form, metrics, .. } = &*self.inner;
+        let (entry, primary) = (Arc::clone(&write.entry), write.entry.primary());
         let record = match (&write.variant, primary == entry.key) {
             (Some(variant), false) => form.encode_variant(&primary, variant),
             _ => Some(Vec::new()),
@@ -109,7 +133,7 @@ impl L2 {
         let (keep, max) = (millis(keep), write.variants_max.max(1).to_string());
         let whole = names.of(&primary, &primary).entry;
         let keys = [&named.entry[..], &lease, &named.variants, &named.removal, &whole];
-        let args = [&value[..], keep.as_bytes(), token, seen, field.as_bytes(), &record, max.as_bytes()];
+        let args = [value, keep.as_bytes(), token, seen, field.as_bytes(), &record, max.as_bytes()];
         let class = if value.len() > SMALL_MAX { Class::Large } else { Class::Small };
         match self.run(class, &scripts::PUT, &keys, &args).await {
             Ok(reply) => {
@@ -127,9 +151,37 @@ impl L2 {
                 }
             }
             Err(error) => {
-                tracing::debug!(%error, url = %entry.url(), timeout = ?config.write_timeout, "not written to Redis");
+                not_written(&error, &entry);
                 WriteEnd::Failed
             }
+        }
+    }
+
+    /// Writes the pieces of `value`, one after the other: others need not wait behind all of them.
+    async fn put_pieces(&self, prefix: &[u8], pieces: Pieces, value: &[u8], keep: Duration) -> Result<(), Error> {
+        let Inner { kv, config, metrics, .. } = &*self.inner;
+        // They are there before the head is, and are to be there for as long.
+        let writes = u32::try_from(pieces.count()).unwrap_or(u32::MAX).saturating_add(1);
+        let keep = millis(keep.saturating_add(config.write_timeout.saturating_mul(writes)));
+        for (name, part) in pieces.names(prefix).zip(pieces.parts(value)) {
+            let mut set = redis::cmd("SET");
+            set.arg(&name).arg(part).arg("PX").arg(&keep);
+            let done = kv.call(Class::Large, config.write_timeout, &name, &set).await.and_then(replies::checked);
+            done.inspect_err(|error| metrics.error(error.name()))?;
+            metrics.written.inc_by(part.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Removes pieces that no head will name. Where that fails, they expire.
+    async fn remove_pieces(&self, prefix: &[u8], pieces: Pieces) {
+        let Inner { kv, config, metrics, .. } = &*self.inner;
+        let names: Vec<_> = pieces.names(prefix).collect();
+        let mut unlink = redis::cmd("UNLINK");
+        unlink.arg(&names);
+        let done = kv.call(Class::Control, config.write_timeout, &names[0], &unlink).await.and_then(replies::checked);
+        if let Err(error) = done {
+            metrics.error(error.name());
         }
     }
 
@@ -228,6 +280,10 @@ impl L2 {
         self.inner.metrics.removed(removed.is_some());
         removed.is_some()
     }
+}
+
+fn not_written(error: &Error, entry: &Entry) {
+    tracing::debug!(%error, url = %entry.url(), "not written to Redis");
 }
 
 /// Bytes that wait to be written.

@@ -19,6 +19,8 @@ use crate::support::{
     outlive, pattern, redis,
 };
 
+mod pieces;
+
 /// Nodes of one deployment: they share a secret and Redis, and keep nothing on their disks.
 struct Fleet {
     secret: TempDir,
