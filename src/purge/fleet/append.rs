@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Inner, beat, names, reply, scripts};
+use super::{Inner, beat, names, scripts};
 use crate::{
-    kv::{Dedicated, Error},
+    kv::{Dedicated, Error, value},
     object::scope::FleetPosition,
     purge::{PurgeId, mark::Mark},
 };
@@ -99,15 +99,16 @@ async fn append(inner: &Inner, connection: &mut Dedicated, appending: &Appending
     let remembered = ID_REMEMBERED.as_millis().to_string();
     let keys = [&names.meta[..], &names.log, &id];
     let answer = connection.run(STEP, &scripts::APPEND, &keys, &[&appending.record, remembered.as_bytes()]).await?;
-    let [life, epoch, seq, digest, known] = reply::list(&answer) else {
+    let [life, epoch, seq, digest, known] = value::as_list(&answer) else {
         // There is no log: the tail makes one.
         inner.state.distrust();
         return Err(Error::Server { code: "NOLOG".into(), message: "the fleet's log is being made anew".into() });
     };
-    let position = reply::number(epoch).zip(reply::number(seq)).and_then(|(epoch, seq)| names::position(epoch, seq));
-    let at = reply::number(life).zip(position).map(|(life, position)| FleetPosition { life, position });
+    let position =
+        value::as_number(epoch).zip(value::as_number(seq)).and_then(|(epoch, seq)| names::position(epoch, seq));
+    let at = value::as_number(life).zip(position).map(|(life, position)| FleetPosition { life, position });
     let at = at.ok_or_else(|| Error::Protocol("an append's answer".into()))?;
-    let digest = reply::text(digest).and_then(names::unhex);
+    let digest = value::as_text(digest).and_then(names::unhex);
     let digest = digest.ok_or_else(|| Error::Protocol("an append's answer".into()))?;
-    Ok(Appended { mark: Mark { at, digest }, known: reply::number(known) == Some(1), replicated: false })
+    Ok(Appended { mark: Mark { at, digest }, known: value::as_number(known) == Some(1), replicated: false })
 }
