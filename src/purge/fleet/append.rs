@@ -7,7 +7,6 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Inner, beat, names, scripts};
 use crate::{
     kv::{Dedicated, Error, value},
-    object::scope::FleetPosition,
     purge::{PurgeId, mark::Mark},
 };
 
@@ -104,11 +103,6 @@ async fn append(inner: &Inner, connection: &mut Dedicated, appending: &Appending
         inner.state.distrust();
         return Err(Error::Server { code: "NOLOG".into(), message: "the fleet's log is being made anew".into() });
     };
-    let position =
-        value::as_number(epoch).zip(value::as_number(seq)).and_then(|(epoch, seq)| names::position(epoch, seq));
-    let at = value::as_number(life).zip(position).map(|(life, position)| FleetPosition { life, position });
-    let at = at.ok_or_else(|| Error::Protocol("an append's answer".into()))?;
-    let digest = value::as_text(digest).and_then(names::unhex);
-    let digest = digest.ok_or_else(|| Error::Protocol("an append's answer".into()))?;
-    Ok(Appended { mark: Mark { at, digest }, known: value::as_number(known) == Some(1), replicated: false })
+    let mark = names::head([life, epoch, seq, digest]).ok_or_else(|| Error::Protocol("an append's answer".into()))?;
+    Ok(Appended { mark, known: value::as_number(known) == Some(1), replicated: false })
 }

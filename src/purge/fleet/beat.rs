@@ -119,13 +119,11 @@ fn read(inner: &Inner, at: FleetPosition, answer: &Value) -> Result<Beaten, Erro
     let unread = || Error::Protocol("a beat's answer".into());
     match value::as_list(answer) {
         [word, epoch, seq, digest, records, nodes] if value::as_text(word) == Some("ok") => {
-            let position = value::as_number(epoch).zip(value::as_number(seq)).and_then(|(e, s)| names::position(e, s));
             let cards = value::as_list(nodes).chunks_exact(2);
             let cards = cards.filter_map(|pair| Some((value::as_text(&pair[0])?, value::as_text(&pair[1])?)));
             inner.nodes.hear(cards, at, Instant::now());
             inner.heard.notify_waiters();
-            let digest = value::as_text(digest).and_then(names::unhex).ok_or_else(unread)?;
-            let head = Mark { at: FleetPosition { position: position.ok_or_else(unread)?, ..at }, digest };
+            let head = names::head_in(at.life, [epoch, seq, digest]).ok_or_else(unread)?;
             Ok(Beaten::Head { head, records: value::as_number(records).unwrap_or_default() })
         }
         [word] => match value::as_text(word) {

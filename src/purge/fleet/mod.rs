@@ -63,7 +63,6 @@ use self::{
 pub use self::{config::FleetConfig, nodes::NodeStats};
 use super::{
     log::Log,
-    mark::Mark,
     types::{Purge, PurgeError, Receipt, Standing},
 };
 use crate::{
@@ -325,11 +324,7 @@ impl Fleet {
         let asked = inner.kv.run(kv::Class::Control, within, &scripts::HEAD, &[&inner.names.meta], &[]).await;
         let Ok(answer) = asked else { return false };
         let [life, epoch, seq, digest] = value::as_list(&answer) else { return false };
-        let position =
-            value::as_number(epoch).zip(value::as_number(seq)).and_then(|(epoch, seq)| names::position(epoch, seq));
-        let digest = value::as_text(digest).and_then(names::unhex);
-        let Some(((life, position), digest)) = value::as_number(life).zip(position).zip(digest) else { return false };
-        let head = Mark { at: FleetPosition { life, position }, digest };
+        let Some(head) = names::head([life, epoch, seq, digest]) else { return false };
         let reached = inner.state.reached(&head);
         timeout_at(deadline, reached).await.unwrap_or(false)
     }

@@ -230,10 +230,5 @@ pub(super) async fn hello(inner: &Inner, connection: &mut Dedicated, within: Dur
     let [life, epoch, seq, digest, _] = value::as_list(&answer) else {
         return Err(Error::Protocol("the head of the fleet's log".into()));
     };
-    let mark = || {
-        let position = names::position(value::as_number(epoch)?, value::as_number(seq)?)?;
-        let at = FleetPosition { life: value::as_number(life)?, position };
-        Some(Mark { at, digest: names::unhex(value::as_text(digest)?)? })
-    };
-    mark().ok_or_else(|| Error::Protocol("the head of the fleet's log".into()))
+    names::head([life, epoch, seq, digest]).ok_or_else(|| Error::Protocol("the head of the fleet's log".into()))
 }
