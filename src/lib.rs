@@ -9,7 +9,7 @@
 //!  3  changes    webhook    warm    proxy    what surrounds every request; what backends say, and what CDNs are told
 //!  2             cache                      the decisions: hit, stale, miss, pass; flight; fill
 //!  1     store     purge     origin     intercept   strangers to each other
-//!  0  object   llm   files   kv   pack   telemetry    pure rules of HTTP caching and of model calls; directories; Redis; recorded calls; logs
+//!  0  object   llm   files   tls   kv   pack   telemetry    pure rules of HTTP caching and of model calls; directories; TLS, which kv uses; Redis; recorded calls; logs
 //! ```
 //!
 //! `docs/ARCHITECTURE.md` says what must always hold.
@@ -32,5 +32,6 @@ pub mod proxy;
 pub mod purge;
 pub mod store;
 pub mod telemetry;
+mod tls;
 pub mod warm;
 pub mod webhook;

@@ -70,18 +70,22 @@ impl Cache {
     }
 
     async fn purge_url(&self, url: Scope) {
-        let Ok(id) = PurgeId::random() else { return };
-        let purge = Purge {
-            id,
+        let Some(purge) = self.invalidation(url) else { return };
+        if let Err(error) = self.purge_log().append(purge).await {
+            tracing::warn!(%error, "an unsafe request could not invalidate all that is stored of its URL");
+        }
+    }
+
+    /// The purge that stands for an unsafe request; `None` without randomness.
+    pub(super) fn invalidation(&self, url: Scope) -> Option<Purge> {
+        Some(Purge {
+            id: PurgeId::random().ok()?,
             at: self.now(),
             mode: Mode::Hard,
             scopes: vec![url],
             hold: Duration::ZERO,
             note: "invalidated by an unsafe request".to_owned(),
-        };
-        if let Err(error) = self.purge_log().append(purge).await {
-            tracing::warn!(%error, "an unsafe request could not invalidate all that is stored of its URL");
-        }
+        })
     }
 
     /// The record of variants stays: it says which fields select one, and that has not changed.

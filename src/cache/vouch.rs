@@ -25,7 +25,7 @@ use crate::{
         scope::{FleetPosition, Scope},
         time::Timestamp,
     },
-    purge::{Ack, Fleet, Mode, Purge, PurgeError, PurgeId, Receipt, Standing, fleet::Spread},
+    purge::{Ack, Fleet, Purge, PurgeError, Receipt, Standing, fleet::Spread},
 };
 
 /// How long an unsafe request waits until the log has what it invalidates.
@@ -141,15 +141,7 @@ impl Cache {
         if unsafe_invalidates == Invalidate::Node || coherence == Coherence::Ttl {
             return;
         }
-        let Ok(id) = PurgeId::random() else { return };
-        let purge = Purge {
-            id,
-            at: self.now(),
-            mode: Mode::Hard,
-            scopes: vec![url],
-            hold: Duration::ZERO,
-            note: "invalidated by an unsafe request".to_owned(),
-        };
+        let Some(purge) = self.invalidation(url) else { return };
         fleet.announce(purge, ANNOUNCED_WITHIN).await;
     }
 }

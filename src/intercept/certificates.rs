@@ -18,6 +18,7 @@ use rustls::{
 };
 
 use super::{Authority, Config, Error, Metrics};
+use crate::tls;
 
 /// In order of preference (RFC 7301 section 3.2).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -90,7 +91,7 @@ impl Mint {
     fn certificate(&self, host: &str, now: SystemTime) -> Result<Certificate, Error> {
         let (chain, not_after) = self.authority.sign(host, &self.key, now, self.lifetime)?;
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
-        let mut tls = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let mut tls = ServerConfig::builder_with_provider(tls::provider())
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(chain, key)?;

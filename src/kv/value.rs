@@ -1,8 +1,40 @@
-//! Reading what Redis answered. Nothing here panics: what is not what was asked for is an error.
+//! Reading what Redis answered. Nothing here panics.
+//!
+//! What is not what was asked for is an error that says so; with `as_…`, which only look, it is nothing.
 
 use redis::Value;
 
 use super::error::Error;
+
+/// The parts of a list; none of anything else.
+pub fn as_list(value: &Value) -> &[Value] {
+    match value {
+        Value::Array(values) => values,
+        _ => &[],
+    }
+}
+
+/// Bytes, if it is some.
+pub fn as_bytes(value: &Value) -> Option<&[u8]> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        Value::SimpleString(text) => Some(text.as_bytes()),
+        _ => None,
+    }
+}
+
+/// Text, if it is some.
+pub fn as_text(value: &Value) -> Option<&str> {
+    as_bytes(value).and_then(|bytes| std::str::from_utf8(bytes).ok())
+}
+
+/// A number that is not below 0, also one in digits.
+pub fn as_number(value: &Value) -> Option<u64> {
+    match value {
+        Value::Int(number) => u64::try_from(*number).ok(),
+        other => as_text(other)?.parse().ok(),
+    }
+}
 
 fn unexpected(wanted: &str, value: &Value) -> Error {
     let found = match value {
@@ -46,15 +78,10 @@ pub fn bytes(value: Value) -> Result<Option<Vec<u8>>, Error> {
 /// # Errors
 /// Where it is none.
 pub fn int(value: &Value) -> Result<i64, Error> {
-    let digits = |text: &str| text.parse().map_err(|_| unexpected("a number", value));
     match value {
         Value::Int(number) => Ok(*number),
-        Value::BulkString(bytes) => {
-            std::str::from_utf8(bytes).map_err(|_| unexpected("a number", value)).and_then(digits)
-        }
-        Value::SimpleString(text) => digits(text),
         Value::ServerError(error) => Err(Error::of_server(error)),
-        other => Err(unexpected("a number", other)),
+        other => as_text(other).and_then(|text| text.parse().ok()).ok_or_else(|| unexpected("a number", other)),
     }
 }
 
@@ -76,11 +103,9 @@ pub fn array(value: Value) -> Result<Vec<Value>, Error> {
 /// Where it is none, or not in UTF-8.
 pub fn text(value: &Value) -> Result<&str, Error> {
     match value {
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).map_err(|_| unexpected("text", value)),
-        Value::SimpleString(text) => Ok(text),
         Value::Okay => Ok("OK"),
         Value::ServerError(error) => Err(Error::of_server(error)),
-        other => Err(unexpected("text", other)),
+        other => as_text(other).ok_or_else(|| unexpected("text", other)),
     }
 }
 
@@ -114,5 +139,15 @@ mod tests {
         assert!(array(Value::Int(1)).is_err());
         let refused = redis::parse_redis_value(b"-WRONGTYPE no\r\n").expect("a value");
         assert_eq!(bytes(refused).expect_err("refused").code(), Some("WRONGTYPE"));
+    }
+
+    #[test]
+    fn what_is_something_else_is_nothing() {
+        assert_eq!(as_number(&Value::Int(7)), Some(7));
+        assert_eq!(as_number(&Value::Int(-7)), None);
+        assert_eq!(as_number(&Value::BulkString(b"12".to_vec())), Some(12));
+        assert_eq!(as_text(&Value::BulkString(vec![0xff])), None);
+        assert_eq!(as_bytes(&Value::Nil), None);
+        assert!(as_list(&Value::Nil).is_empty());
     }
 }

@@ -4,10 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Inner, beat, names, reply, scripts};
+use super::{Inner, beat, names, scripts};
 use crate::{
-    kv::{Dedicated, Error},
-    object::scope::FleetPosition,
+    kv::{Dedicated, Error, value},
     purge::{PurgeId, mark::Mark},
 };
 
@@ -103,15 +102,11 @@ async fn append(inner: &Inner, connection: &mut Dedicated, appending: &Appending
     let anew: &[u8] = if appending.anew { b"1" } else { b"" };
     let args = [&appending.record[..], remembered.as_bytes(), anew];
     let answer = connection.run(STEP, &scripts::APPEND, &keys, &args).await?;
-    let [life, epoch, seq, digest, known] = reply::list(&answer) else {
+    let [life, epoch, seq, digest, known] = value::as_list(&answer) else {
         // There is no log: the tail makes one.
         inner.state.distrust();
         return Err(Error::Server { code: "NOLOG".into(), message: "the fleet's log is being made anew".into() });
     };
-    let position = reply::number(epoch).zip(reply::number(seq)).and_then(|(epoch, seq)| names::position(epoch, seq));
-    let at = reply::number(life).zip(position).map(|(life, position)| FleetPosition { life, position });
-    let at = at.ok_or_else(|| Error::Protocol("an append's answer".into()))?;
-    let digest = reply::text(digest).and_then(names::unhex);
-    let digest = digest.ok_or_else(|| Error::Protocol("an append's answer".into()))?;
-    Ok(Appended { mark: Mark { at, digest }, known: reply::number(known) == Some(1), replicated: false })
+    let mark = names::head([life, epoch, seq, digest]).ok_or_else(|| Error::Protocol("an append's answer".into()))?;
+    Ok(Appended { mark, known: value::as_number(known) == Some(1), replicated: false })
 }

@@ -17,10 +17,10 @@ use super::{
     config::{Gone, Replica},
     names,
     nodes::Card,
-    reply, scripts,
+    scripts,
 };
 use crate::{
-    kv::{Class, Dedicated, Error},
+    kv::{Class, Dedicated, Error, value},
     object::scope::FleetPosition,
     purge::mark::Mark,
 };
@@ -117,18 +117,16 @@ async fn beat(
 
 fn read(inner: &Inner, at: FleetPosition, answer: &Value) -> Result<Beaten, Error> {
     let unread = || Error::Protocol("a beat's answer".into());
-    match reply::list(answer) {
-        [word, epoch, seq, digest, records, nodes] if reply::text(word) == Some("ok") => {
-            let position = reply::number(epoch).zip(reply::number(seq)).and_then(|(e, s)| names::position(e, s));
-            let cards = reply::list(nodes).chunks_exact(2);
-            let cards = cards.filter_map(|pair| Some((reply::text(&pair[0])?, reply::text(&pair[1])?)));
+    match value::as_list(answer) {
+        [word, epoch, seq, digest, records, nodes] if value::as_text(word) == Some("ok") => {
+            let cards = value::as_list(nodes).chunks_exact(2);
+            let cards = cards.filter_map(|pair| Some((value::as_text(&pair[0])?, value::as_text(&pair[1])?)));
             inner.nodes.hear(cards, at, Instant::now());
             inner.heard.notify_waiters();
-            let digest = reply::text(digest).and_then(names::unhex).ok_or_else(unread)?;
-            let head = Mark { at: FleetPosition { position: position.ok_or_else(unread)?, ..at }, digest };
-            Ok(Beaten::Head { head, records: reply::number(records).unwrap_or_default() })
+            let head = names::head_in(at.life, [epoch, seq, digest]).ok_or_else(unread)?;
+            Ok(Beaten::Head { head, records: value::as_number(records).unwrap_or_default() })
         }
-        [word] => match reply::text(word) {
+        [word] => match value::as_text(word) {
             Some("unborn") => Ok(Beaten::Doubt("unborn")),
             Some("other") => Ok(Beaten::Doubt("other")),
             Some("ahead") => Ok(Beaten::Doubt("ahead")),

@@ -43,7 +43,6 @@ mod message;
 mod metrics;
 mod names;
 mod nodes;
-mod reply;
 mod resync;
 mod save;
 mod saved;
@@ -64,11 +63,10 @@ use self::{
 pub use self::{config::FleetConfig, nodes::NodeStats};
 use super::{
     log::Log,
-    mark::Mark,
     types::{Purge, PurgeError, Receipt, Standing},
 };
 use crate::{
-    kv::{self, Kv},
+    kv::{self, Kv, value},
     object::{
         scope::{FleetPosition, Scope},
         time::Timestamp,
@@ -325,12 +323,8 @@ impl Fleet {
         let inner = self.inner();
         let asked = inner.kv.run(kv::Class::Control, within, &scripts::HEAD, &[&inner.names.meta], &[]).await;
         let Ok(answer) = asked else { return false };
-        let [life, epoch, seq, digest] = reply::list(&answer) else { return false };
-        let position =
-            reply::number(epoch).zip(reply::number(seq)).and_then(|(epoch, seq)| names::position(epoch, seq));
-        let digest = reply::text(digest).and_then(names::unhex);
-        let Some(((life, position), digest)) = reply::number(life).zip(position).zip(digest) else { return false };
-        let head = Mark { at: FleetPosition { life, position }, digest };
+        let [life, epoch, seq, digest] = value::as_list(&answer) else { return false };
+        let Some(head) = names::head([life, epoch, seq, digest]) else { return false };
         let reached = inner.state.reached(&head);
         timeout_at(deadline, reached).await.unwrap_or(false)
     }

@@ -1,7 +1,15 @@
 //! Names of the keys, and numbers as Redis has them.
 
-use super::super::{mark::DIGEST, types::PurgeId};
-use crate::object::scope::Position;
+use redis::Value;
+
+use super::super::{
+    mark::{DIGEST, Mark},
+    types::PurgeId,
+};
+use crate::{
+    kv::value,
+    object::scope::{FleetPosition, Position},
+};
 
 /// Keys of one fleet, all in one slot.
 #[derive(Debug, Clone)]
@@ -67,9 +75,37 @@ pub(super) fn unhex(text: &str) -> Option<[u8; DIGEST]> {
     is_right.then_some(digest)
 }
 
+/// The place of a record and its digest, as scripts tell the head of the log: life, epoch, seq, digest.
+pub(super) fn head([life, epoch, seq, digest]: [&Value; 4]) -> Option<Mark> {
+    head_in(value::as_number(life)?, [epoch, seq, digest])
+}
+
+/// The same in a life that is known: epoch, seq, digest.
+pub(super) fn head_in(life: u64, [epoch, seq, digest]: [&Value; 3]) -> Option<Mark> {
+    let position = position(value::as_number(epoch)?, value::as_number(seq)?)?;
+    let digest = unhex(value::as_text(digest)?)?;
+    Some(Mark { at: FleetPosition { life, position }, digest })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_head_is_read_whole_or_not_at_all() {
+        let text = |text: &str| Value::BulkString(text.into());
+        let (life, epoch, seq, digest) = (text("7"), text("3"), Value::Int(17), text(&hex(&[0xa7; DIGEST])));
+        let at = FleetPosition { life: 7, position: position(3, 17).expect("in range") };
+        let mark = Mark { at, digest: [0xa7; DIGEST] };
+        assert_eq!(head([&life, &epoch, &seq, &digest]), Some(mark));
+        assert_eq!(head_in(7, [&epoch, &seq, &digest]), Some(mark));
+        for wrong in [Value::Nil, text("x"), text("281474976710656")] {
+            assert_eq!(head([&life, &wrong, &seq, &digest]), None, "{wrong:?}");
+            assert_eq!(head([&life, &epoch, &wrong, &digest]), None, "{wrong:?}");
+            assert_eq!(head([&life, &epoch, &seq, &wrong]), None, "{wrong:?}");
+        }
+        assert_eq!(head([&Value::Nil, &epoch, &seq, &digest]), None);
+    }
 
     #[test]
     fn there_and_back() {

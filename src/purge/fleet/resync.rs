@@ -18,12 +18,12 @@ use super::{
     append::Appending,
     kept::One,
     message::{self, Message},
-    names, reply, saved, scripts,
+    names, saved, scripts,
     state::Table,
     tail::{self, Broken, Entry},
 };
 use crate::{
-    kv::{Dedicated, Error},
+    kv::{Dedicated, Error, value},
     object::{
         scope::{Position, Scope},
         time::Timestamp,
@@ -112,7 +112,7 @@ async fn read(inner: &Inner, connection: &mut Dedicated, head: &Mark, within: Du
     get.arg("GET").arg(&inner.names.snapshot);
     // Some MiB.
     let snapshot = connection.call(within * 4, &get).await?;
-    let snapshot = reply::bytes(&snapshot).and_then(|bytes| saved::decode(bytes, inner.scopes_max));
+    let snapshot = value::as_bytes(&snapshot).and_then(|bytes| saved::decode(bytes, inner.scopes_max));
     let snapshot = snapshot.filter(|table| table.mark.at.life == head.at.life);
     let mut entries: Vec<Entry> = Vec::new();
     loop {

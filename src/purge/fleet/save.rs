@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Inner, names, reply, saved, scripts};
+use super::{Inner, names, saved, scripts};
 use crate::{
-    kv::{self, Class},
+    kv::{self, Class, value},
     purge::mark::Mark,
 };
 
@@ -56,6 +56,6 @@ impl Inner {
         let args = [life.as_bytes(), id.as_bytes(), digest.as_bytes(), &snapshot, stays.as_bytes(), max.as_bytes()];
         let keys = [&self.names.log[..], &self.names.snapshot, &self.names.meta];
         let saved = self.kv.run(Class::Large, WITHIN, &scripts::SAVE, &keys, &args).await?;
-        Ok(reply::number(&saved) == Some(1))
+        Ok(value::as_number(&saved) == Some(1))
     }
 }

@@ -112,8 +112,7 @@ pub(super) struct State {
     pub(super) applied: Notify,
     /// Asks for a beat at once.
     pub(super) beat: Notify,
-    /// Asks the tail to look at the log anew.
-    pub(super) doubt: Notify,
+    /// Whether the tail is to look at the log anew.
     pub(super) doubted: AtomicBool,
 }
 
@@ -135,7 +134,6 @@ impl State {
             announced: Mutex::default(),
             applied: Notify::new(),
             beat: Notify::new(),
-            doubt: Notify::new(),
             doubted: AtomicBool::new(false),
         }
     }
@@ -303,7 +301,6 @@ impl State {
     pub(super) fn distrust(&self) {
         self.proofs.lock().clear();
         self.doubted.store(true, Release);
-        self.doubt.notify_one();
     }
 
     /// Sets how far this node is, once the node's own log has it: by these records, or by a look at all there are.

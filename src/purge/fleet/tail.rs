@@ -18,9 +18,9 @@ use std::{
 use redis::{Cmd, Value};
 use tokio::time::Instant;
 
-use super::{Inner, message::Message, names, reply, resync, scripts};
+use super::{Inner, message::Message, names, resync, scripts};
 use crate::{
-    kv::{Dedicated, Error},
+    kv::{Dedicated, Error, value},
     object::scope::{FleetPosition, Position},
     purge::{PurgeError, log::Applying, mark::Mark, types::Purge},
 };
@@ -115,7 +115,7 @@ async fn check_eviction(inner: &Inner, connection: &mut Dedicated, within: Durat
     get.arg("CONFIG").arg("GET").arg("maxmemory-policy");
     // Where that is not allowed, nobody can say.
     let Ok(answer) = connection.call(within, &get).await else { return };
-    let policy = reply::list(&answer).get(1).and_then(reply::text).unwrap_or_default();
+    let policy = value::as_list(&answer).get(1).and_then(value::as_text).unwrap_or_default();
     if policy.starts_with("allkeys") && !inner.said_eviction.swap(true, Relaxed) {
         tracing::warn!(
             policy,
@@ -133,26 +133,26 @@ async fn read(inner: &Inner, connection: &mut Dedicated, block: Duration) -> Res
     read.arg("STREAMS").arg(&inner.names.log).arg(names::record_id(mark.at.position));
     let answer = connection.call(block + inner.config.lease / 4, &read).await?;
     // [[log, [record, …]]]
-    let records = reply::list(&answer).first().map(reply::list).and_then(|stream| stream.get(1));
+    let records = value::as_list(&answer).first().map(value::as_list).and_then(|stream| stream.get(1));
     records.map_or(Ok(Vec::new()), |records| entries(inner, mark.at.life, records))
 }
 
 /// Reads records as `XREAD` and `XRANGE` give them.
 pub(super) fn entries(inner: &Inner, life: u64, records: &Value) -> Result<Vec<Entry>, Error> {
     let read = |record| entry(inner, life, record).ok_or_else(|| Error::Protocol("a record of the fleet's log".into()));
-    reply::list(records).iter().map(read).collect()
+    value::as_list(records).iter().map(read).collect()
 }
 
 fn entry(inner: &Inner, life: u64, record: &Value) -> Option<Entry> {
-    let [id, fields] = reply::list(record) else { return None };
-    let position = names::position_of(reply::text(id)?)?;
-    let [_, before, _, digest, _, payload] = reply::list(fields) else { return None };
-    let before = match reply::text(before)? {
+    let [id, fields] = value::as_list(record) else { return None };
+    let position = names::position_of(value::as_text(id)?)?;
+    let [_, before, _, digest, _, payload] = value::as_list(fields) else { return None };
+    let before = match value::as_text(before)? {
         "" => None,
         before => Some(names::unhex(before)?),
     };
-    let digest = names::unhex(reply::text(digest)?)?;
-    let message = Message::read(reply::bytes(payload)?, &digest, inner.now());
+    let digest = names::unhex(value::as_text(digest)?)?;
+    let message = Message::read(value::as_bytes(payload)?, &digest, inner.now());
     Some(Entry { mark: Mark { at: FleetPosition { life, position }, digest }, before, message })
 }
 
@@ -227,13 +227,8 @@ pub(super) async fn hello(inner: &Inner, connection: &mut Dedicated, within: Dur
     let first = super::message::turn(Position::START);
     let keys = [&names.meta[..], &names.log, &names.snapshot, &names.nodes];
     let answer = connection.run(within, &scripts::HELLO, &keys, &[life.to_string().as_bytes(), &first]).await?;
-    let [life, epoch, seq, digest, _] = reply::list(&answer) else {
+    let [life, epoch, seq, digest, _] = value::as_list(&answer) else {
         return Err(Error::Protocol("the head of the fleet's log".into()));
     };
-    let mark = || {
-        let position = names::position(reply::number(epoch)?, reply::number(seq)?)?;
-        let at = FleetPosition { life: reply::number(life)?, position };
-        Some(Mark { at, digest: names::unhex(reply::text(digest)?)? })
-    };
-    mark().ok_or_else(|| Error::Protocol("the head of the fleet's log".into()))
+    names::head([life, epoch, seq, digest]).ok_or_else(|| Error::Protocol("the head of the fleet's log".into()))
 }
