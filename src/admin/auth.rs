@@ -7,6 +7,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use arc_swap::ArcSwap;
 use axum::{
     extract::{Request, State},
     middleware::Next,
@@ -24,10 +25,10 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Where Fastly's clients put their token.
 const FASTLY_KEY: HeaderName = HeaderName::from_static("fastly-key");
 
-/// The tokens, as hashes. Clones are the same.
+/// The tokens, as hashes. Clones are the same, also when others take their place.
 #[derive(Clone)]
 pub struct Auth {
-    known: Arc<[Known]>,
+    known: Arc<ArcSwap<Box<[Known]>>>,
 }
 
 struct Known {
@@ -47,18 +48,17 @@ pub struct Caller {
 impl Auth {
     /// From the tokens of the configuration.
     pub fn new(config: &Config) -> Self {
-        let known = |name: &str, token: &str, scope| Known {
-            hash: blake3::hash(token.as_bytes()),
-            caller: Caller { name: name.into(), scope },
-        };
-        let one = (!config.token.is_empty()).then(|| known("admin", &config.token, Scope::Operate));
-        let named = config.tokens.iter().map(|token| known(&token.name, &token.token, token.scope));
-        Self { known: one.into_iter().chain(named).collect() }
+        Self { known: Arc::new(ArcSwap::from_pointee(known(config))) }
+    }
+
+    /// Takes the tokens of another configuration in the place of these.
+    pub fn replace(&self, config: &Config) {
+        self.known.store(Arc::new(known(config)));
     }
 
     /// Whether a token is needed at all.
     pub fn is_required(&self) -> bool {
-        !self.known.is_empty()
+        !self.known.load().is_empty()
     }
 
     /// Lets a call in that may do `needed`.
@@ -89,20 +89,30 @@ impl Auth {
         let hash = blake3::hash(token);
         // All of them, and each in constant time: how long it takes tells nothing about any token.
         let mut found = None;
-        for known in self.known.iter() {
+        for known in self.known.load().iter() {
             let same: Choice = known.hash.as_bytes().ct_eq(hash.as_bytes());
             if bool::from(same) {
-                found = Some(&known.caller);
+                found = Some(known.caller.clone());
             }
         }
-        found.cloned().ok_or_else(|| unauthorised("the token is not one of `admin.token` and `admin.tokens`"))
+        found.ok_or_else(|| unauthorised("the token is not one of `admin.token` and `admin.tokens`"))
     }
 }
 
 impl std::fmt::Debug for Auth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.known.iter().map(|known| &known.caller)).finish()
+        f.debug_list().entries(self.known.load().iter().map(|known| &known.caller)).finish()
     }
+}
+
+fn known(config: &Config) -> Box<[Known]> {
+    let known = |name: &str, token: &str, scope| Known {
+        hash: blake3::hash(token.as_bytes()),
+        caller: Caller { name: name.into(), scope },
+    };
+    let one = (!config.token.is_empty()).then(|| known("admin", &config.token, Scope::Operate));
+    let named = config.tokens.iter().map(|token| known(&token.name, &token.token, token.scope));
+    one.into_iter().chain(named).collect()
 }
 
 /// Middleware: lets through who may do `needed`, with a [`Caller`] among the extensions.

@@ -53,7 +53,7 @@ pub(super) struct StartQuery {
     (status = 404, description = "There is no disk tier", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn stats(State(shared): State<Arc<Shared>>) -> Result<Answer<DiskStats>, Problem> {
-    shared.l3().map(|l3| Answer(DiskStats::of(l3)))
+    shared.l3().map(|l3| Answer(DiskStats::of(&l3)))
 }
 
 /// Have the disk tier verified, collected (`gc`) or cleared.
@@ -75,7 +75,7 @@ pub(super) async fn start(
 ) -> Result<Response, Problem> {
     let call = call(&task)?;
     let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    let handle = shared.disk_tasks.start(shared.l3()?, call)?;
+    let handle = shared.disk_tasks.start(&shared.l3()?, call)?;
     tracing::info!(task, who = &*caller.name, "disk tier: asked for");
     let mut status = StatusCode::ACCEPTED;
     if query.wait {
@@ -115,9 +115,9 @@ pub(super) async fn stop(
 }
 
 impl Shared {
-    fn l3(&self) -> Result<&L3, Problem> {
+    fn l3(&self) -> Result<L3, Problem> {
         let none = || Problem::new(StatusCode::NOT_FOUND, "there is no disk tier: `l3.max_bytes` is 0");
-        self.proxy.cache().l3().ok_or_else(none)
+        self.proxy.now().cache().l3().cloned().ok_or_else(none)
     }
 
     fn last_task(&self, task: &str) -> Result<Handle, Problem> {

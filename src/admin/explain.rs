@@ -79,7 +79,7 @@ async fn explained(shared: &Shared, request: &ExplainRequest) -> Result<Answer<E
         Some(serde_json::Value::String(text)) => text.clone(),
         Some(json) => json.to_string(),
     };
-    let explained = shared.proxy.explain(&request.url, &method, headers, body.as_bytes()).await;
+    let explained = shared.proxy.current().explain(&request.url, &method, headers, body.as_bytes()).await;
     explained.map(Answer).map_err(|error| Problem::bad_request(format!("`url`: {error}")).with_field("url"))
 }
 

@@ -30,14 +30,13 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
-    auth::Auth,
     config::{Config, Scope},
     disk_task::DiskTasks,
     openapi::Operation,
     problem::nearest,
 };
 use crate::{
-    proxy::Proxy,
+    proxy::Live,
     purge as purge_log,
     warm::{self as warm_jobs, Jobs, Refresher},
 };
@@ -55,16 +54,19 @@ mod openapi;
 mod problem;
 mod purge;
 mod purge_compat;
+mod reload;
 mod stats;
 #[cfg(test)]
 mod tests;
 mod warm;
 
 pub use self::{
+    auth::Auth,
     disk::DiskStats,
     disk_task::{Cleared, DiskCall, DiskState, DiskTask},
     explain::ExplainRequest,
     problem::Problem,
+    reload::{Change, Reload, Reloaded},
     warm::WarmRequest,
 };
 
@@ -82,7 +84,11 @@ pub struct Parts {
     /// `[warm]`.
     pub warm: warm_jobs::Config,
     /// The gateway it looks after.
-    pub proxy: Proxy,
+    pub proxy: Live,
+    /// Who may call.
+    pub auth: Auth,
+    /// What takes over configurations, if anything does.
+    pub reload: Option<Arc<dyn Reload>>,
     /// Every metric there is.
     pub registry: Arc<Mutex<Registry>>,
     /// Cancelled when the gateway begins to drain.
@@ -99,7 +105,8 @@ pub struct Admin {
 /// What handlers share.
 struct Shared {
     auth: Auth,
-    proxy: Proxy,
+    proxy: Live,
+    reload: Option<Arc<dyn Reload>>,
     purge_config: purge_log::config::Config,
     jobs: Jobs,
     refresher: Refresher,
@@ -111,7 +118,7 @@ struct Shared {
 impl Admin {
     /// Puts it together, and starts the queue of refreshes: to be called within a runtime.
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, purge, warm, proxy, registry, draining } = parts;
+        let Parts { config, purge, warm, proxy, auth, reload, registry, draining } = parts;
         let metrics = warm_jobs::Metrics::register(&mut registry.lock());
         let fetch = warm_jobs::through(proxy.clone());
         let refresher = Refresher::start(
@@ -123,8 +130,9 @@ impl Admin {
             draining.clone(),
         );
         let shared = Shared {
-            auth: Auth::new(&config),
+            auth,
             proxy,
+            reload,
             purge_config: purge,
             jobs: Jobs::new(warm, fetch, metrics, draining.clone()),
             refresher,
@@ -210,6 +218,7 @@ fn documented(auth: &Auth) -> OpenApiRouter<Arc<Shared>> {
     let operate = OpenApiRouter::new()
         .routes(routes!(warm::start))
         .routes(routes!(warm::cancel))
+        .routes(routes!(reload::reload))
         .routes(routes!(disk::start))
         .routes(routes!(disk::stop))
         .route_layer(require(Scope::Operate));

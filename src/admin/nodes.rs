@@ -14,7 +14,7 @@ use crate::purge::{Fleet, fleet::FleetStats};
     (status = 404, description = "The gateway is alone", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn nodes(State(shared): State<Arc<Shared>>) -> Result<Json<FleetStats>, Problem> {
-    let stats = shared.proxy.cache().fleet().map(Fleet::stats);
+    let stats = shared.proxy.now().cache().fleet().map(Fleet::stats);
     let alone = || Problem::new(StatusCode::NOT_FOUND, "the gateway is alone: there is no Redis (l2.url)");
     stats.map(Json).ok_or_else(alone)
 }

@@ -43,7 +43,8 @@ pub(super) async fn purge(
 impl Shared {
     /// Purges, and queues what is to be fetched again.
     pub(super) async fn purge(&self, request: &PurgeRequest, who: &str) -> Result<Receipt, Problem> {
-        let purged = purge::purge(&self.proxy, &self.purge_config, request, who).await.map_err(Problem::from)?;
+        let purged =
+            purge::purge(&self.proxy.current(), &self.purge_config, request, who).await.map_err(Problem::from)?;
         let mut receipt = purged.receipt;
         if request.refresh {
             receipt.refresh = Some(Refresh { queued: self.refresher.queue(purged.refresh) });

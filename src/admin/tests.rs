@@ -25,13 +25,15 @@ impl Plane {
     async fn of(token: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let config = crate::config::Config::parse("test", &settings(token, directory.path())).expect("settings");
-        let gateway = app::start(&config, None).await.expect("a gateway");
+        let gateway = app::start(&config, None, None).await.expect("a gateway");
         let draining = CancellationToken::new();
         let parts = Parts {
             config: config.admin.clone(),
             purge: config.purge.clone(),
             warm: config.warm.clone(),
             proxy: gateway.proxy().clone(),
+            auth: Auth::new(&config.admin),
+            reload: None,
             registry: Arc::new(Mutex::new(Registry::with_prefix("larder"))),
             draining: draining.clone(),
         };

@@ -27,12 +27,19 @@ use crate::{
 /// Name of the forward proxy where routes are named: in keys, metrics and logs.
 const FORWARD: &str = "forward";
 
-/// The proxy and all below it; and Redis, where there is one.
-pub(super) fn proxy(
-    config: &Config,
+/// What stays for the life of a process, and proxies are made over.
+pub(super) struct Ground {
+    cache: Cache,
+    /// Redis, where there is one.
+    pub(super) kv: Option<Kv>,
+    packs: Packs,
+    metrics: Metrics,
+    matchers: Matchers,
     access: Option<AccessLog>,
-    registry: &mut Registry,
-) -> Result<(Proxy, Option<Kv>), Error> {
+}
+
+/// Makes all that is below the proxy.
+pub(super) fn ground(config: &Config, access: Option<AccessLog>, registry: &mut Registry) -> Result<Ground, Error> {
     let data_dir = config.data_path();
     let directory = |source| Error::DataDir { path: data_dir.to_owned(), source };
     std::fs::create_dir_all(data_dir).map_err(directory)?;
@@ -45,24 +52,57 @@ pub(super) fn proxy(
     let matchers = Matchers::register(registry);
     let cache = cache(config, secret, clock, log, (shared, l3), matchers.clone(), registry);
     let metrics = Metrics::register(registry);
-    let (own, hosts_max) = (proxy::own_fields(&config.headers), config.forward.hosts_max);
-    let packs = Packs::open(config.routes().iter().chain(config.unreached_routes()))?;
-    let table = |resolved| routes(resolved, &own, hosts_max, &packs, &metrics, &matchers);
-    let (routes, unreached) = (table(config.routes())?, table(config.unreached_routes())?);
-    let rules = cache::route::ResponseRules::default();
-    let forward_route = cache::route::Route::new(FORWARD, None, config.cache.clone(), rules, own);
-    let parts = proxy::Parts {
-        cache,
-        routes,
-        unreached,
-        forward_route: Arc::new(forward_route),
-        forward: config.forward.clone(),
-        origin: config.origin.clone(),
-        headers: config.headers.clone(),
-        access,
-        body_bytes_max: config.client.body_bytes_max.as_u64(),
-    };
-    Ok((Proxy::new(parts, metrics), kv))
+    let packs = Packs::open(all_routes(config))?;
+    Ok(Ground { cache, kv, packs, metrics, matchers, access })
+}
+
+fn all_routes(config: &Config) -> impl Iterator<Item = &ResolvedRoute> {
+    config.routes().iter().chain(config.unreached_routes())
+}
+
+impl Ground {
+    /// Whether the packs that are open are those that `config` names.
+    pub(super) fn has_packs_of(&self, config: &Config) -> bool {
+        self.packs.are_those_of(all_routes(config))
+    }
+
+    /// The proxy of `config`. Of the one that has answered so far, with its settings, routes that are the same go on with
+    /// all they have: connections, and what they have learnt.
+    pub(super) fn proxy(&self, config: &Config, earlier: Option<(&Proxy, &Config)>) -> Result<Proxy, Error> {
+        let (own, hosts_max) = (proxy::own_fields(&config.headers), config.forward.hosts_max);
+        let kept = earlier.filter(|(_, before)| before.headers == config.headers);
+        let kept = kept.filter(|(_, before)| before.forward.hosts_max == hosts_max);
+        let of_before = |resolved: &ResolvedRoute| {
+            let (proxy, before) = kept?;
+            let index = before.routes().iter().position(|one| one == resolved)?;
+            proxy.routes().iter().nth(index).map(|(_, route)| Arc::clone(route))
+        };
+        let table = |resolved: &[ResolvedRoute]| {
+            let made = resolved.iter().map(|resolved| {
+                let route = match of_before(resolved) {
+                    Some(route) => route,
+                    None => route(resolved, own.clone(), hosts_max, &self.packs, &self.metrics, &self.matchers)?,
+                };
+                Ok((resolved.matcher.clone(), route))
+            });
+            Ok::<_, Error>(RouteTable::new(made.collect::<Result<_, Error>>()?))
+        };
+        let (routes, unreached) = (table(config.routes())?, table(config.unreached_routes())?);
+        let rules = cache::route::ResponseRules::default();
+        let forward_route = cache::route::Route::new(FORWARD, None, config.cache.clone(), rules, own.clone());
+        let parts = proxy::Parts {
+            cache: self.cache.clone(),
+            routes,
+            unreached,
+            forward_route: Arc::new(forward_route),
+            forward: config.forward.clone(),
+            origin: config.origin.clone(),
+            headers: config.headers.clone(),
+            access: self.access.clone(),
+            body_bytes_max: config.client.body_bytes_max.as_u64(),
+        };
+        Ok(Proxy::new(parts, self.metrics.clone(), earlier.map(|(proxy, _)| proxy)))
+    }
 }
 
 /// What nodes share.
@@ -148,21 +188,6 @@ fn cache(
         matchers,
     };
     Cache::new(parts, registry)
-}
-
-fn routes(
-    resolved: &[ResolvedRoute],
-    own: &cache::route::OwnFields,
-    hosts_max: usize,
-    packs: &Packs,
-    metrics: &Metrics,
-    matchers: &Matchers,
-) -> Result<RouteTable<Arc<ProxyRoute>>, Error> {
-    let made = resolved.iter().map(|resolved| {
-        let route = route(resolved, own.clone(), hosts_max, packs, metrics, matchers)?;
-        Ok((resolved.matcher.clone(), route))
-    });
-    Ok(RouteTable::new(made.collect::<Result<_, Error>>()?))
 }
 
 fn route(

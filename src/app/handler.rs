@@ -13,13 +13,13 @@ use crate::{
     listener::{BodyError, ClientBody, Handler, Interim, Peer},
     object::plain::Plain,
     origin::RequestBody,
-    proxy::{Came, Client, ClientFault, InterimSink, Proxy, Sent},
+    proxy::{Came, Client, ClientFault, InterimSink, Live, Sent},
 };
 
 /// Hands requests of the data listener to the proxy.
 #[derive(Clone)]
 pub(super) struct ProxyHandler {
-    pub(super) proxy: Proxy,
+    pub(super) proxy: Live,
     /// What opens tunnels, where some are to be opened.
     pub(super) interception: Option<Arc<Interception>>,
 }
@@ -28,7 +28,7 @@ impl Handler for ProxyHandler {
     type Body = Sent;
 
     fn express(&self, request: &Plain<'_>, peer: &Peer, head: &mut Vec<u8>) -> Option<Sent> {
-        let answer = self.proxy.express(request, came(peer), head);
+        let answer = self.proxy.now().express(request, came(peer), head);
         if let Err(NotPlain::Nothing) = answer {
             peer.looked_up.store(true, Relaxed);
         }
@@ -40,7 +40,7 @@ impl Handler for ProxyHandler {
         let looked_up = peer.looked_up.load(Relaxed) && peer.looked_up.swap(false, Relaxed);
         if !looked_up
             && request.body().is_end_stream()
-            && let Some(response) = self.proxy.at_once(&request, came(peer))
+            && let Some(response) = self.proxy.now().at_once(&request, came(peer))
         {
             return response;
         }
@@ -66,7 +66,7 @@ impl ProxyHandler {
             hold: hold.map(|hold| Arc::new(hold) as _),
             fault: Arc::clone(&fault),
         };
-        self.proxy.handle(request.map(|body| content(body, fault)), client).await
+        self.proxy.current().handle(request.map(|body| content(body, fault)), client).await
     }
 }
 

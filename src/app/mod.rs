@@ -13,17 +13,19 @@ pub mod disk;
 mod handler;
 mod intercept;
 mod packs;
+mod reload;
 mod secret;
 mod workers;
 
-use self::{handler::ProxyHandler, intercept::Interception, workers::Workers};
+pub use self::reload::{Reader, Source};
+use self::{handler::ProxyHandler, intercept::Interception, reload::Reloader, workers::Workers};
 use crate::{
-    admin::{self, Admin},
+    admin::{self, Admin, Auth},
     changes::{self, Consumer},
     config::Config,
     kv,
     listener::{self, Server},
-    proxy::Proxy,
+    proxy::Live,
     store,
     telemetry::AccessLog,
     webhook::{self, Webhooks},
@@ -119,7 +121,8 @@ pub struct Running {
     pub data: SocketAddr,
     /// Where operators come in.
     pub admin: SocketAddr,
-    proxy: Proxy,
+    proxy: Live,
+    reloader: Option<Arc<Reloader>>,
     stop: CancellationToken,
     stop_admin: CancellationToken,
     serving: Workers,
@@ -128,11 +131,11 @@ pub struct Running {
     webhooks: Arc<Webhooks>,
 }
 
-/// Starts a gateway. `access` is where request lines go.
+/// Starts a gateway. `access` is where request lines go; with a `source`, its configuration can be read again.
 ///
 /// # Errors
 /// Where an address, the data directory or an upstream cannot be used. Nothing is left running then.
-pub async fn start(config: &Config, access: Option<AccessLog>) -> Result<Running, Error> {
+pub async fn start(config: &Config, access: Option<AccessLog>, source: Option<Source>) -> Result<Running, Error> {
     let mut registry = Registry::with_prefix("larder");
     let listening = |key, address| async move {
         let source = |source| Error::Listen { address, key, source };
@@ -142,23 +145,32 @@ pub async fn start(config: &Config, access: Option<AccessLog>) -> Result<Running
     };
     let (data_listener, data) = listening("listen.data", config.listen.data).await?;
     let (admin_listener, admin) = listening("listen.admin", config.listen.admin).await?;
-    let (proxy, kv) = build::proxy(config, access, &mut registry)?;
+    let ground = build::ground(config, access, &mut registry)?;
+    let (kv, auth) = (ground.kv.clone(), Auth::new(&config.admin));
+    let proxy = Live::new(ground.proxy(config, None)?);
     let server = Arc::new(Server::new(config.client.clone(), &mut registry));
     let interception = Interception::new(config, &server, &mut registry)?.map(Arc::new);
     let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
     let registry = Arc::new(Mutex::new(registry));
+    let reloader = source.map(|source| {
+        let (live, auth, current) = (proxy.clone(), auth.clone(), Mutex::new(config.clone()));
+        Arc::new(Reloader { source, ground, live, auth, current })
+    });
     let admin_plane = Admin::new(admin::Parts {
         config: config.admin.clone(),
         purge: config.purge.clone(),
         warm: config.warm.clone(),
         proxy: proxy.clone(),
+        auth,
+        reload: reloader.clone().map(|reloader| reloader as _),
         registry: Arc::clone(&registry),
         draining: stop.clone(),
     });
-    let webhooks = Webhooks::start(&config.webhook, &config.origin, proxy.cache().origins(), &mut registry.lock());
+    let webhooks =
+        Webhooks::start(&config.webhook, &config.origin, proxy.now().cache().origins(), &mut registry.lock());
     let webhooks = Arc::new(webhooks.map_err(|(name, source)| Error::Webhook { name, source })?);
     let told = Arc::clone(&webhooks);
-    proxy.tell_purges(Box::new(move |request, receipt| told.tell(request, receipt)));
+    proxy.now().tell_purges(Box::new(move |request, receipt| told.tell(request, receipt)));
     let consuming = kv.filter(|_| config.changes.stream).map(|kv| {
         let parts = changes::Parts {
             config: config.changes.clone(),
@@ -172,23 +184,30 @@ pub async fn start(config: &Config, access: Option<AccessLog>) -> Result<Running
         Consumer::start(parts, &mut registry.lock(), stop.clone())
     });
     let answer_purge = admin_plane.purge_answerer();
-    proxy.answer_purges(Box::new(move |head| Box::pin(answer_purge(head).then(handler::collected))));
+    proxy.now().answer_purges(Box::new(move |head| Box::pin(answer_purge(head).then(handler::collected))));
     let (handler, stopped) = (ProxyHandler { proxy: proxy.clone(), interception }, stop.clone());
     let serving = Workers::start(config.listen.workers, data_listener, &server, &handler, &stopped);
     let serving = serving.map_err(Error::Workers)?;
-    let (warming, stopped, max) = (proxy.clone(), stop.clone(), config.l3.preload_max);
+    let (warming, stopped, max) = (proxy.current(), stop.clone(), config.l3.preload_max);
     tokio::spawn(async move { stopped.run_until_cancelled(warming.preload(max)).await });
     let stopped = stop_admin.clone();
     let administering = tokio::spawn(async move {
         admin_plane.serve(admin_listener, stopped).await;
     });
-    Ok(Running { data, admin, proxy, stop, stop_admin, serving, administering, consuming, webhooks })
+    Ok(Running { data, admin, proxy, reloader, stop, stop_admin, serving, administering, consuming, webhooks })
 }
 
 impl Running {
     /// The proxy that answers.
-    pub fn proxy(&self) -> &Proxy {
+    pub fn proxy(&self) -> &Live {
         &self.proxy
+    }
+
+    /// Takes the configuration over as it is now, and says in the log what came of it.
+    pub fn reload(&self) {
+        if let Some(reloader) = &self.reloader {
+            reload::reload_and_say(reloader);
+        }
     }
 
     /// Stops: no new connections, requests under way finish within `client.drain_timeout`. The admin plane answers
@@ -200,10 +219,10 @@ impl Running {
             // What it does not finish, another node does, or this one when it is back.
             let _ = tokio::time::timeout(CONSUMER_STOP_MAX, consuming).await;
         }
-        if let Some(fleet) = self.proxy.cache().fleet() {
+        if let Some(fleet) = self.proxy.now().cache().fleet() {
             fleet.leave().await;
         }
-        if let Some(l2) = self.proxy.cache().l2() {
+        if let Some(l2) = self.proxy.now().cache().l2() {
             l2.flush().await;
         }
         self.stop_admin.cancel();

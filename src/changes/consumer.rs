@@ -20,7 +20,7 @@ use super::{
 use crate::{
     kv::{Dedicated, Error, Kv},
     proxy::{
-        Proxy,
+        Live,
         purge::{self, PurgeError},
     },
     purge as purge_log,
@@ -46,7 +46,7 @@ pub struct Parts {
     /// Name of this node.
     pub node: String,
     /// What purges.
-    pub proxy: Proxy,
+    pub proxy: Live,
     /// What fetches again where a message asks for it.
     pub refresher: Refresher,
 }
@@ -55,7 +55,7 @@ pub struct Parts {
 pub struct Consumer {
     config: Config,
     purge: purge_log::config::Config,
-    proxy: Proxy,
+    proxy: Live,
     refresher: Refresher,
     stream: Stream,
     metrics: Metrics,
@@ -179,14 +179,14 @@ impl Consumer {
             Ok(request) => request,
             Err(refused) => return Handled::Rejected(refused),
         };
-        match purge::purge(&self.proxy, &self.purge, &request, "stream of changes").await {
+        match purge::purge(&self.proxy.current(), &self.purge, &request, "stream of changes").await {
             Ok(purged) => {
                 if request.refresh {
                     self.refresher.queue(purged.refresh);
                 }
                 let receipt = purged.receipt;
                 if let Some(at) = message.at() {
-                    self.metrics.lag.set(self.proxy.cache().now().since(at).as_secs_f64());
+                    self.metrics.lag.set(self.proxy.now().cache().now().since(at).as_secs_f64());
                 }
                 tracing::info!(id = %receipt.id, seq = receipt.seq, scopes = receipt.scopes, message = message.id, "purged");
                 Handled::Applied

@@ -56,6 +56,8 @@ pub enum Command {
     Stats(Stats),
     /// Show the nodes that share a running gateway's Redis, and how far each is
     Nodes(Stats),
+    /// Have a running gateway take over its configuration as it is now, all of it or nothing
+    Reload(Reload),
     /// Look after the disk tier, of a running gateway or of a directory that none uses
     Disk(Disk),
     /// Look after the certificate authority with which https calls through the proxy are opened and cached
@@ -272,6 +274,17 @@ pub struct Stats {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+    /// Which gateway.
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `larder reload`.
+#[derive(Debug, Args)]
+pub struct Reload {
+    /// Only say what would change
+    #[arg(long)]
+    pub dry_run: bool,
     /// Which gateway.
     #[command(flatten)]
     pub client: Client,

@@ -16,6 +16,7 @@ pub mod disk;
 pub mod explain;
 pub mod nodes;
 pub mod purge;
+pub mod reload;
 mod serve;
 pub mod stats;
 pub mod warm;
@@ -35,6 +36,7 @@ pub fn run() -> ExitCode {
         Command::Warm(args) => finish(warm::run(args)),
         Command::Explain(args) => finish(explain::run(args)),
         Command::Stats(args) => finish(stats::run(args)),
+        Command::Reload(args) => finish(reload::run(args)),
         Command::Nodes(args) => finish(nodes::run(args)),
         Command::Disk(args) => end(disk::run(args)),
         Command::Ca(args) => match ca::run(&args) {

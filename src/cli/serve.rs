@@ -5,7 +5,7 @@ use std::{io::Write, process::ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    app::{self, Running},
+    app::{self, Running, Source},
     config::{self, Config, Sources},
     telemetry::{self, AccessLog},
 };
@@ -22,10 +22,13 @@ pub(super) fn run(sources: &Sources) -> ExitCode {
             return ExitCode::from(config::EXIT_CODE);
         }
     };
-    if let Err(error) = telemetry::init(&config.log) {
-        eprintln!("larder: {error}");
-        return ExitCode::from(config::EXIT_CODE);
-    }
+    let log = match telemetry::init(&config.log) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("larder: {error}");
+            return ExitCode::from(config::EXIT_CODE);
+        }
+    };
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
@@ -44,7 +47,9 @@ pub(super) fn run(sources: &Sources) -> ExitCode {
             return ExitCode::from(UNAVAILABLE);
         }
     };
-    let code = runtime.block_on(serve(&config, access.clone()));
+    let again = sources.clone();
+    let source = Source { read: Box::new(move || config::load(&again)), log: Some(log) };
+    let code = runtime.block_on(serve(&config, access.clone(), source));
     if let Some(access) = access {
         access.flush();
     }
@@ -56,13 +61,13 @@ fn access_log(config: &Config) -> std::io::Result<Option<AccessLog>> {
     log.access.then(|| AccessLog::new(log.format, log.queue_max, Box::new(std::io::stdout()))).transpose()
 }
 
-async fn serve(config: &Config, access: Option<AccessLog>) -> ExitCode {
-    let (Ok(mut terminated), Ok(mut interrupted)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+async fn serve(config: &Config, access: Option<AccessLog>, source: Source) -> ExitCode {
+    let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+    let [Ok(mut terminated), Ok(mut interrupted), Ok(mut hung_up)] = signals else {
         eprintln!("larder: cannot listen for signals");
         return ExitCode::from(UNAVAILABLE);
     };
-    let running = match app::start(config, access).await {
+    let running = match app::start(config, access, Some(source)).await {
         Ok(running) => running,
         Err(error) => {
             eprintln!("larder: {error}");
@@ -70,9 +75,12 @@ async fn serve(config: &Config, access: Option<AccessLog>) -> ExitCode {
         }
     };
     announce(&running, config);
-    tokio::select! {
-        _ = terminated.recv() => {}
-        _ = interrupted.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminated.recv() => break,
+            _ = interrupted.recv() => break,
+            _ = hung_up.recv() => running.reload(),
+        }
     }
     tracing::info!("stopping: requests under way may finish");
     running.stop().await;

@@ -175,7 +175,8 @@ fn complete(
 ) -> Config {
     config.route = routes.iter().map(|resolved| resolved.route.clone()).collect();
     let data_path = super::data_path(&config.data_dir, env);
-    config.derived = Derived { routes, unreached, warnings, masked: mask::mask(tree), data_path };
+    let masked = mask::mask(tree.clone());
+    config.derived = Derived { routes, unreached, warnings, settings: tree, masked, data_path };
     config
 }
 

@@ -3,6 +3,7 @@
 //! Loading is all or nothing. What is wrong is told all at once, each problem with its file, line and column, variable
 //! or flag, and unknown keys with the nearest known one. Reading a configuration binds no port and opens no other file.
 
+mod diff;
 mod env;
 pub mod error;
 mod file;
@@ -118,7 +119,9 @@ struct Derived {
     routes: Vec<ResolvedRoute>,
     unreached: Vec<ResolvedRoute>,
     warnings: Vec<Problem>,
-    /// All settings as they were written, without secrets.
+    /// All settings as they were written.
+    settings: Dict,
+    /// The same without secrets.
     masked: Dict,
     data_path: PathBuf,
 }

@@ -22,6 +22,11 @@ impl Forward {
         Self { config, hosts, tunnels }
     }
 
+    /// Itself, where these are its settings.
+    pub(super) fn of(self: &Arc<Self>, config: &ForwardConfig, origin: &origin::config::Config) -> Option<Arc<Self>> {
+        (self.config == *config && self.hosts.origin() == origin).then(|| Arc::clone(self))
+    }
+
     pub(super) fn config(&self) -> &ForwardConfig {
         &self.config
     }

@@ -7,11 +7,7 @@
 //!  answer ◀─ finish (line, counters) ◀────────────────────┴─ rescue (problem+json, Proxy-Status)
 //! ```
 
-use std::{
-    net::IpAddr,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header, uri::PathAndQuery};
 use tokio::time::Instant;
@@ -27,6 +23,7 @@ mod forwarded;
 mod hosts;
 mod internal;
 mod leaving;
+mod live;
 mod metrics;
 mod proxied;
 pub mod purge;
@@ -48,6 +45,7 @@ use self::{
     forward::Forward,
     leaving::{CDN_LOOP, Leaving},
     metrics::RouteMetrics,
+    purging::Hooks,
     request_id::RequestIds,
     request_target::RequestTarget,
     rescue::Refusal,
@@ -57,6 +55,7 @@ pub use self::{
     client::{Client, ClientFault, Interceptor, InterimSink, Opening},
     express::Came,
     finish::Sent,
+    live::Live,
     metrics::Metrics,
     proxied::{ForwardRoute, Proxied, ProxyRoute, Reached, compile, own_fields},
     purging::{PurgeAnswerer, PurgeListener},
@@ -84,7 +83,7 @@ struct Inner {
     routes: RouteTable<Arc<ProxyRoute>>,
     behind: Behind,
     forward_route: Arc<ForwardRoute>,
-    forward: Forward,
+    forward: Arc<Forward>,
     headers: HeadersConfig,
     via: [HeaderValue; 3],
     loop_mark: HeaderValue,
@@ -92,8 +91,7 @@ struct Inner {
     access: Option<AccessLog>,
     metrics: Metrics,
     body_bytes_max: u64,
-    purges: OnceLock<PurgeAnswerer>,
-    purged: OnceLock<PurgeListener>,
+    hooks: Arc<Hooks>,
 }
 
 /// What a proxy is made of.
@@ -143,8 +141,9 @@ impl Found<'_> {
 }
 
 impl Proxy {
-    /// Puts a proxy together.
-    pub fn new(parts: Parts, metrics: Metrics) -> Self {
+    /// Puts a proxy together. Where it is to take the place of an `earlier` one, it goes on with what that has: tunnels
+    /// and hosts of the forward proxy where its settings are the same, and who hears of purges.
+    pub fn new(parts: Parts, metrics: Metrics, earlier: Option<&Self>) -> Self {
         let Parts { cache, routes, unreached, forward_route, forward, origin, headers, access, body_bytes_max } = parts;
         let pseudonym = &headers.pseudonym;
         let via = ["1.0", "1.1", "2.0"].map(|version| field(&format!("{version} {pseudonym}")));
@@ -154,7 +153,9 @@ impl Proxy {
             via,
             loop_mark: field(pseudonym),
             ids: RequestIds::new(&headers.request_id),
-            forward: Forward::new(forward, origin),
+            forward: earlier
+                .and_then(|earlier| earlier.inner.forward.of(&forward, &origin))
+                .unwrap_or_else(|| Arc::new(Forward::new(forward, origin))),
             cache,
             behind: Behind::new(&routes, &unreached),
             routes,
@@ -163,8 +164,7 @@ impl Proxy {
             access,
             metrics,
             body_bytes_max,
-            purges: OnceLock::new(),
-            purged: OnceLock::new(),
+            hooks: earlier.map(|earlier| Arc::clone(&earlier.inner.hooks)).unwrap_or_default(),
         };
         Self { inner: Arc::new(inner) }
     }

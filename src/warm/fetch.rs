@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt;
 
-use crate::proxy::Proxy;
+use crate::proxy::Live;
 
 /// What a fetch came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,9 +41,9 @@ impl Fetched {
 pub type Fetcher = Arc<dyn Fn(String, HeaderMap) -> BoxFuture<'static, Fetched> + Send + Sync>;
 
 /// Fetches through the stack that serves clients.
-pub fn through(proxy: Proxy) -> Fetcher {
+pub fn through(proxy: Live) -> Fetcher {
     Arc::new(move |url, headers| {
-        let proxy = proxy.clone();
+        let proxy = proxy.current();
         Box::pin(async move {
             let (head, body) = match proxy.fetch(Method::GET, &url, headers).await {
                 Ok(response) => response.into_parts(),

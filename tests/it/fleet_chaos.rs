@@ -180,11 +180,6 @@ async fn write(world: Arc<World>, admins: Vec<String>, number: u64) {
     }
 }
 
-fn signal(node: &Gateway, signal: &str) {
-    let sent = std::process::Command::new("sh").args(["-c", &format!("kill -{signal} {}", node.pid())]).status();
-    assert!(sent.expect("a shell").success());
-}
-
 /// One disturbance, and the way back to order.
 async fn disturb(number: usize, cluster: &redis::Cluster, nodes: &[Gateway]) -> &'static str {
     let control = cluster.master_of(b"{larder.fleet}:log");
@@ -196,9 +191,9 @@ async fn disturb(number: usize, cluster: &redis::Cluster, nodes: &[Gateway]) -> 
             "fail-over of the log's master"
         }
         1 => {
-            signal(&nodes[0], "STOP");
+            nodes[0].signal("STOP");
             sleep(2 * LEASE).await;
-            signal(&nodes[0], "CONT");
+            nodes[0].signal("CONT");
             "a node asleep"
         }
         2 => {
@@ -238,13 +233,13 @@ async fn disturb(number: usize, cluster: &redis::Cluster, nodes: &[Gateway]) -> 
             "the log's master hangs"
         }
         _ => {
-            signal(&nodes[1], "STOP");
-            signal(&nodes[2], "STOP");
+            nodes[1].signal("STOP");
+            nodes[2].signal("STOP");
             sleep(LEASE).await;
             assert!(cluster.node(replica).cli(&["cluster", "failover", "takeover"]).contains("OK"));
             sleep(LEASE).await;
-            signal(&nodes[1], "CONT");
-            signal(&nodes[2], "CONT");
+            nodes[1].signal("CONT");
+            nodes[2].signal("CONT");
             "two nodes asleep during a take-over"
         }
     }

@@ -33,6 +33,7 @@ mod llm_semantic;
 mod methods;
 mod purge;
 mod ranges;
+mod reload;
 mod sharing;
 mod stale;
 mod support;

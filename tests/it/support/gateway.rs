@@ -343,8 +343,7 @@ impl Gateway {
 
     /// Asks it to stop, in order (SIGTERM).
     pub(crate) fn terminate(&self) {
-        let kill = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.pid())]).status().expect("a shell");
-        assert!(kill.success(), "the gateway had ended before");
+        self.signal("TERM");
     }
 
     /// Asks it to stop and waits until it has.
@@ -357,6 +356,17 @@ impl Gateway {
     pub(crate) async fn restart(mut self) -> Self {
         self.stop().await;
         self.start_again().await
+    }
+
+    /// Writes `toml` in the place of its configuration, of which the process does not know yet.
+    pub(crate) fn configure(&self, toml: &str) {
+        std::fs::write(config_path(self.directory.path()), toml).expect("a writable temporary directory");
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: &str) {
+        let kill = Command::new("sh").args(["-c", &format!("kill -{signal} {}", self.pid())]).status();
+        assert!(kill.expect("a shell").success(), "the gateway had ended before");
     }
 
     /// As [`Gateway::restart`], with `toml` in the place of its configuration.

@@ -13,7 +13,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
@@ -87,7 +87,8 @@ struct Looked {
 /// Those of all routes. Copies share everything.
 #[derive(Debug, Clone, Default)]
 pub struct Matchers {
-    all: Arc<Mutex<Vec<Arc<Matcher>>>>,
+    /// Those of routes that a reload has replaced are gone.
+    all: Arc<Mutex<Vec<Weak<Matcher>>>>,
     loaded: Arc<Loaded>,
     metrics: Metrics,
 }
@@ -169,13 +170,16 @@ impl Matchers {
             config: config.clone(),
         });
         matcher.gauge(&self.metrics.off).set(0);
-        self.all.lock().push(Arc::clone(&matcher));
+        let mut all = self.all.lock();
+        all.retain(|matcher| matcher.strong_count() > 0);
+        all.push(Arc::downgrade(&matcher));
+        drop(all);
         Ok(Some(matcher))
     }
 
     /// Figures at this moment.
     pub fn stats(&self) -> Vec<SimilarStats> {
-        self.all.lock().iter().map(|matcher| matcher.stats()).collect()
+        self.all.lock().iter().filter_map(Weak::upgrade).map(|matcher| matcher.stats()).collect()
     }
 }
 
