@@ -4,8 +4,8 @@
 # Both images can be named by digest, for a build that is the same next year:
 #   docker build --build-arg BUILD_IMAGE=rust:1.95-bookworm@sha256:... --build-arg RUNTIME_IMAGE=...@sha256:... .
 
-# The compiler that Cargo.toml asks for (rust-version), on the Debian that the runtime image is made of: the binary needs
-# the C library it was linked with, or a younger one.
+# The compiler that Cargo.toml asks for (rust-version), on the Debian that the runtime image is made of: the binary
+# needs the C library it was linked with, or a younger one.
 ARG BUILD_IMAGE=rust:1.95-bookworm
 # Linked in dynamically are libc, libm, libmvec, libgcc_s and libstdc++ (of the index for semantic matching): what this
 # image has, with the certificates of public authorities, and nothing else. No shell, no package manager.
@@ -18,9 +18,9 @@ COPY . .
 ARG SOURCE_DATE_EPOCH=0
 ENV SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} \
     RUSTFLAGS="--remap-path-prefix=/src=larder --remap-path-prefix=/usr/local/cargo=cargo"
-# `dist` is what is shipped: link-time optimisation and no symbols, which makes it a third as large as `release`. The
-# profile that `make dist` adds is left out: it is measured under load, so no two builds would be the same. Downloads and
-# what has been compiled stay in caches, by architecture, for only what has changed to be compiled again.
+# `dist` is what is shipped: link-time optimisation and no symbols, which makes it far smaller than `release`. The
+# profile that `make dist` adds is left out: it is measured under load, so no two builds would be the same. Downloads
+# and what has been compiled stay in caches, by architecture, for only what has changed to be compiled again.
 ARG TARGETARCH
 RUN --mount=type=cache,id=larder-registry,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,id=larder-target-${TARGETARCH},target=/src/target,sharing=locked \

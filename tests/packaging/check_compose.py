@@ -91,7 +91,7 @@ def the_origin_of_the_compose_file():
     conf = ROOT / "target" / "packaging" / "nginx.conf"
     conf.write_text(f"pid {conf}.pid;\nevents {{}}\nhttp {{ include {PLACE}/origin.conf; }}\n")
     try:
-        run(nginx, "-t", "-q", "-c", conf, "-e", "stderr")
+        run(nginx, "-t", "-c", conf, "-e", "stderr")
     except Failed as why:
-        # A look at the file without the right to listen or to log is good enough.
+        # That it cannot listen or keep files here says nothing of what it was given.
         need("syntax is ok" in str(why), str(why))

@@ -29,7 +29,7 @@ def versions_are_the_same_everywhere():
 
 @check
 def the_package_has_what_it_needs_and_no_more():
-    listed = run("cargo", "package", "--list", "--allow-dirty", "--offline").splitlines()
+    listed = run("cargo", "package", "--list", "--allow-dirty").splitlines()
     for wanted in ["Cargo.lock", "LICENSE", "README.md", "config/default.toml", "config/prices.toml", "src/main.rs"]:
         need(wanted in listed, f"{wanted} is missing")
     for unwanted in ["tests/", "load-tests/", "dashboards/", "packaging/", "target/", "examples/", "benches/"]:

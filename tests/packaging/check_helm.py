@@ -12,7 +12,8 @@ from harness import ROOT, check, fails, fresh, larder, need
 CHART = ROOT / "packaging" / "helm" / "larder"
 # The youngest, and the oldest whose schemas are to be had.
 RELEASES = ["1.33", "1.37"]
-RULES = "groups:\n  - name: a\n    rules:\n      - {alert: B, expr: up == 0, labels: {severity: page}}\n"
+# With what is templates to Prometheus and has to be left alone by Helm.
+RULES = "groups:\n  - name: a\n    rules:\n      - {alert: B, expr: up == 0, labels: {severity: page}, annotations: {a: '{{ $labels.job }}'}}\n"
 # What is off by default, on; and the other way round.
 EVERYTHING = {
     "replicas": 3,
@@ -185,6 +186,18 @@ def the_chart_makes_secrets_once():
     need("Secret/demo-larder" not in rendered(LITTLE), "a secret beside the existing one")
     given = rendered(EVERYTHING)["Secret/demo-larder"]["data"]
     need(base64.b64decode(given["node-secret"]).decode() == "ab" * 32, "not the secret that was given")
+
+
+@check
+def the_charts_rules_are_those_of_the_files():
+    place, files = ROOT / "dashboards" / "prometheus", {"alerts": RULES, "recording": RULES}
+    if place.exists():
+        files = {name: (place / f"{name}.yml").read_text() for name in files}
+    objects = rendered({"prometheusRule": {"enabled": True, "files": files}})
+    groups = objects["PrometheusRule/demo-larder"]["spec"]["groups"]
+    need(groups == [group for name in sorted(files) for group in yaml.safe_load(files[name])["groups"]], "other rules")
+    with fails("a rule without rules"):
+        rendered({"prometheusRule": {"enabled": True}})
 
 
 @check
