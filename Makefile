@@ -12,7 +12,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 LARDER_DATA ?= $(abspath $(wildcard ../shared/data))
 export LARDER_DATA
 
-.PHONY: build dist test tools fmt clippy doc cargo-test conformance sdk instructions load-test fuzz chaos
+.PHONY: build dist packages test tools fmt clippy doc cargo-test conformance sdk packaging instructions load-test fuzz chaos
 
 build:
 	$(CARGO) build
@@ -21,12 +21,18 @@ build:
 dist:
 	python3 load-tests/train.py
 
+# What a package installs, in target/packages: a tree, a tarball and a .deb, of the binary that `make dist` has made.
+packages:
+	@test -x target/dist/larder || $(CARGO) build --locked --profile dist --bin larder
+	packaging/build.py
+
 # Every stage leaves its output in target/logs; the end of this one is the sum of them.
-test: tools fmt clippy doc cargo-test conformance sdk instructions
+test: tools fmt clippy doc cargo-test conformance sdk packaging instructions
 	@echo
 	@grep -h '^test result:' $(LOGS)/cargo-test.log
 	@grep -h '^conformance:' $(LOGS)/conformance.log
 	@grep -h '^sdk:' $(LOGS)/sdk.log
+	@grep -h '^packaging:' $(LOGS)/packaging.log
 	@grep -h '^instructions:' $(LOGS)/instructions.log
 
 # Whatever is there already is left as it is.
@@ -41,6 +47,8 @@ tools:
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends redis-server redis-sentinel redis-tools; }
 	@command -v g++ >/dev/null \
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends g++; }
+	@for tool in fish man mandoc strace systemd-analyze zsh; do command -v $$tool >/dev/null || missing=1; done; \
+		test -z "$${missing:-}" || { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends fish man-db mandoc strace systemd zsh; }
 	@cd tests/conformance && { node -e 'require.resolve("http-cache-tests/package.json")' 2>/dev/null \
 		|| npm install --no-package-lock; }
 
@@ -69,6 +77,12 @@ sdk: tools
 	@mkdir -p $(LOGS)
 	$(CARGO) build
 	python3 tests/sdk/run.py 2>&1 | tee $(LOGS)/sdk.log
+
+# Dockerfile, compose file, unit, chart, packages, manual pages and completions, as far as no engine and no cluster is needed.
+packaging: tools
+	@mkdir -p $(LOGS)
+	$(CARGO) build --bin larder
+	tests/packaging/run.py 2>&1 | tee $(LOGS)/packaging.log
 
 # What a request costs in instructions, against what it did; UPDATE=1 writes the figures anew.
 instructions: tools

@@ -3,7 +3,7 @@
 //! The modules are layers. Each uses only what stands below it:
 //!
 //! ```text
-//!  6  cli                                   commands: serve, check, purge, warm, explain, stats, nodes, reload, disk, ca, demo
+//!  6  cli                                   commands: serve, check, purge, warm, explain, stats, nodes, reload, disk, ca, health, man, demo
 //!  5  app ─────────── config                the only two that know all parts
 //!  4  admin      listener                   the two front doors
 //!  3  changes    webhook    warm    proxy    what surrounds every request; what backends say, and what CDNs are told

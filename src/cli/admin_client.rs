@@ -129,6 +129,18 @@ impl AdminClient {
         self.call(Method::DELETE, path, Bytes::new()).await
     }
 
+    /// GET of a page for probes, which is text, and has to be there within `patience`.
+    pub async fn probe(&self, path: &str, patience: Duration) -> Result<String, Error> {
+        let answer = tokio::time::timeout(patience, self.exchange(Method::GET, path, Bytes::new()));
+        let (status, body) = answer.await.map_err(|_| Error::Silent { authority: self.authority.clone() })??;
+        let text = String::from_utf8_lossy(&body).into_owned();
+        match status {
+            StatusCode::OK => Ok(text),
+            StatusCode::SERVICE_UNAVAILABLE => Err(Error::Refused { status, detail: text.trim().to_owned() }),
+            _ => Err(self.not_understood()),
+        }
+    }
+
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, Error> {
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(method, path, body));
         let (status, body) = answer.await.map_err(|_| Error::Silent { authority: self.authority.clone() })??;
@@ -229,6 +241,21 @@ mod tests {
             once("400 Bad Request", r#"{"status":400,"title":"Bad Request","detail":"not so"}"#).await;
         let refused = client.get::<serde_json::Value>("/").await.expect_err("a refusal");
         assert_eq!(refused.to_string(), "not so");
+    }
+
+    #[tokio::test]
+    async fn probes() {
+        let patience = Duration::from_secs(30);
+        let (client, _asked) = once("200 OK", "ready\n").await;
+        assert_eq!(client.probe("/readyz", patience).await.expect("an answer"), "ready\n");
+        let (client, _asked) = once("503 Service Unavailable", "draining\n").await;
+        assert_eq!(client.probe("/readyz", patience).await.expect_err("no readiness").to_string(), "draining");
+        let (client, _asked) = once("404 Not Found", "").await;
+        assert!(matches!(client.probe("/readyz", patience).await, Err(Error::Answer { .. })));
+        let mute = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let client = AdminClient::to(&mute.local_addr().expect("an address").to_string(), None).expect("a client");
+        let silent = client.probe("/readyz", Duration::from_millis(10)).await;
+        assert!(matches!(silent, Err(Error::Silent { .. })), "{silent:?}");
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::{
     proxy::purge::Ack,
 };
 
+/// Where the admin plane is unless it is configured elsewhere.
+const DEFAULT_ADMIN: &str = "http://127.0.0.1:8081";
+
 /// An HTTP caching gateway.
 #[derive(Debug, Parser)]
 #[command(name = "larder", version, about, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -62,11 +65,15 @@ pub enum Command {
     Disk(Disk),
     /// Look after the certificate authority with which https calls through the proxy are opened and cached
     Ca(Ca),
+    /// Ask a running gateway whether requests should be sent to it; ends with 1 where they should not
+    Health(Health),
     /// Print completions for a shell
     Completions {
         /// Which one
         shell: Shell,
     },
+    /// Print the manual page, or write those of all commands into a directory
+    Man(Man),
 }
 
 /// `larder serve`.
@@ -138,7 +145,7 @@ pub struct Demo {
 #[derive(Debug, Clone, Args)]
 pub struct Client {
     /// Admin address of the gateway
-    #[arg(long, value_name = "URL", env = "LARDER_ADMIN_URL", default_value = "http://127.0.0.1:8081")]
+    #[arg(long, value_name = "URL", env = "LARDER_ADMIN_URL", default_value = DEFAULT_ADMIN)]
     pub admin: String,
     /// Token of its admin plane
     #[arg(long, value_name = "TOKEN", env = "LARDER_ADMIN_TOKEN", hide_env_values = true)]
@@ -288,6 +295,28 @@ pub struct Reload {
     /// Which gateway.
     #[command(flatten)]
     pub client: Client,
+}
+
+/// `larder health`.
+#[derive(Debug, Args)]
+pub struct Health {
+    /// Ask only whether the process lives; one that is stopping does
+    #[arg(long)]
+    pub live: bool,
+    /// How long the answer may take
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    pub timeout: Duration,
+    /// Admin address of the gateway
+    #[arg(long, value_name = "URL", env = "LARDER_ADMIN_URL", default_value = DEFAULT_ADMIN)]
+    pub admin: String,
+}
+
+/// `larder man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Write a page for each command into this directory, which is made if it is missing
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: Option<PathBuf>,
 }
 
 /// `larder disk`.
@@ -519,6 +548,14 @@ mod tests {
         assert!(parse("larder warm").is_err());
         assert!(parse("larder warm http://h/ --concurrency 0").is_err());
         assert!(matches!(parse("larder warm --file - --rate 5 --no-wait"), Ok(Command::Warm(_))));
+    }
+
+    #[test]
+    fn a_probe_needs_no_token() {
+        let Ok(Command::Health(health)) = parse("larder health --timeout 500ms") else { panic!("health") };
+        assert_eq!((health.live, health.timeout), (false, Duration::from_millis(500)));
+        assert_eq!(health.admin, DEFAULT_ADMIN);
+        assert!(parse("larder health --admin-token x").is_err());
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! The command line: what can be said on it, and what each command does.
 
-use std::{error::Error, io, process::ExitCode};
+use std::{
+    error::Error,
+    io::{self, Write},
+    process::ExitCode,
+};
 
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use tokio::runtime::Runtime;
 
 pub mod admin_client;
@@ -14,6 +18,8 @@ pub mod demo;
 mod demo_origin;
 pub mod disk;
 pub mod explain;
+pub mod health;
+pub mod man;
 pub mod nodes;
 pub mod purge;
 pub mod reload;
@@ -28,10 +34,12 @@ pub fn run() -> ExitCode {
     match Cli::parse().into_command() {
         Command::Serve(serve) => serve::run(&serve.sources()),
         Command::Check(check) => code(check::run(&check.sources(), &mut io::stdout(), &mut io::stderr())),
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "larder", &mut io::stdout());
-            ExitCode::SUCCESS
-        }
+        Command::Completions { shell } => written(&man::completions(shell)),
+        Command::Man(args) => match man::run(&args) {
+            Ok(page) => written(&page),
+            Err(error) => failed(&error),
+        },
+        Command::Health(args) => finish(health::run(args)),
         Command::Purge(args) => finish(purge::run(args)),
         Command::Warm(args) => finish(warm::run(args)),
         Command::Explain(args) => finish(explain::run(args)),
@@ -73,6 +81,14 @@ fn failed(error: &dyn Error) -> ExitCode {
     }
     eprintln!("{text}");
     ExitCode::FAILURE
+}
+
+/// Writes what was asked for; a reader that has seen enough, as `head` has, is no failure.
+fn written(text: &[u8]) -> ExitCode {
+    match io::stdout().lock().write_all(text) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => failed(&error),
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 /// An exit code; a reader that has gone away is no error of ours.

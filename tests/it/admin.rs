@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{client, eventually, gate::Gate, gateway, origin, origin::reply, raw};
+use crate::support::{client, command::larder, eventually, gate::Gate, gateway, origin, origin::reply, raw};
 
 #[tokio::test]
 async fn a_token_is_asked_for() {
@@ -182,6 +182,33 @@ async fn requests_under_way_are_finished_before_the_end() {
     gate.open();
     response.finish().await.assert_ok("hello");
     assert_eq!(gateway.ended().await.code(), Some(0), "{}", gateway.output());
+}
+
+#[tokio::test]
+async fn who_probes_sees_the_end_coming() {
+    let gate = Gate::new();
+    let origin = origin::new().route("/a", reply("hel").gate(&gate).chunk("lo").max_age(60)).run().await;
+    let mut gateway = gateway::new().origin(&origin).token("secret").run().await;
+    let admin = gateway.admin_base();
+    let health = |flags: &[&str]| {
+        let words = [&["health", "--admin", &admin], flags].concat();
+        larder(words.into_iter().map(str::to_owned).collect::<Vec<_>>())
+    };
+
+    health(&[]).await.assert(0, "ready");
+    let mut response = client::get(gateway.url("/a")).open().await;
+    response.read(3).await;
+    gateway.terminate();
+    eventually("the gateway to say that it stops", || async {
+        let ran = health(&[]).await;
+        (ran.code == Some(1) && ran.stderr.contains("draining")).then_some(())
+    })
+    .await;
+    health(&["--live"]).await.assert(0, "ok");
+    gate.open();
+    response.finish().await.assert_ok("hello");
+    assert_eq!(gateway.ended().await.code(), Some(0), "{}", gateway.output());
+    health(&["--live"]).await.assert(1, "no gateway answers");
 }
 
 #[tokio::test]
