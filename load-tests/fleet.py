@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Several nodes over Redis: how long a hit in L2 takes, how soon a purge has reached all nodes, and what a hanging Redis costs.
+"""Several nodes over Redis: how long a hit in L2 takes, how soon a purge has reached all nodes, what a hanging server costs, how
+soon what a killed one had is found again, and what clients notice of a Redis that is gone.
 
     python3 load-tests/fleet.py [--profile release] [--rate 5000] [--seconds 5] [--output run.json]
 
@@ -9,6 +10,7 @@ one connection by redis-benchmark at the same rate of arrival is not offered, so
 """
 
 import argparse
+import http.client
 import json
 import os
 import pathlib
@@ -39,7 +41,12 @@ class Process:
             else:
                 raise SystemExit(f"{command[0]} ended with {self.process.wait()}")
         if said:
-            threading.Thread(target=self.process.stdout.read, daemon=True).start()
+            self.lines = [0]
+            threading.Thread(target=self.count_lines, daemon=True).start()
+
+    def count_lines(self):
+        for _ in self.process.stdout:
+            self.lines[0] += 1
 
     def signal(self, number):
         self.process.send_signal(number)
@@ -134,6 +141,73 @@ def l2_hits(tools, a, b, path, rate, seconds):
     return {**read, "hits": after["hits"] - before["hits"], "keys": keys}
 
 
+def recovery(tools, servers, a, b, keys=4000, rate=250):
+    """Kills a master of values while keys that one node has filled are read through another, each once: when the last of them
+    was not found, from the moment on at which the replica was the master."""
+    load(tools["load"], "fill", f"{a.data}/u/1024/k{{}}", "--keys", keys)
+    time.sleep(1.5)
+    slot = int(cli(servers[0].port, "cluster", "keyslot", "{larder.fleet}:log"))
+    killed = next(server for server in servers if holds(server, slot) is False)
+    own = next(line.split()[0] for line in cli(killed.port, "cluster", "nodes").splitlines() if "myself" in line)
+    members = [line.split() for line in cli(servers[0].port, "cluster", "nodes").splitlines()]
+    heir = next(int(member[1].split(":")[1].split("@")[0]) for member in members if member[3] == own)
+    recovered = []
+
+    def watch():
+        while not recovered:
+            if cli(heir, "role").startswith("master"):
+                recovered.append(time.monotonic())
+            time.sleep(0.005)
+
+    start = time.monotonic()
+    watching = threading.Thread(target=watch)
+    watching.start()
+    outcomes, errors, is_killed = [], 0, False
+    connection = http.client.HTTPConnection(b.data.removeprefix("http://"))
+    for number in range(keys):
+        time.sleep(max(0, start + number / rate - time.monotonic()))
+        if not is_killed and number == rate:
+            killed.signal(signal.SIGKILL)
+            is_killed = True
+        connection.request("GET", f"/u/1024/k{number}")
+        answer = connection.getresponse()
+        answer.read()
+        errors += answer.status != 200
+        outcomes.append((time.monotonic(), "hit" in (answer.getheader("cache-status") or "")))
+    watching.join()
+    misses = [when for when, hit in outcomes if not hit]
+    last = max(misses, default=start)
+    return {
+        "errors": errors,
+        "misses": len(misses),
+        "cluster_recovered_after_s": round(recovered[0] - start - 1, 3),
+        "last_miss_after_recovery_s": round(last - recovered[0], 3),
+        "reads_after_it": sum(when > last for when, _ in outcomes),
+    }
+
+
+def gone(tools, node, server, seconds=60, rate=2000):
+    """Redis ends while what memory holds is asked for: what clients see of it in a minute, and how much is written to the log."""
+    load(tools["load"], "fill", f"{node.data}/u/1024/g{{}}", "--keys", 1000)
+    before, lines = get(f"{node.admin}/stats"), node.lines[0]
+    killer = threading.Timer(2, lambda: server.signal(signal.SIGKILL))
+    killer.start()
+    url = f"{node.data}/u/1024/g{{}}"
+    read = load(tools["load"], "open", url, "--rate", rate, "--seconds", seconds + 2, "--keys", 1000)
+    after = get(f"{node.admin}/stats")
+    hits = after["requests"].get("hit", 0) - before["requests"].get("hit", 0)
+    return {**read, "hits": hits, "hit_ratio": round(hits / read["requests"], 5), "log_lines": node.lines[0] - lines}
+
+
+def holds(server, slot):
+    """Whether a master has that slot; nothing, of a replica."""
+    own = next(line for line in cli(server.port, "cluster", "nodes").splitlines() if "myself" in line)
+    if "master" not in own:
+        return None
+    ranges = [part.split("-") for part in own.split()[8:] if part[0].isdigit()]
+    return any(int(part[0]) <= slot <= int(part[-1]) for part in ranges)
+
+
 def propagation(nodes, count):
     """From the call of a purge to its application on all nodes, as the receipt has it; and to the log alone."""
     took = {"log": [], "fleet": []}
@@ -150,6 +224,7 @@ def main():
     parser.add_argument("--rate", type=float, default=5000)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--purges", type=int, default=500)
+    parser.add_argument("--gone", type=float, default=60, help="seconds without Redis")
     parser.add_argument("--output", type=pathlib.Path)
     options = parser.parse_args()
     build = ["cargo", "build", "--profile", options.profile, "--bin", "larder", "--example", "load", "--example", "origin"]
@@ -169,6 +244,7 @@ def main():
         for size in (1024, 16384):
             result[f"l2 hit {size} B"] = l2_hits(tools, nodes[0], nodes[1], f"/u/{size}/{{}}", options.rate, options.seconds)
         result["purge, 3 nodes"] = propagation(nodes, options.purges)
+        result["Redis gone"] = gone(tools, nodes[0], single, options.gone)
         for node in nodes:
             node.stop()
         servers = cluster(directory)
@@ -182,17 +258,13 @@ def main():
         calm = load(tools["load"], "open", f"{nodes[2].data}/u/1024/calm{{}}", "--rate", rate, "--seconds", options.seconds)
         # One that has no part of the log: what is measured is what a hanging shard of values costs.
         slot = int(cli(servers[0].port, "cluster", "keyslot", "{larder.fleet}:log"))
-        def holds(server):
-            own = next(line for line in cli(server.port, "cluster", "nodes").splitlines() if "myself" in line)
-            if "master" not in own:
-                return None
-            ranges = [part.split("-") for part in own.split()[8:] if part[0].isdigit()]
-            return any(int(part[0]) <= slot <= int(part[-1]) for part in ranges)
-        hung = next(server for server in servers if holds(server) is False)
+        hung = next(server for server in servers if holds(server, slot) is False)
         hung.signal(signal.SIGSTOP)
         hanging = load(tools["load"], "open", f"{nodes[2].data}/u/1024/hung{{}}", "--rate", rate, "--seconds", min(options.seconds, 1.8))
         hung.signal(signal.SIGCONT)
         result["miss, all well"], result["miss, one of three masters hangs"] = calm, hanging
+        time.sleep(5)
+        result["one of three masters killed"] = recovery(tools, servers, nodes[0], nodes[1])
     finally:
         for process in reversed(running):
             process.stop()

@@ -31,6 +31,9 @@ pub(crate) struct Options {
     connections: usize,
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
+    /// So many keys, again and again
+    #[arg(long)]
+    keys: Option<u64>,
 }
 
 type Due = UnboundedReceiver<(u64, Instant)>;
@@ -57,7 +60,8 @@ pub(crate) async fn run(options: Options) -> Result<Value, Box<dyn Error>> {
             && let Some(client) = unused.pop()
             && let Some((number, at)) = waiting.pop_front()
         {
-            tasks.spawn_local(one(client, options.url.clone(), number, at, Rc::clone(&gauge)));
+            let key = options.keys.map_or(number, |keys| number % keys);
+            tasks.spawn_local(one(client, options.url.clone(), key, at, Rc::clone(&gauge)));
         }
         if tasks.is_empty() && !waiting.is_empty() {
             return Err("every connection was lost".into());
