@@ -83,8 +83,10 @@ pub struct Parts {
     pub warm: warm_jobs::Config,
     /// The gateway it looks after.
     pub proxy: Proxy,
-    /// Every metric there is.
+    /// Every metric of the gateway.
     pub registry: Arc<Mutex<Registry>>,
+    /// Those of the process it is.
+    pub process: Registry,
     /// Cancelled when the gateway begins to drain.
     pub draining: CancellationToken,
 }
@@ -105,13 +107,14 @@ struct Shared {
     refresher: Refresher,
     disk_tasks: DiskTasks,
     registry: Arc<Mutex<Registry>>,
+    process: Registry,
     draining: CancellationToken,
 }
 
 impl Admin {
     /// Puts it together, and starts the queue of refreshes: to be called within a runtime.
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, purge, warm, proxy, registry, draining } = parts;
+        let Parts { config, purge, warm, proxy, registry, process, draining } = parts;
         let metrics = warm_jobs::Metrics::register(&mut registry.lock());
         let fetch = warm_jobs::through(proxy.clone());
         let refresher = Refresher::start(
@@ -130,6 +133,7 @@ impl Admin {
             refresher,
             disk_tasks: DiskTasks::new(draining.clone()),
             registry,
+            process,
             draining,
         };
         let body_bytes_max = usize::try_from(config.body_bytes_max.as_u64()).unwrap_or(usize::MAX);

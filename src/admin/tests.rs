@@ -33,6 +33,7 @@ impl Plane {
             warm: config.warm.clone(),
             proxy: gateway.proxy().clone(),
             registry: Arc::new(Mutex::new(Registry::with_prefix("larder"))),
+            process: Registry::default(),
             draining: draining.clone(),
         };
         Self { router: Admin::new(parts).router(), draining, _gateway: gateway, _directory: directory }

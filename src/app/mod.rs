@@ -25,7 +25,7 @@ use crate::{
     listener::{self, Server},
     proxy::Proxy,
     store,
-    telemetry::AccessLog,
+    telemetry::{AccessLog, process},
     webhook::{self, Webhooks},
 };
 
@@ -134,6 +134,8 @@ pub struct Running {
 /// Where an address, the data directory or an upstream cannot be used. Nothing is left running then.
 pub async fn start(config: &Config, access: Option<AccessLog>) -> Result<Running, Error> {
     let mut registry = Registry::with_prefix("larder");
+    let mut process = Registry::default();
+    process::register(&mut process);
     let listening = |key, address| async move {
         let source = |source| Error::Listen { address, key, source };
         let listener = listener::bind(address).map_err(source)?;
@@ -153,6 +155,7 @@ pub async fn start(config: &Config, access: Option<AccessLog>) -> Result<Running
         warm: config.warm.clone(),
         proxy: proxy.clone(),
         registry: Arc::clone(&registry),
+        process,
         draining: stop.clone(),
     });
     let webhooks = Webhooks::start(&config.webhook, &config.origin, proxy.cache().origins(), &mut registry.lock());
