@@ -144,6 +144,9 @@ pub async fn start(config: &Config, access: Option<AccessLog>) -> Result<Running
     };
     let (data_listener, data) = listening("listen.data", config.listen.data).await?;
     let (admin_listener, admin) = listening("listen.admin", config.listen.admin).await?;
+    if let Some(access) = &access {
+        access.register(&mut registry);
+    }
     let (proxy, kv) = build::proxy(config, access, &mut registry)?;
     let server = Arc::new(Server::new(config.client.clone(), &mut registry));
     let interception = Interception::new(config, &server, &mut registry)?.map(Arc::new);

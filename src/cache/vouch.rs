@@ -133,9 +133,9 @@ impl Cache {
         }
     }
 
-    /// Tells the other nodes that an unsafe request changed what a URL stands for. Who has its answer finds nothing older
+    /// Tells the other nodes that an unsafe request changed what a URL stands for, at that time. Who has its answer finds nothing older
     /// than the log of all nodes does.
-    pub(super) async fn invalidate_elsewhere(&self, route: &Route, url: Scope) {
+    pub(super) async fn invalidate_elsewhere(&self, route: &Route, url: Scope, at: Timestamp) {
         let (unsafe_invalidates, coherence) = (route.policy.unsafe_invalidates, route.policy.coherence);
         let Some(fleet) = self.fleet() else { return };
         if unsafe_invalidates == Invalidate::Node || coherence == Coherence::Ttl {
@@ -144,7 +144,7 @@ impl Cache {
         let Ok(id) = PurgeId::random() else { return };
         let purge = Purge {
             id,
-            at: self.now(),
+            at,
             mode: Mode::Hard,
             scopes: vec![url],
             hold: Duration::ZERO,
