@@ -139,6 +139,9 @@ impl Metrics {
         for kind in ["corrupt", "missing", "record", "damaged", "full", "read-only", "gone", "io", "timeout"] {
             let _ = metrics.errors.get_or_create(&[("kind", kind)]);
         }
+        for reason in ["admission", "queue", "large", "off", "room", "error"] {
+            let _ = metrics.drops.get_or_create(&[("reason", reason)]);
+        }
         for reason in ["expired", "bytes", "entries", "free"] {
             let _ = metrics.evictions.get_or_create(&[("reason", reason)]);
         }
