@@ -185,7 +185,7 @@ def of_origin() -> list[dict]:
         ),
         series(
             "Waits for a connection",
-            [(quantile(0.95, "larder_origin_queue_wait_seconds") + " or vector(0)", "p95 of those that waited")]
+            [(f"({quantile(0.95, 'larder_origin_queue_wait_seconds')} >= 0) or vector(0)", "p95 of those that waited")]
             + [(total("larder_origin_queue_wait_seconds_count"), "requests that waited, a second")],
             "short",
             """Requests that found `origin.connections_max` connections busy. Regularly above 0: raise it, or the
