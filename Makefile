@@ -12,7 +12,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 LARDER_DATA ?= $(abspath $(wildcard ../shared/data))
 export LARDER_DATA
 
-.PHONY: build dist packages test tools fmt clippy doc cargo-test conformance sdk packaging instructions load-test fuzz chaos
+.PHONY: build dist packages test tools fmt clippy doc cargo-test conformance sdk dashboards packaging instructions load-test fuzz chaos
 
 build:
 	$(CARGO) build
@@ -27,11 +27,12 @@ packages:
 	packaging/build.py
 
 # Every stage leaves its output in target/logs; the end of this one is the sum of them.
-test: tools fmt clippy doc cargo-test conformance sdk packaging instructions
+test: tools fmt clippy doc cargo-test conformance sdk dashboards packaging instructions
 	@echo
 	@grep -h '^test result:' $(LOGS)/cargo-test.log
 	@grep -h '^conformance:' $(LOGS)/conformance.log
 	@grep -h '^sdk:' $(LOGS)/sdk.log
+	@grep -h '^dashboards:' $(LOGS)/dashboards.log
 	@grep -h '^packaging:' $(LOGS)/packaging.log
 	@grep -h '^instructions:' $(LOGS)/instructions.log
 
@@ -45,6 +46,8 @@ tools:
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends python3-venv python3-pip; }
 	@command -v redis-server >/dev/null && command -v redis-sentinel >/dev/null && command -v redis-cli >/dev/null \
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends redis-server redis-sentinel redis-tools; }
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null \
+		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends prometheus; }
 	@command -v g++ >/dev/null \
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends g++; }
 	@for tool in fish man mandoc strace systemd-analyze zsh; do command -v $$tool >/dev/null || missing=1; done; \
@@ -77,6 +80,12 @@ sdk: tools
 	@mkdir -p $(LOGS)
 	$(CARGO) build
 	python3 tests/sdk/run.py 2>&1 | tee $(LOGS)/sdk.log
+
+# Dashboards, rules and alerts, with a Prometheus of its own on gateways under traffic. The package's service is not needed.
+dashboards: tools
+	@mkdir -p $(LOGS)
+	$(CARGO) build
+	python3 tests/dashboards/run.py 2>&1 | tee $(LOGS)/dashboards.log
 
 # Dockerfile, compose file, unit, chart, packages, manual pages and completions, as far as no engine and no cluster is needed.
 packaging: tools

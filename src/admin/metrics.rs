@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{StatusCode, header};
+use prometheus_client::encoding::text;
 
 use super::{Shared, problem::Problem};
 
@@ -17,9 +18,11 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
     (status = 200, description = "OpenMetrics text", content_type = "application/openmetrics-text", body = String),
 ))]
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &shared.registry.lock()) {
-        Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+    let mut page = String::new();
+    let written = text::encode_registry(&mut page, &shared.process);
+    // The second one writes the line that ends it all.
+    match written.and_then(|()| text::encode(&mut page, &shared.registry.lock())) {
+        Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], page).into_response(),
         Err(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "a metric could not be written").into_response(),
     }
 }

@@ -89,8 +89,10 @@ pub struct Parts {
     pub auth: Auth,
     /// What takes over configurations, if anything does.
     pub reload: Option<Arc<dyn Reload>>,
-    /// Every metric there is.
+    /// Every metric of the gateway.
     pub registry: Arc<Mutex<Registry>>,
+    /// Those of the process it is.
+    pub process: Registry,
     /// Cancelled when the gateway begins to drain.
     pub draining: CancellationToken,
 }
@@ -112,13 +114,14 @@ struct Shared {
     refresher: Refresher,
     disk_tasks: DiskTasks,
     registry: Arc<Mutex<Registry>>,
+    process: Registry,
     draining: CancellationToken,
 }
 
 impl Admin {
     /// Puts it together, and starts the queue of refreshes: to be called within a runtime.
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, purge, warm, proxy, auth, reload, registry, draining } = parts;
+        let Parts { config, purge, warm, proxy, auth, reload, registry, process, draining } = parts;
         let metrics = warm_jobs::Metrics::register(&mut registry.lock());
         let fetch = warm_jobs::through(proxy.clone());
         let refresher = Refresher::start(
@@ -138,6 +141,7 @@ impl Admin {
             refresher,
             disk_tasks: DiskTasks::new(draining.clone()),
             registry,
+            process,
             draining,
         };
         let body_bytes_max = usize::try_from(config.body_bytes_max.as_u64()).unwrap_or(usize::MAX);

@@ -35,6 +35,7 @@ impl Plane {
             auth: Auth::new(&config.admin),
             reload: None,
             registry: Arc::new(Mutex::new(Registry::with_prefix("larder"))),
+            process: Registry::default(),
             draining: draining.clone(),
         };
         Self { router: Admin::new(parts).router(), draining, _gateway: gateway, _directory: directory }

@@ -27,7 +27,7 @@ use crate::{
     listener::{self, Server},
     proxy::Live,
     store,
-    telemetry::AccessLog,
+    telemetry::{AccessLog, process},
     webhook::{self, Webhooks},
 };
 
@@ -137,6 +137,8 @@ pub struct Running {
 /// Where an address, the data directory or an upstream cannot be used. Nothing is left running then.
 pub async fn start(config: &Config, access: Option<AccessLog>, source: Option<Source>) -> Result<Running, Error> {
     let mut registry = Registry::with_prefix("larder");
+    let mut process = Registry::default();
+    process::register(&mut process);
     let listening = |key, address| async move {
         let source = |source| Error::Listen { address, key, source };
         let listener = listener::bind(address).map_err(source)?;
@@ -145,6 +147,9 @@ pub async fn start(config: &Config, access: Option<AccessLog>, source: Option<So
     };
     let (data_listener, data) = listening("listen.data", config.listen.data).await?;
     let (admin_listener, admin) = listening("listen.admin", config.listen.admin).await?;
+    if let Some(access) = &access {
+        access.register(&mut registry);
+    }
     let ground = build::ground(config, access, &mut registry)?;
     let (kv, auth) = (ground.kv.clone(), Auth::new(&config.admin));
     let proxy = Live::new(ground.proxy(config, None)?);
@@ -164,6 +169,7 @@ pub async fn start(config: &Config, access: Option<AccessLog>, source: Option<So
         auth,
         reload: reloader.clone().map(|reloader| reloader as _),
         registry: Arc::clone(&registry),
+        process,
         draining: stop.clone(),
     });
     let webhooks =

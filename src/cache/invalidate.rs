@@ -13,7 +13,7 @@ use super::{
     target::Target,
 };
 use crate::{
-    object::{key::Key, scope::Scope, vary::Variants},
+    object::{key::Key, scope::Scope, time::Timestamp, vary::Variants},
     purge::{Mode, Purge, PurgeId},
     store::{L2, Slot, l3},
 };
@@ -34,6 +34,8 @@ impl Cache {
     pub(super) async fn forget(&self, route: &Route, target: &Target, request: &HeaderMap) -> u32 {
         let url = target.url_scope(route);
         self.metrics().url_invalidated();
+        // What is fetched from here on is newer than the change, however long the removals take: others judge it by this time.
+        let at = self.now();
         // Fills are told first, entries removed second: see `Cache::recall`.
         self.invalidations().note(url);
         let targets = spellings(route, target);
@@ -52,9 +54,9 @@ impl Cache {
         }
         // Asked without taking note: whoever asks next must not rely on a purge that is only on its way.
         if self.is_scattered(url) || !are_made(removals).await || !gone {
-            self.purge_url(url).await;
+            self.purge_url(url, at).await;
         }
-        self.invalidate_elsewhere(route, url).await;
+        self.invalidate_elsewhere(route, url, at).await;
         notes
     }
 
@@ -69,18 +71,18 @@ impl Cache {
         removed.into_iter().all(|removed| removed) && !scattered
     }
 
-    async fn purge_url(&self, url: Scope) {
-        let Some(purge) = self.invalidation(url) else { return };
+    async fn purge_url(&self, url: Scope, at: Timestamp) {
+        let Some(purge) = self.invalidation(url, at) else { return };
         if let Err(error) = self.purge_log().append(purge).await {
             tracing::warn!(%error, "an unsafe request could not invalidate all that is stored of its URL");
         }
     }
 
-    /// The purge that stands for an unsafe request; `None` without randomness.
-    pub(super) fn invalidation(&self, url: Scope) -> Option<Purge> {
+    /// The purge that stands for an unsafe request that came then; `None` without randomness.
+    pub(super) fn invalidation(&self, url: Scope, at: Timestamp) -> Option<Purge> {
         Some(Purge {
             id: PurgeId::random().ok()?,
-            at: self.now(),
+            at,
             mode: Mode::Hard,
             scopes: vec![url],
             hold: Duration::ZERO,

@@ -133,15 +133,15 @@ impl Cache {
         }
     }
 
-    /// Tells the other nodes that an unsafe request changed what a URL stands for. Who has its answer finds nothing older
+    /// Tells the other nodes that an unsafe request changed what a URL stands for, at that time. Who has its answer finds nothing older
     /// than the log of all nodes does.
-    pub(super) async fn invalidate_elsewhere(&self, route: &Route, url: Scope) {
+    pub(super) async fn invalidate_elsewhere(&self, route: &Route, url: Scope, at: Timestamp) {
         let (unsafe_invalidates, coherence) = (route.policy.unsafe_invalidates, route.policy.coherence);
         let Some(fleet) = self.fleet() else { return };
         if unsafe_invalidates == Invalidate::Node || coherence == Coherence::Ttl {
             return;
         }
-        let Some(purge) = self.invalidation(url) else { return };
+        let Some(purge) = self.invalidation(url, at) else { return };
         fleet.announce(purge, ANNOUNCED_WITHIN).await;
     }
 }

@@ -47,6 +47,8 @@ pub struct Seen {
     pub model: Option<Box<str>>,
     /// Whether it may be stored.
     pub fit: Result<(), Unfit>,
+    /// Whether it came as server-sent events.
+    pub stream: bool,
 }
 
 /// Watches one answer pass.
@@ -135,7 +137,7 @@ impl Watcher {
             None if self.has_ended() => Ok(()),
             None => Err(Unfit::Incomplete),
         };
-        Seen { usage: self.usage, model: self.model, fit }
+        Seen { usage: self.usage, model: self.model, fit, stream: self.stream.is_some() }
     }
 
     fn whole(&mut self, whole: &[u8]) {

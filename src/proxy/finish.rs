@@ -26,6 +26,8 @@ pub(super) struct Record {
     pub(super) begun: Instant,
     pub(super) outcome: Outcome,
     pub(super) sent: u64,
+    /// Of the answer; `None`: none has begun.
+    pub(super) status: Option<StatusCode>,
     /// What the access line tells; `None`: there is none.
     pub(super) told: Option<Box<Told>>,
 }
@@ -54,6 +56,7 @@ impl Record {
     /// Notes how the answer begins.
     pub(super) fn answered(&mut self, outcome: Outcome, status: StatusCode) {
         self.outcome = outcome;
+        self.status = Some(status);
         if let Some(told) = &mut self.told {
             told.status = status.as_u16();
             told.head_after = self.begun.elapsed();
@@ -64,7 +67,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let duration = self.begun.elapsed();
-        self.metrics.ended(&self.outcome, self.sent, duration);
+        self.metrics.ended(&self.outcome, self.status, self.sent, duration);
         let Some(told) = &self.told else { return };
         let target = told.uri.path_and_query().map_or("/", |target| target.as_str());
         told.log.log(Line {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::StatusCode;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -24,6 +25,13 @@ struct RequestLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
     outcome: &'static str,
+    tier: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabels {
+    route: String,
+    status: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -32,18 +40,23 @@ struct TierLabels {
     tier: &'static str,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RouteLabels {
-    route: String,
-}
+/// Classes of statuses as labels say them, by their first digit. `none`: the client left before an answer began.
+const STATUSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Outcomes in which a tier answers: the first of [`Outcome::NAMES`].
+const FROM_TIERS: usize = 3;
+
+/// The tiers as labels say them, in the order of [`place`].
+const TIERS: [&str; 4] = ["l1", "l2", "l3", "pack"];
 
 /// Families of the proxy.
 #[derive(Clone)]
 pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     tiers: Family<TierLabels, Counter>,
+    statuses: Family<StatusLabels, Counter>,
     duration: Family<OutcomeLabels, Histogram, fn() -> Histogram>,
-    sent: Family<RouteLabels, Counter>,
+    sent: Family<RequestLabels, Counter>,
     in_flight: Gauge,
     tunnels: Gauge,
 }
@@ -53,8 +66,10 @@ pub(super) struct RouteMetrics {
     requests: [Counter; Outcome::NAMES.len()],
     from_redis: Counter,
     from_disk: Counter,
-    duration: [Histogram; Outcome::NAMES.len()],
-    sent: Counter,
+    statuses: [Counter; STATUSES.len()],
+    /// In the order of [`place`].
+    duration: Vec<Histogram>,
+    sent: [Counter; Outcome::NAMES.len()],
     in_flight: Gauge,
 }
 
@@ -68,6 +83,7 @@ impl Metrics {
         let metrics = Self {
             requests: Family::default(),
             tiers: Family::default(),
+            statuses: Family::default(),
             duration: Family::new_with_constructor(latency),
             sent: Family::default(),
             in_flight: Gauge::default(),
@@ -81,11 +97,17 @@ impl Metrics {
         );
         registry.register_with_unit(
             "request_duration",
-            "from the request head to the last byte of the answer, by outcome",
+            "from the request head to the last byte of the answer, by outcome and the tier that answered",
             Unit::Seconds,
             metrics.duration.clone(),
         );
-        registry.register_with_unit("response", "content sent to clients", Unit::Bytes, metrics.sent.clone());
+        registry.register(
+            "responses",
+            "requests answered, by route and class of status; none: the client left before an answer began",
+            metrics.statuses.clone(),
+        );
+        let help = "content sent to clients, by route and outcome";
+        registry.register_with_unit("response", help, Unit::Bytes, metrics.sent.clone());
         registry.register("requests_in_flight", "requests being answered", metrics.in_flight.clone());
         registry.register("tunnels", "tunnels open", metrics.tunnels.clone());
         metrics
@@ -98,8 +120,10 @@ impl Metrics {
             requests: Outcome::NAMES.map(|outcome| self.requests.get_or_create_owned(&requests(outcome))),
             from_redis: self.tiers.get_or_create_owned(&TierLabels { route: name.to_owned(), tier: "l2" }),
             from_disk: self.tiers.get_or_create_owned(&TierLabels { route: name.to_owned(), tier: "l3" }),
-            duration: Outcome::NAMES.map(|outcome| self.duration.get_or_create_owned(&OutcomeLabels { outcome })),
-            sent: self.sent.get_or_create_owned(&RouteLabels { route: name.to_owned() }),
+            statuses: STATUSES
+                .map(|status| self.statuses.get_or_create_owned(&StatusLabels { route: name.to_owned(), status })),
+            duration: places().map(|labels| self.duration.get_or_create_owned(&labels)).collect(),
+            sent: Outcome::NAMES.map(|outcome| self.sent.get_or_create_owned(&requests(outcome))),
             in_flight: self.in_flight.clone(),
         })
     }
@@ -121,14 +145,14 @@ impl RouteMetrics {
     }
 
     pub(super) fn sent(&self) -> u64 {
-        self.sent.get()
+        self.sent.iter().map(|sent| sent.get()).sum()
     }
 
     pub(super) fn begun(&self) {
         self.in_flight.inc();
     }
 
-    pub(super) fn ended(&self, outcome: &Outcome, sent: u64, duration: Duration) {
+    pub(super) fn ended(&self, outcome: &Outcome, status: Option<StatusCode>, sent: u64, duration: Duration) {
         let index = outcome.index();
         self.requests[index].inc();
         match outcome.tier() {
@@ -136,10 +160,35 @@ impl RouteMetrics {
             Some(Tier::L3) => drop(self.from_disk.inc()),
             Some(Tier::L1 | Tier::Pack) | None => {}
         }
-        self.duration[index].observe(duration.as_secs_f64());
-        self.sent.inc_by(sent);
+        let class = status.map_or(0, |status| usize::from(status.as_u16() / 100));
+        self.statuses[class.min(STATUSES.len() - 1)].inc();
+        self.duration[place(index, outcome.tier())].observe(duration.as_secs_f64());
+        self.sent[index].inc_by(sent);
         self.in_flight.dec();
     }
+}
+
+/// Where the time of an outcome is counted: that of those a tier answers with its tier, the others after them.
+fn place(index: usize, tier: Option<Tier>) -> usize {
+    match tier {
+        Some(tier) => {
+            let tier = match tier {
+                Tier::L1 => 0,
+                Tier::L2 => 1,
+                Tier::L3 => 2,
+                Tier::Pack => 3,
+            };
+            index * TIERS.len() + tier
+        }
+        None => FROM_TIERS * (TIERS.len() - 1) + index,
+    }
+}
+
+/// What each [`place`] is called.
+fn places() -> impl Iterator<Item = OutcomeLabels> {
+    let (tiers, others) = Outcome::NAMES.split_at(FROM_TIERS);
+    let tiers = tiers.iter().flat_map(|outcome| TIERS.map(|tier| OutcomeLabels { outcome, tier }));
+    tiers.chain(others.iter().map(|outcome| OutcomeLabels { outcome, tier: "none" }))
 }
 
 /// An open tunnel, counted.
@@ -148,5 +197,29 @@ pub(super) struct TunnelGuard(Gauge);
 impl Drop for TunnelGuard {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Kind;
+
+    #[test]
+    fn each_outcome_has_a_place_with_its_name() {
+        let places: Vec<_> = places().collect();
+        for (kind, name, tier) in [
+            (Kind::Hit(Tier::L1), "hit", "l1"),
+            (Kind::Hit(Tier::L3), "hit", "l3"),
+            (Kind::StaleHit(Tier::L2), "stale", "l2"),
+            (Kind::StaleOnError(Tier::Pack), "stale-if-error", "pack"),
+            (Kind::Revalidated, "revalidated", "none"),
+            (Kind::Forwarded, "miss", "none"),
+        ] {
+            let outcome = Outcome::of(kind);
+            let place = &places[place(outcome.index(), outcome.tier())];
+            assert_eq!((place.outcome, place.tier), (name, tier));
+        }
+        assert_eq!(place(Outcome::NAMES.len() - 1, None), places.len() - 1);
     }
 }

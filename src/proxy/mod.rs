@@ -223,7 +223,14 @@ impl Proxy {
 
     fn record(&self, metrics: &Arc<RouteMetrics>, begun: Instant, told: impl FnOnce() -> Option<Box<Told>>) -> Record {
         metrics.begun();
-        Record { metrics: Arc::clone(metrics), begun, outcome: Outcome::of(Kind::Synthesised), sent: 0, told: told() }
+        Record {
+            metrics: Arc::clone(metrics),
+            begun,
+            outcome: Outcome::of(Kind::Synthesised),
+            sent: 0,
+            status: None,
+            told: told(),
+        }
     }
 
     /// What the access line will tell, where there is one.

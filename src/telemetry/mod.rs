@@ -1,6 +1,6 @@
 //! Logs: diagnostic lines to standard error, access lines to standard output, and what both must not show.
 //!
-//! Metrics need no module: each part registers its own with the [`Registry`] it is given.
+//! Metrics of the process are here; each part registers its own with the [`Registry`] it is given.
 
 pub mod access;
 pub mod config;
@@ -8,6 +8,7 @@ mod escape;
 mod line;
 pub mod log;
 pub mod mask;
+pub mod process;
 pub mod time;
 
 pub use prometheus_client::registry::Registry;

@@ -107,7 +107,7 @@ async fn metrics_are_open_metrics() {
             assert!(described.insert(name), "{name} is described twice");
         } else if !line.starts_with('#') {
             let (series, value) = line.rsplit_once(' ').expect("a value");
-            assert!(series.starts_with("larder_"), "{line}");
+            assert!(series.starts_with("larder_") || series.starts_with("process_"), "{line}");
             assert!(value.parse::<f64>().is_ok(), "{line}");
             assert!(described.iter().any(|name| series.starts_with(name)), "{line} is not described");
         }
@@ -129,6 +129,28 @@ async fn requests_show_in_the_metrics() {
         families.any(|line| line.ends_with(" 4") || line.ends_with(" 4.0")).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn metrics_tell_which_tier_answered_how_and_what_the_process_takes() {
+    let origin = origin::new().route("/a", "hello").max_age(60).run().await;
+    let gateway = gateway::new().origin(&origin).run().await;
+    for _ in 0..3 {
+        gateway.get("/a").await;
+    }
+    for (sample, count) in [
+        ("larder_request_duration_seconds_count{outcome=\"hit\",tier=\"l1\"}", "2"),
+        ("larder_request_duration_seconds_count{outcome=\"miss\",tier=\"none\"}", "1"),
+        ("larder_responses_total{route=\"default\",status=\"2xx\"}", "3"),
+        ("larder_response_bytes_total{route=\"default\",outcome=\"hit\"}", "10"),
+    ] {
+        let count: f64 = count.parse().expect("a number");
+        eventually(sample, || async { ((gateway.metric(sample).await - count).abs() < 0.1).then_some(()) }).await;
+    }
+    assert!(gateway.metric("process_cpu_seconds_total").await > 0.0);
+    assert!(gateway.metric("process_max_fds").await > 0.0);
+    let (free, all) = ("larder_l3_free_bytes", "larder_l3_file_system_bytes");
+    assert!(gateway.metric(free).await <= gateway.metric(all).await && gateway.metric(all).await > 0.0);
 }
 
 #[tokio::test]

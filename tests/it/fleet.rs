@@ -137,6 +137,31 @@ async fn a_fill_that_began_before_a_purge_is_nobodys() {
 }
 
 #[tokio::test]
+async fn what_is_fetched_while_others_are_told_of_a_change_is_no_stale_read() {
+    let server = redis::server().run().await;
+    let origin = counting().await;
+    let [a, _b] = Nodes::over(&server).nodes(&origin).await;
+    let paths: Vec<_> = (0..40).map(|n| format!("/a?{n}")).collect();
+    let ask = async |path: &str, times: usize| {
+        for _ in 0..times {
+            assert_eq!(a.get(path).await.status, 200);
+        }
+    };
+    // Some come between what a change removes here and what it tells the others.
+    join_all(paths.iter().map(|path| async {
+        tokio::join!(client::request("POST", a.url(path)).send(), ask(path, 20));
+    }))
+    .await;
+    let looked_at = async || a.admin_json("/stats").await["fleet"]["audits"].as_u64().expect("a number");
+    let before = looked_at().await;
+    // Nothing is said against what is served earlier than that, by clocks that may differ by a second.
+    tokio::time::sleep(LEASE + Duration::from_millis(1200)).await;
+    join_all(paths.iter().map(|path| ask(path, 40))).await;
+    eventually("hits that were looked at", || async { (looked_at().await > before + 10).then_some(()) }).await;
+    assert_eq!(a.admin_json("/stats").await["fleet"]["stale_reads"], 0);
+}
+
+#[tokio::test]
 async fn what_redis_holds_from_before_a_purge_is_not_taken() {
     let server = redis::server().run().await;
     let origin = counting().await;

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
 use parking_lot::Mutex;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -51,6 +51,14 @@ struct Tokens {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Calls {
+    route: Arc<str>,
+    model: Arc<str>,
+    account: &'static str,
+    form: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Money {
     route: Arc<str>,
     model: Arc<str>,
@@ -72,6 +80,7 @@ pub struct Accounts {
 struct Inner {
     prices: Prices,
     models: Mutex<HashSet<Arc<str>>>,
+    calls: Family<Calls, Counter>,
     tokens: Family<Tokens, Counter>,
     dollars: Family<Money, Dollars>,
     seconds: Family<Whose, Dollars>,
@@ -152,6 +161,7 @@ impl Accounts {
         let inner = Inner {
             prices,
             models: Mutex::default(),
+            calls: Family::default(),
             tokens: Family::default(),
             dollars: Family::default(),
             seconds: Family::default(),
@@ -159,6 +169,11 @@ impl Accounts {
             totals: Default::default(),
             saved_millis: AtomicU64::new(0),
         };
+        registry.register(
+            "llm_calls",
+            "calls to models that were answered well, billed or saved, by form (stream, whole)",
+            inner.calls.clone(),
+        );
         registry.register("llm_tokens", "tokens of calls to models, billed or saved", inner.tokens.clone());
         registry.register("llm_cost_dollars", "price of these tokens, where it is known", inner.dollars.clone());
         registry.register_with_unit(
@@ -240,7 +255,7 @@ impl Bill {
 
     /// A call was paid for.
     pub(in crate::cache) fn billed(&self, seen: &Seen) {
-        let dollars = self.book(Account::Billed, &seen.usage, seen.model.as_deref(), 1);
+        let dollars = self.book(Account::Billed, &seen.usage, seen.model.as_deref(), seen.stream, 1);
         self.note(Account::Billed, seen.usage, dollars);
     }
 
@@ -250,7 +265,7 @@ impl Bill {
 
     /// So many others got its answer.
     pub(in crate::cache) fn shared(&self, seen: &Seen, others: u64) {
-        self.book(Account::Saved, &seen.usage, seen.model.as_deref(), others);
+        self.book(Account::Saved, &seen.usage, seen.model.as_deref(), seen.stream, others);
     }
 
     /// An answer that came whole is not stored.
@@ -262,7 +277,7 @@ impl Bill {
     /// A stored answer was given: its head says what it cost once, and is told what that is worth.
     pub(super) fn saved(&self, fields: &mut HeaderMap) {
         let Some((usage, took)) = fields.get(USAGE).and_then(read) else { return };
-        let dollars = self.book(Account::Saved, &usage, None, 1);
+        let dollars = self.book(Account::Saved, &usage, None, is_stream(fields), 1);
         self.note(Account::Saved, usage, dollars);
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.accounts.inner.saved_millis.fetch_add(millis, Relaxed);
@@ -291,7 +306,7 @@ impl Bill {
     }
 
     /// Counts it `times`, and tells the price of one.
-    fn book(&self, account: Account, usage: &Usage, made_by: Option<&str>, times: u64) -> Option<f64> {
+    fn book(&self, account: Account, usage: &Usage, made_by: Option<&str>, stream: bool, times: u64) -> Option<f64> {
         let inner = &self.accounts.inner;
         if times == 0 {
             return None;
@@ -299,6 +314,9 @@ impl Bill {
         let totals = &inner.totals[usize::from(account == Account::Saved)];
         totals.input.fetch_add(usage.input.saturating_mul(times), Relaxed);
         totals.output.fetch_add(usage.output.saturating_mul(times), Relaxed);
+        let (route, model) = (Arc::clone(&self.route), Arc::clone(&self.model));
+        let form = if stream { "stream" } else { "whole" };
+        inner.calls.get_or_create(&Calls { route, model, account: account.as_str(), form }).inc_by(times);
         let kinds =
             [("input", usage.input.saturating_sub(usage.cached)), ("cached", usage.cached), ("output", usage.output)];
         for (kind, count) in kinds.into_iter().filter(|(_, count)| *count > 0) {
@@ -321,6 +339,11 @@ impl Bill {
         totals.micros.fetch_add((all * 1e6).round() as u64, Relaxed);
         Some(one)
     }
+}
+
+/// Whether an answer with these fields comes as server-sent events.
+fn is_stream(fields: &HeaderMap) -> bool {
+    fields.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
 }
 
 /// What an answer cost, as a field of it says.
@@ -370,12 +393,17 @@ mod tests {
         let accounts = Accounts::register(prices, &mut Registry::default());
         let bill = accounts.bill(&"r".into(), Some("m"));
         let usage = Usage { input: 1_000_000, cached: 0, output: 500_000 };
-        let seen = Seen { usage, model: None, fit: Ok(()) };
+        let seen = Seen { usage, model: None, fit: Ok(()), stream: true };
         bill.billed(&seen);
         bill.shared(&seen, 2);
         let stats = accounts.stats();
         assert_eq!((stats.billed.input_tokens, stats.saved.input_tokens), (1_000_000, 2_000_000));
         assert!((stats.billed.dollars - 4.0).abs() < 1e-6 && (stats.saved.dollars - 8.0).abs() < 1e-6);
+        let calls = |account, form| {
+            let labels = Calls { route: "r".into(), model: "m".into(), account, form };
+            accounts.inner.calls.get_or_create(&labels).get()
+        };
+        assert_eq!([calls("billed", "stream"), calls("saved", "stream"), calls("saved", "whole")], [1, 2, 0]);
         for index in 0..2 * MODELS_MAX {
             accounts.bill(&"r".into(), Some(&index.to_string()));
         }

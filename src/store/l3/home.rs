@@ -215,6 +215,12 @@ impl Home {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
+    /// Bytes of the file system.
+    pub(super) fn file_system_bytes(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.path)?;
+        Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
+    }
+
     fn version(&self) -> PathBuf {
         self.path.join("version")
     }

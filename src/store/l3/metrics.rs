@@ -103,7 +103,7 @@ impl Metrics {
             registry.register(name, help, family.clone());
             family
         };
-        Self {
+        let metrics = Self {
             on: sum(registry, "on", "1 while L3 is in use, 0 while it is off because of its disk"),
             hits: count(registry, "hits", "Look-ups that found something in L3"),
             misses: count(registry, "misses", "Look-ups that found nothing in L3"),
@@ -134,7 +134,18 @@ impl Metrics {
             evictions: family(registry, "evictions", "Entries that left L3 to make room, by reason"),
             scrub: family(registry, "scrub", "Content read to find it right, by result"),
             errors: family(registry, "errors", "What went wrong with the disk, by kind"),
+        };
+        // A counter that begins with its first event has not grown, for who compares two scrapes.
+        for kind in ["corrupt", "missing", "record", "damaged", "full", "read-only", "gone", "io", "timeout"] {
+            let _ = metrics.errors.get_or_create(&[("kind", kind)]);
         }
+        for reason in ["admission", "queue", "large", "off", "room", "error"] {
+            let _ = metrics.drops.get_or_create(&[("reason", reason)]);
+        }
+        for reason in ["expired", "bytes", "entries", "free"] {
+            let _ = metrics.evictions.get_or_create(&[("reason", reason)]);
+        }
+        metrics
     }
 
     pub(super) fn dropped(&self, reason: Drop) {

@@ -56,6 +56,7 @@ mod policy;
 mod prepare;
 mod proof;
 mod record;
+mod room;
 mod seal;
 mod stream;
 #[cfg(test)]
@@ -76,6 +77,7 @@ use self::{
     metrics::{Drop as Dropped, Metrics},
     pace::Pace,
     pending::{Control, Op, Pending},
+    room::Room,
     seal::Seal,
     tier::{Now, Peek, STREAMS_MAX, Tier},
     trouble::{Faults, Trouble},
@@ -235,6 +237,7 @@ impl L3 {
             on_call: upkeep == Upkeep::OnCall,
             now,
         });
+        Room::register(registry, &tier);
         let mut inner = Inner { tier: Arc::clone(&tier), threads: Vec::new() };
         let keeper = Keeper::new(Arc::clone(&tier));
         inner.spawn("l3-keeper", move || keeper.run()).map_err(OpenError::Threads)?;
