@@ -133,7 +133,8 @@ def spread(values):
 def l2_hits(tools, a, b, path, rate, seconds):
     """Fills through one node, then reads each key once through the other."""
     keys = int(rate * seconds)
-    load(tools["load"], "fill", f"{a.data}{path}", "--keys", keys)
+    # No faster than is written behind: what finds the queue full is not shared.
+    load(tools["load"], "fill", f"{a.data}{path}", "--keys", keys, "--connections", 4)
     time.sleep(1)
     before = get(f"{b.admin}/stats")["l2"]
     read = load(tools["load"], "open", f"{b.data}{path}", "--rate", rate, "--seconds", seconds)
@@ -189,11 +190,12 @@ def recovery(tools, servers, a, b, keys=4000, rate=250):
 def gone(tools, node, server, seconds=60, rate=2000):
     """Redis ends while what memory holds is asked for: what clients see of it in a minute, and how much is written to the log."""
     load(tools["load"], "fill", f"{node.data}/u/1024/g{{}}", "--keys", 1000)
+    # One connection: those that nobody uses for a minute are closed.
     before, lines = get(f"{node.admin}/stats"), node.lines[0]
     killer = threading.Timer(2, lambda: server.signal(signal.SIGKILL))
     killer.start()
     url = f"{node.data}/u/1024/g{{}}"
-    read = load(tools["load"], "open", url, "--rate", rate, "--seconds", seconds + 2, "--keys", 1000)
+    read = load(tools["load"], "open", url, "--rate", rate, "--seconds", seconds + 2, "--keys", 1000, "--connections", 1)
     after = get(f"{node.admin}/stats")
     hits = after["requests"].get("hit", 0) - before["requests"].get("hit", 0)
     return {**read, "hits": hits, "hit_ratio": round(hits / read["requests"], 5), "log_lines": node.lines[0] - lines}

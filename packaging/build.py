@@ -67,6 +67,7 @@ def lay_out(binary: pathlib.Path, tree: pathlib.Path) -> None:
     shutil.rmtree(tree, ignore_errors=True)
     put(binary, tree / "usr/bin/larder", 0o755)
     put(PACKAGING / "systemd/larder.service", tree / "usr/lib/systemd/system/larder.service")
+    put(PACKAGING / "systemd/larder.socket", tree / "usr/lib/systemd/system/larder.socket")
     put(PACKAGING / "systemd/larder.sysusers", tree / "usr/lib/sysusers.d/larder.conf")
     put(PACKAGING / "systemd/larder.toml", tree / "etc/larder/larder.toml", 0o640)
     share = tree / "usr/share"

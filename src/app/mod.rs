@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 mod build;
@@ -15,16 +15,17 @@ mod intercept;
 mod packs;
 mod reload;
 mod secret;
+mod sockets;
 mod workers;
 
 pub use self::reload::{Reader, Source};
-use self::{handler::ProxyHandler, intercept::Interception, reload::Reloader, workers::Workers};
+use self::{handler::ProxyHandler, intercept::Interception, reload::Reloader, sockets::Sockets, workers::Workers};
 use crate::{
     admin::{self, Admin, Auth},
     changes::{self, Consumer},
     config::Config,
     kv,
-    listener::{self, Server},
+    listener::Server,
     proxy::Live,
     store,
     telemetry::{AccessLog, process},
@@ -103,6 +104,14 @@ pub enum Error {
     /// A thread cannot be started.
     #[error("cannot start the threads that serve clients (listen.workers): {0}")]
     Workers(std::io::Error),
+    /// A socket that was handed over cannot be used.
+    #[error("the socket that was handed over for {key} (LISTEN_FDS) is none to listen on: {source}")]
+    Inherited {
+        /// The setting it stands for.
+        key: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
     /// An address cannot be listened on.
     #[error("cannot listen on {address} ({key}): {source}")]
     Listen {
@@ -139,14 +148,9 @@ pub async fn start(config: &Config, access: Option<AccessLog>, source: Option<So
     let mut registry = Registry::with_prefix("larder");
     let mut process = Registry::default();
     process::register(&mut process);
-    let listening = |key, address| async move {
-        let source = |source| Error::Listen { address, key, source };
-        let listener = listener::bind(address).map_err(source)?;
-        let bound = listener.local_addr().map_err(source)?;
-        Ok::<(TcpListener, SocketAddr), Error>((listener, bound))
-    };
-    let (data_listener, data) = listening("listen.data", config.listen.data).await?;
-    let (admin_listener, admin) = listening("listen.admin", config.listen.admin).await?;
+    let mut sockets = Sockets::from_env();
+    let (data_listener, data) = sockets.listen("listen.data", config.listen.data)?;
+    let (admin_listener, admin) = sockets.listen("listen.admin", config.listen.admin)?;
     if let Some(access) = &access {
         access.register(&mut registry);
     }

@@ -31,6 +31,9 @@ use super::{
 
 /// How long a client may take to read our last response and close.
 pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// For so long after it was accepted a connection's first word is waited for, also when the server begins to drain: it is on
+/// its way, and the client takes a connection that is closed before an answer for a failure.
+const FIRST_WORD: Duration = Duration::from_secs(1);
 /// HTTP/2 connections are asked for a sign of life this often, and given this long for it.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -52,11 +55,16 @@ pub(super) async fn run<S: Handler + Clone, T: Transport>(
     idle_timeout: Duration,
     handler: S,
 ) -> bool {
-    let first_head_by = Instant::now() + shared.config.head_timeout;
+    let accepted = Instant::now();
+    let first_head_by = accepted + shared.config.head_timeout;
+    let drained = async {
+        shared.drain.cancelled().await;
+        sleep_until(accepted + FIRST_WORD).await;
+    };
     let first = tokio::select! {
         biased;
         first = timeout_at(first_head_by, sniff(&mut stream)) => first,
-        () = shared.drain.cancelled() => return true,
+        () = drained => return true,
     };
     match first {
         Ok(Ok(Some((protocol, sniffed)))) => {
@@ -168,15 +176,18 @@ impl<C: Future<Output = hyper::Result<()>>> Future for Clocked<C> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
-        if this.clock.as_mut().drains(cx) {
-            (this.finish)(this.connection.as_mut());
-        }
+        let mut drains = this.clock.as_mut().drains(cx);
         loop {
             if let Poll::Ready(result) = this.connection.as_mut().poll(cx) {
                 if let Err(error) = result {
                     tracing::debug!(%error, "client connection ended");
                 }
                 return Poll::Ready(());
+            }
+            // Now that it has seen what its client has said: hyper closes one that has seen nothing.
+            if std::mem::take(&mut drains) {
+                (this.finish)(this.connection.as_mut());
+                continue;
             }
             let Poll::Ready(wait) = this.clock.as_mut().poll_out(cx) else { return Poll::Pending };
             if !this.clock.as_mut().end(wait) {

@@ -35,6 +35,7 @@ def the_tarball_is_the_same_each_time():
     wanted = {
         "larder/usr/bin/larder": 0o755,
         "larder/usr/lib/systemd/system/larder.service": 0o644,
+        "larder/usr/lib/systemd/system/larder.socket": 0o644,
         "larder/usr/share/man/man1/larder-disk-gc.1.gz": 0o644,
         "larder/usr/share/bash-completion/completions/larder": 0o644,
         "larder/usr/share/doc/larder/default.toml": 0o644,

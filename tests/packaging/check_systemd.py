@@ -1,6 +1,13 @@
 """The unit: by systemd itself, and by what a gateway really asks the kernel for."""
 
+import http.client
+import os
 import re
+import signal
+import socket
+import subprocess
+import threading
+import time
 
 from harness import LARDER, ROOT, Failed, Skipped, check, found, fresh, larder, need, run, tool
 
@@ -38,6 +45,77 @@ def the_unit_goes_with_the_gateway():
     code = found(r"^pub const EXIT_CODE: u8 = (\d+)", (ROOT / "src/config/mod.rs").read_text())
     need(found(r"^RestartPreventExitStatus=(\d+)", UNIT) == code, "a wrong configuration is tried again and again")
     larder("check", PLACE / "larder.toml", LARDER_DATA_DIR="/var/lib/larder")
+
+
+@check
+def the_sockets_are_understood():
+    place = unit().parent / "larder.socket"
+    place.write_text((PLACE / "larder.socket").read_text())
+    said = run(tool("systemd-analyze"), "verify", "--man=no", place)
+    need("larder.socket" not in said, said)
+
+
+def handed_over(sockets, directory):
+    """A gateway to which these are handed over as systemd does it, and the line that says where it listens."""
+    def settle():
+        for place, one in enumerate(sockets, 3):
+            os.dup2(one.fileno(), place, inheritable=True)
+
+    # The number of the process is to be in its environment, which is known to a shell of the same number.
+    start = f'LISTEN_PID=$$ LISTEN_FDS={len(sockets)} exec "$0" serve --data-dir "$1" --listen 127.0.0.1:1 --admin 127.0.0.1:2'
+    process = subprocess.Popen(
+        ["sh", "-c", start, str(LARDER), str(directory)],
+        preexec_fn=settle, close_fds=False, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )
+    for line in process.stdout:
+        if "data listening" in line:
+            threading.Thread(target=process.stdout.read, daemon=True).start()
+            return process, line
+    raise Failed(f"it ended with {process.wait()}")
+
+
+@check
+def nobody_is_refused_while_it_restarts():
+    directory = fresh("sockets")
+    # Above the places where the gateway finds them.
+    spare = [open(os.devnull) for _ in range(4)]  # noqa: SIM115
+    sockets = [socket.create_server(("127.0.0.1", 0), backlog=512) for _ in range(2)]
+    ports = [one.getsockname()[1] for one in sockets]
+    process, line = handed_over(sockets, directory)
+    need(str(ports[0]) in line, f"it listens elsewhere: {line}")
+    answered, refused, done = [], [], threading.Event()
+
+    def ask():
+        while not done.is_set():
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", ports[0], timeout=20)
+                connection.request("GET", "/", headers={"connection": "close"})
+                answered.append(connection.getresponse().status)
+            except OSError as why:
+                refused.append(why)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for _ in range(3):
+            before = len(answered)
+            while len(answered) < before + 20:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+            process, _ = handed_over(sockets, directory)
+        before = len(answered)
+        while len(answered) < before + 20:
+            time.sleep(0.01)
+    finally:
+        done.set()
+        asking.join()
+        process.kill()
+        process.wait()
+        for one in [*sockets, *spare]:
+            one.close()
+    # There is no route: an answer says so.
+    need(not refused and len(set(answered)) == 1, f"{len(refused)} refused: {refused[:2]}, of {len(answered)}")
 
 
 @check
