@@ -8,6 +8,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::app;
+use crate::tls;
 
 const ROOT: &str = "root-secret-of-some-length";
 const READER: &str = "reader-secret-of-some-length";
@@ -36,6 +37,11 @@ impl Plane {
             reload: None,
             registry: Arc::new(Mutex::new(Registry::with_prefix("larder"))),
             draining: draining.clone(),
+            tls: Arc::new(tls::Acceptor::new(
+                "admin",
+                Duration::ZERO,
+                &tls::Metrics::register(&mut Registry::default()),
+            )),
         };
         Self { router: Admin::new(parts).router(), draining, _gateway: gateway, _directory: directory }
     }

@@ -8,12 +8,14 @@ use super::Config;
 use crate::admin::Change;
 
 /// Settings that a running gateway takes over: tables, and single keys. All others need a restart.
-const LIVE: [&str; 10] = [
+const LIVE: [&str; 12] = [
+    "admin.tls",
     "admin.token",
     "admin.tokens",
     "cache",
     "forward",
     "headers",
+    "listen.tls",
     "llm",
     "log.level",
     "origin",
