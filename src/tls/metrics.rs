@@ -69,7 +69,11 @@ impl Metrics {
         for (listener, served) in served {
             for shown in &served.shown {
                 let labels = [("listener", (*listener).to_owned()), ("name", shown.name.clone())];
-                self.expiry.get_or_create(&labels).set(shown.not_after);
+                let ends = self.expiry.get_or_create_owned(&labels);
+                // Of two for one name, that which ends first.
+                if ends.get() == 0 || shown.not_after < ends.get() {
+                    ends.set(shown.not_after);
+                }
             }
         }
     }
