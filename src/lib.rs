@@ -32,6 +32,6 @@ pub mod proxy;
 pub mod purge;
 pub mod store;
 pub mod telemetry;
-mod tls;
+pub mod tls;
 pub mod warm;
 pub mod webhook;

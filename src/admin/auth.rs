@@ -230,6 +230,7 @@ mod tests {
             token: token.to_owned(),
             tokens: tokens.iter().map(named).collect(),
             body_bytes_max: bytesize::ByteSize::mib(1),
+            tls: crate::tls::Config::default(),
         })
     }
 

@@ -3,6 +3,8 @@
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use crate::tls;
+
 /// What a token may do; each includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -43,6 +45,8 @@ pub struct Config {
     pub tokens: Vec<Token>,
     /// Size of a request body.
     pub body_bytes_max: ByteSize,
+    /// TLS on `listen.admin`.
+    pub tls: tls::Config,
 }
 
 impl std::fmt::Debug for Config {

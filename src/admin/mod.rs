@@ -32,12 +32,14 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::{
     config::{Config, Scope},
     disk_task::DiskTasks,
+    door::Door,
     openapi::Operation,
     problem::nearest,
 };
 use crate::{
     proxy::Live,
     purge as purge_log,
+    tls::Acceptor,
     warm::{self as warm_jobs, Jobs, Refresher},
 };
 
@@ -45,6 +47,7 @@ pub mod auth;
 pub mod config;
 mod disk;
 mod disk_task;
+mod door;
 mod explain;
 mod health;
 mod json;
@@ -95,6 +98,8 @@ pub struct Parts {
     pub process: Registry,
     /// Cancelled when the gateway begins to drain.
     pub draining: CancellationToken,
+    /// Whether and how handshakes are answered.
+    pub tls: Arc<Acceptor>,
 }
 
 /// The admin plane; clones are the same one.
@@ -102,6 +107,7 @@ pub struct Parts {
 pub struct Admin {
     shared: Arc<Shared>,
     body_bytes_max: usize,
+    tls: Arc<Acceptor>,
 }
 
 /// What handlers share.
@@ -121,7 +127,7 @@ struct Shared {
 impl Admin {
     /// Puts it together, and starts the queue of refreshes: to be called within a runtime.
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, purge, warm, proxy, auth, reload, registry, process, draining } = parts;
+        let Parts { config, purge, warm, proxy, auth, reload, registry, process, draining, tls } = parts;
         let metrics = warm_jobs::Metrics::register(&mut registry.lock());
         let fetch = warm_jobs::through(proxy.clone());
         let refresher = Refresher::start(
@@ -145,7 +151,7 @@ impl Admin {
             draining,
         };
         let body_bytes_max = usize::try_from(config.body_bytes_max.as_u64()).unwrap_or(usize::MAX);
-        Self { shared: Arc::new(shared), body_bytes_max }
+        Self { shared: Arc::new(shared), body_bytes_max, tls }
     }
 
     /// The queue of what is fetched again after purges.
@@ -155,7 +161,8 @@ impl Admin {
 
     /// Answers calls until `stop`; calls under way are finished.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
-        let serving = axum::serve(listener, self.router()).with_graceful_shutdown(stop.cancelled_owned());
+        let serving = axum::serve(Door::new(listener, Arc::clone(&self.tls)), self.router())
+            .with_graceful_shutdown(stop.cancelled_owned());
         if let Err(error) = serving.await {
             tracing::error!(%error, "admin plane ended");
         }

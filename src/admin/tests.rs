@@ -8,6 +8,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::app;
+use crate::tls;
 
 const ROOT: &str = "root-secret-of-some-length";
 const READER: &str = "reader-secret-of-some-length";
@@ -37,6 +38,11 @@ impl Plane {
             registry: Arc::new(Mutex::new(Registry::with_prefix("larder"))),
             process: Registry::default(),
             draining: draining.clone(),
+            tls: Arc::new(tls::Acceptor::new(
+                "admin",
+                Duration::ZERO,
+                &tls::Metrics::register(&mut Registry::default()),
+            )),
         };
         Self { router: Admin::new(parts).router(), draining, _gateway: gateway, _directory: directory }
     }
@@ -140,7 +146,7 @@ async fn every_documented_path_asks_for_a_token_but_probes() {
         assert_eq!(ask(Some("wrong")).await, 401, "{method} {path}");
         let reads = method == "GET" || path == "/explain";
         assert_eq!(ask(Some(READER)).await != 403, reads, "{method} {path}");
-        let operates = (path.starts_with("/warm") || path.starts_with("/disk")) && !reads;
+        let operates = (path.starts_with("/warm") || path.starts_with("/disk") || path == "/reload") && !reads;
         assert_eq!(ask(Some(CI)).await == 403, operates, "{method} {path}");
         assert!(!matches!(ask(Some(ROOT)).await, 401 | 403), "{method} {path}");
     }

@@ -16,10 +16,14 @@ mod packs;
 mod reload;
 mod secret;
 mod sockets;
+mod tls;
 mod workers;
 
 pub use self::reload::{Reader, Source};
-use self::{handler::ProxyHandler, intercept::Interception, reload::Reloader, sockets::Sockets, workers::Workers};
+use self::{
+    handler::ProxyHandler, intercept::Interception, reload::Reloader, sockets::Sockets, tls::Certificates,
+    workers::Workers,
+};
 use crate::{
     admin::{self, Admin, Auth},
     changes::{self, Consumer},
@@ -101,6 +105,12 @@ pub enum Error {
         /// Why.
         source: webhook::Error,
     },
+    /// TLS cannot be served.
+    #[error(transparent)]
+    Tls(#[from] crate::tls::Error),
+    /// There is no randomness for TLS.
+    #[error("TLS: {0}")]
+    Tickets(#[from] rustls::Error),
     /// A thread cannot be started.
     #[error("cannot start the threads that serve clients (listen.workers): {0}")]
     Workers(std::io::Error),
@@ -157,13 +167,15 @@ pub async fn start(config: &Config, access: Option<AccessLog>, source: Option<So
     let ground = build::ground(config, access, &mut registry)?;
     let (kv, auth) = (ground.kv.clone(), Auth::new(&config.admin));
     let proxy = Live::new(ground.proxy(config, None)?);
-    let server = Arc::new(Server::new(config.client.clone(), &mut registry));
+    let certificates = Certificates::new(config, &mut registry)?;
+    let server = Server::new(config.client.clone(), &mut registry).with_tls(certificates.data());
+    let server = Arc::new(server);
     let interception = Interception::new(config, &server, &mut registry)?.map(Arc::new);
     let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
     let registry = Arc::new(Mutex::new(registry));
     let reloader = source.map(|source| {
         let (live, auth, current) = (proxy.clone(), auth.clone(), Mutex::new(config.clone()));
-        Arc::new(Reloader { source, ground, live, auth, current })
+        Arc::new(Reloader { source, ground, live, auth, certificates: Arc::clone(&certificates), current })
     });
     let admin_plane = Admin::new(admin::Parts {
         config: config.admin.clone(),
@@ -175,6 +187,7 @@ pub async fn start(config: &Config, access: Option<AccessLog>, source: Option<So
         registry: Arc::clone(&registry),
         process,
         draining: stop.clone(),
+        tls: certificates.admin(),
     });
     let webhooks =
         Webhooks::start(&config.webhook, &config.origin, proxy.now().cache().origins(), &mut registry.lock());
@@ -200,6 +213,8 @@ pub async fn start(config: &Config, access: Option<AccessLog>, source: Option<So
     let serving = serving.map_err(Error::Workers)?;
     let (warming, stopped, max) = (proxy.current(), stop.clone(), config.l3.preload_max);
     tokio::spawn(async move { stopped.run_until_cancelled(warming.preload(max)).await });
+    let stopped = stop_admin.clone();
+    tokio::spawn(async move { stopped.run_until_cancelled(certificates.watch()).await });
     let stopped = stop_admin.clone();
     let administering = tokio::spawn(async move {
         admin_plane.serve(admin_listener, stopped).await;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::build::Ground;
+use super::{build::Ground, tls::Certificates};
 use crate::{
     admin::{Auth, Change, Reload, Reloaded},
     config::{Config, Errors},
@@ -33,6 +33,7 @@ pub(super) struct Reloader {
     pub(super) ground: Ground,
     pub(super) live: Live,
     pub(super) auth: Auth,
+    pub(super) certificates: Arc<Certificates>,
     /// As taken over last.
     pub(super) current: Mutex<Config>,
 }
@@ -53,7 +54,16 @@ impl Reload for Reloader {
         if changes.iter().any(|change| change.needs_restart) {
             return Reloaded::NeedsRestart(changes);
         }
-        if dry_run || changes.is_empty() {
+        // Their files may have changed where no setting has.
+        let certificates = match self.certificates.read(&read) {
+            Ok(certificates) => certificates,
+            Err(error) => return Reloaded::Invalid(error.to_string()),
+        };
+        if dry_run {
+            return Reloaded::Done { changes, warnings: warnings(&read) };
+        }
+        if changes.is_empty() {
+            self.certificates.take(certificates);
             return Reloaded::Done { changes, warnings: warnings(&read) };
         }
         let earlier = self.live.current();
@@ -69,6 +79,7 @@ impl Reload for Reloader {
         }
         // From here on nothing can fail.
         self.auth.replace(&read.admin);
+        self.certificates.take(certificates);
         self.live.replace(proxy);
         let warnings = warnings(&read);
         *current = read;

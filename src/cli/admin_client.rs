@@ -1,17 +1,23 @@
-//! Calls the admin plane of a running gateway. Plain HTTP: across machines, through a tunnel.
+//! Calls the admin plane of a running gateway, over http or https.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
+use rustls::{RootCertStore, pki_types::ServerName};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_util::either::Either;
 use url::Url;
 
-use super::args::Client;
-use crate::admin::Problem;
+use super::args::{AdminTls, Client};
+use crate::{
+    admin::Problem,
+    tls::{self, FileError, Identity, Trust},
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than the admin plane takes to give up on a call.
@@ -24,6 +30,8 @@ pub struct AdminClient {
     /// `host:port`.
     authority: String,
     token: Option<HeaderValue>,
+    /// The name its certificate must have, and whom to trust; `None`: plain HTTP.
+    tls: Option<(ServerName<'static>, TlsConnector)>,
 }
 
 /// Why a call came to nothing.
@@ -35,11 +43,23 @@ pub enum Error {
         /// As given.
         url: String,
     },
-    /// The URL asks for TLS.
-    #[error("--admin {url:?}: only http is spoken; reach another machine through a tunnel")]
-    Scheme {
-        /// As given.
-        url: String,
+    /// A file of a certificate, a key or authorities cannot be used.
+    #[error("{flag} {source}")]
+    Certificate {
+        /// The flag that names it.
+        flag: &'static str,
+        /// The file, and why.
+        source: FileError,
+    },
+    /// There is no TLS with what listens there.
+    #[error("no TLS with {authority}{hint}")]
+    Handshake {
+        /// Where.
+        authority: String,
+        /// What may help.
+        hint: &'static str,
+        /// Why.
+        source: std::io::Error,
     },
     /// The token cannot be sent.
     #[error("the token has bytes a header field cannot have")]
@@ -59,10 +79,12 @@ pub enum Error {
         authority: String,
     },
     /// The connection failed.
-    #[error("the call to {authority} broke off")]
+    #[error("the call to {authority} broke off{hint}")]
     Http {
         /// Where.
         authority: String,
+        /// What may help.
+        hint: &'static str,
         /// Why.
         source: hyper::Error,
     },
@@ -96,21 +118,26 @@ pub enum Error {
 impl AdminClient {
     /// As the command line says.
     pub fn new(args: &Client) -> Result<Self, Error> {
-        Self::to(&args.admin, args.admin_token.as_deref())
+        Self::to(&args.admin, args.admin_token.as_deref(), &args.tls)
     }
 
-    /// To `url`, with `token` if one is needed.
-    pub fn to(url: &str, token: Option<&str>) -> Result<Self, Error> {
+    /// To `url`, with `token` if one is needed, over https as `tls` says.
+    pub fn to(url: &str, token: Option<&str>, tls: &AdminTls) -> Result<Self, Error> {
         let text = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
         let parsed = Url::parse(&text).map_err(|_| Error::Url { url: url.to_owned() })?;
-        match (parsed.scheme(), parsed.host_str()) {
-            ("http", Some(host)) => {
-                let port = parsed.port().unwrap_or(80);
-                Ok(Self { authority: format!("{host}:{port}"), token: token.map(bearer).transpose()? })
+        let wrong = || Error::Url { url: url.to_owned() };
+        let host = parsed.host_str().ok_or_else(wrong)?;
+        let tls = match parsed.scheme() {
+            "http" => None,
+            "https" => {
+                let name = host.trim_start_matches('[').trim_end_matches(']');
+                let name = ServerName::try_from(name.to_owned()).map_err(|_| wrong())?;
+                Some((name, connector(tls)?))
             }
-            ("https", _) => Err(Error::Scheme { url: url.to_owned() }),
-            _ => Err(Error::Url { url: url.to_owned() }),
-        }
+            _ => return Err(wrong()),
+        };
+        let port = parsed.port_or_known_default().unwrap_or(80);
+        Ok(Self { authority: format!("{host}:{port}"), token: token.map(bearer).transpose()?, tls })
     }
 
     /// GET.
@@ -151,7 +178,7 @@ impl AdminClient {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), Error> {
-        let broken = |source| Error::Http { authority: self.authority.clone(), source };
+        let broken = |source| self.broken(source);
         let io = TokioIo::new(self.connect().await?);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(broken)?;
         tokio::spawn(connection);
@@ -176,7 +203,34 @@ impl AdminClient {
         request.body(Full::new(body)).map_err(|error| Error::Argument(error.to_string()))
     }
 
-    async fn connect(&self) -> Result<TcpStream, Error> {
+    async fn connect(&self) -> Result<Connection, Error> {
+        let Some((name, connector)) = &self.tls else { return Ok(Either::Left(self.connect_plainly().await?)) };
+        let handshake = connector.connect(name.clone(), self.connect_plainly().await?);
+        let secured = tokio::time::timeout(CONNECT_TIMEOUT, handshake).await;
+        let secured = secured.map_err(|_| Error::Silent { authority: self.authority.clone() })?;
+        Ok(Either::Right(secured.map_err(|source| self.no_tls(source))?))
+    }
+
+    fn no_tls(&self, source: std::io::Error) -> Error {
+        let hint = match source.get_ref().and_then(|error| error.downcast_ref()) {
+            Some(rustls::Error::InvalidCertificate(_)) => " (--admin-ca says whom to trust)",
+            Some(rustls::Error::AlertReceived(_)) => " (--admin-cert says what to show)",
+            Some(rustls::Error::InvalidMessage(_)) => " (does it speak http?)",
+            _ => "",
+        };
+        Error::Handshake { authority: self.authority.clone(), hint, source }
+    }
+
+    /// In TLS 1.3 a client is done before it is told, if it is, that it had to show a certificate.
+    fn broken(&self, source: hyper::Error) -> Error {
+        let hint = match self.tls {
+            Some(_) => " (--admin-cert says what to show, if it asks for a certificate)",
+            None => "",
+        };
+        Error::Http { authority: self.authority.clone(), hint, source }
+    }
+
+    async fn connect_plainly(&self) -> Result<TcpStream, Error> {
         let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&self.authority));
         let connected = connecting.await.map_err(|_| Error::Silent { authority: self.authority.clone() })?;
         connected.map_err(|source| Error::Connect { authority: self.authority.clone(), source })
@@ -185,6 +239,30 @@ impl AdminClient {
     fn not_understood(&self) -> Error {
         Error::Answer { authority: self.authority.clone() }
     }
+}
+
+/// What a call goes over.
+type Connection = Either<TcpStream, TlsStream<TcpStream>>;
+
+fn connector(args: &AdminTls) -> Result<TlsConnector, Error> {
+    let wrong = |flag: &'static str| move |source| Error::Certificate { flag, source };
+    let roots = match &args.admin_ca {
+        None => tls::system_roots(),
+        Some(path) => {
+            let roots = std::fs::read(path).and_then(|pem| tls::authorities(RootCertStore::empty(), &pem));
+            Arc::new(roots.map_err(FileError::of(path)).map_err(wrong("--admin-ca"))?)
+        }
+    };
+    let builder = tls::client(Trust::Roots(roots));
+    let client = match args.admin_cert.as_ref().zip(args.admin_key.as_ref()) {
+        None => builder.with_no_client_auth(),
+        Some((cert, key)) => {
+            let identity = Identity::read(cert, key).map_err(wrong("--admin-cert, --admin-key"))?;
+            let made = builder.with_client_auth_cert(identity.chain, identity.key).map_err(std::io::Error::other);
+            made.map_err(FileError::of(key)).map_err(wrong("--admin-key"))?
+        }
+    };
+    Ok(TlsConnector::from(Arc::new(client)))
 }
 
 fn bearer(token: &str) -> Result<HeaderValue, Error> {
@@ -226,7 +304,7 @@ mod tests {
             stream.write_all(answer.as_bytes()).await.expect("an answer");
             asked
         });
-        (AdminClient::to(&url, Some("secret")).expect("a client"), asked)
+        (AdminClient::to(&url, Some("secret"), &AdminTls::default()).expect("a client"), asked)
     }
 
     #[tokio::test]
@@ -259,13 +337,16 @@ mod tests {
     }
 
     #[test]
-    fn only_http_is_spoken() {
-        let authority = |url| AdminClient::to(url, None).map(|client| client.authority);
+    fn http_and_https_are_spoken() {
+        let to = |url| AdminClient::to(url, None, &AdminTls::default());
+        let authority = |url| to(url).map(|client| client.authority);
         assert_eq!(authority("http://127.0.0.1:8081").expect("a client"), "127.0.0.1:8081");
         assert_eq!(authority("localhost:8081").expect("a client"), "localhost:8081");
         assert_eq!(authority("http://[::1]:8081/").expect("a client"), "[::1]:8081");
-        assert!(matches!(authority("https://a"), Err(Error::Scheme { .. })));
+        assert_eq!(authority("https://a").expect("a client"), "a:443");
+        assert_eq!(authority("https://[::1]:8081/").expect("a client"), "[::1]:8081");
+        assert!(to("https://a").expect("a client").tls.is_some() && to("http://a").expect("a client").tls.is_none());
         assert!(matches!(authority("ftp://a"), Err(Error::Url { .. })));
-        assert!(matches!(AdminClient::to("http://a", Some("a\nb")), Err(Error::Token)));
+        assert!(matches!(AdminClient::to("http://a", Some("a\nb"), &AdminTls::default()), Err(Error::Token)));
     }
 }

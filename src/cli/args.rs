@@ -100,6 +100,12 @@ pub struct Serve {
     /// Token of the admin plane
     #[arg(long, value_name = "TOKEN", env = "LARDER_ADMIN_TOKEN", hide_env_values = true)]
     admin_token: Option<String>,
+    /// File of the certificate with which clients are served over TLS, and of those between it and an authority (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_key", value_hint = ValueHint::FilePath)]
+    tls_cert: Option<String>,
+    /// File of its key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert", value_hint = ValueHint::FilePath)]
+    tls_key: Option<String>,
     /// How log lines look [default: pretty]
     #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(["pretty", "json"]))]
     log: Option<String>,
@@ -108,13 +114,15 @@ pub struct Serve {
 impl Serve {
     /// Where the configuration comes from, this process's environment included.
     pub fn sources(self) -> Sources {
-        let Self { config, listen, admin, mut upstream, mut redis, data_dir, admin_token, log } = self;
+        let Self { config, listen, admin, mut upstream, mut redis, data_dir, admin_token, tls_cert, tls_key, log } =
+            self;
         // A variable that is set to nothing, as scripts and containers do, is none.
         upstream.retain(|url| !url.is_empty());
         redis.retain(|url| !url.is_empty());
         let admin_token = admin_token.filter(|token| !token.is_empty());
         let config = config.filter(|file| is_named(file));
-        Sources::from_process(config, Overrides { listen, admin, upstream, redis, data_dir, admin_token, log })
+        let tls = tls_cert.zip(tls_key);
+        Sources::from_process(config, Overrides { listen, admin, upstream, redis, data_dir, admin_token, log, tls })
     }
 }
 
@@ -150,6 +158,23 @@ pub struct Client {
     /// Token of its admin plane
     #[arg(long, value_name = "TOKEN", env = "LARDER_ADMIN_TOKEN", hide_env_values = true)]
     pub admin_token: Option<String>,
+    /// Whom it is believed to be, over https.
+    #[command(flatten)]
+    pub tls: AdminTls,
+}
+
+/// How an admin plane is spoken to over https.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AdminTls {
+    /// File of authorities (PEM) that may vouch for an admin plane over https [default: those of the system]
+    #[arg(long, value_name = "FILE", env = "LARDER_ADMIN_CA", value_hint = ValueHint::FilePath)]
+    pub admin_ca: Option<PathBuf>,
+    /// File of the certificate to show it (PEM), where it asks for one
+    #[arg(long, value_name = "FILE", env = "LARDER_ADMIN_CERT", requires = "admin_key", value_hint = ValueHint::FilePath)]
+    pub admin_cert: Option<PathBuf>,
+    /// File of its key (PEM)
+    #[arg(long, value_name = "FILE", env = "LARDER_ADMIN_KEY", requires = "admin_cert", value_hint = ValueHint::FilePath)]
+    pub admin_key: Option<PathBuf>,
 }
 
 /// What a purge waits for.
@@ -366,6 +391,9 @@ pub struct DiskPlace {
     /// Token of its admin plane [default: of the configuration]
     #[arg(long, value_name = "TOKEN", env = "LARDER_ADMIN_TOKEN", hide_env_values = true)]
     admin_token: Option<String>,
+    /// Whom it is believed to be, over https.
+    #[command(flatten)]
+    pub tls: AdminTls,
 }
 
 impl DiskPlace {

@@ -15,6 +15,7 @@ use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     admin_client::{self, AdminClient},
+    args::AdminTls,
     demo_origin::Origin,
 };
 use crate::{
@@ -94,7 +95,7 @@ async fn show(origin: &Origin, data: SocketAddr, admin: SocketAddr) -> Result<()
     scene.get("the same events again", "/events").await?;
     scene.get("a counter, tagged", "/counter").await?;
     scene.get("the same again", "/counter").await?;
-    let admin = AdminClient::to(&format!("http://{admin}"), None)?;
+    let admin = AdminClient::to(&format!("http://{admin}"), None, &AdminTls::default())?;
     let receipt: Receipt = admin.post("/purge", &json!({"tags": ["counter"]})).await?;
     let took = Duration::from_secs_f64(receipt.duration_ms / 1e3);
     let line =

@@ -25,6 +25,7 @@ use crate::{
         L3,
         l3::{Collected, Verified},
     },
+    tls,
 };
 
 /// What `verify` ends with where it found damage (`EX_DATAERR` of sysexits.h).
@@ -149,19 +150,23 @@ fn cleared_here(place: &DiskPlace, config: Option<&Config>) -> Option<Result<u8,
 }
 
 fn client(place: &DiskPlace, config: Option<&Config>) -> Result<AdminClient, admin_client::Error> {
-    let url = place.admin().map(str::to_owned).or_else(|| config.map(|config| reachable(config.listen.admin)));
+    let url = place
+        .admin()
+        .map(str::to_owned)
+        .or_else(|| config.map(|config| reachable(config.listen.admin, &config.admin.tls)));
     let configured = config.map(|config| config.admin.token.as_str()).filter(|token| !token.is_empty());
     let token = place.admin_token().or(configured);
-    AdminClient::to(&url.unwrap_or_default(), token)
+    AdminClient::to(&url.unwrap_or_default(), token, &place.tls)
 }
 
 /// How an address that is listened on is reached from this machine.
-fn reachable(mut address: SocketAddr) -> String {
+fn reachable(mut address: SocketAddr, tls: &tls::Config) -> String {
     if address.ip().is_unspecified() {
         let localhost = if address.is_ipv4() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { Ipv6Addr::LOCALHOST.into() };
         address.set_ip(localhost);
     }
-    format!("http://{address}")
+    let scheme = if tls.is_on() { "https" } else { "http" };
+    format!("{scheme}://{address}")
 }
 
 /// Asks who sits there whether it is meant; scripts mean what they say.
@@ -350,7 +355,7 @@ mod tests {
 
     #[test]
     fn an_address_for_all_interfaces_is_reached_on_this_machine() {
-        let reachable = |address: &str| reachable(address.parse().expect("an address"));
+        let reachable = |address: &str| reachable(address.parse().expect("an address"), &tls::Config::default());
         assert_eq!(reachable("0.0.0.0:8081"), "http://127.0.0.1:8081");
         assert_eq!(reachable("[::]:8081"), "http://[::1]:8081");
         assert_eq!(reachable("10.0.0.1:1"), "http://10.0.0.1:1");

@@ -8,6 +8,7 @@ use crate::{
     app::{self, Running, Source},
     config::{self, Config, Sources},
     telemetry::{self, AccessLog},
+    tls,
 };
 
 /// What a command ends with when the gateway cannot start (`EX_UNAVAILABLE` of sysexits.h).
@@ -91,18 +92,21 @@ async fn serve(config: &Config, access: Option<AccessLog>, source: Source) -> Ex
 fn announce(running: &Running, config: &Config) {
     let (data, admin) = (running.data, running.admin);
     let version = env!("CARGO_PKG_VERSION");
-    let mut text = format!("larder {version}\ndata listening on http://{data}\nadmin listening on http://{admin}\n");
+    let scheme = |tls: &tls::Config| if tls.is_on() { "https" } else { "http" };
+    let (data, admin) =
+        (format!("{}://{data}", scheme(&config.listen.tls)), format!("{}://{admin}", scheme(&config.admin.tls)));
+    let mut text = format!("larder {version}\ndata listening on {data}\nadmin listening on {admin}\n");
     text.push_str(&match config.routes().first() {
         None => format!(
             "no routes: a forward proxy for loopback clients; --upstream URL makes it a reverse proxy\n\
-             try: curl -x http://{data} -sSD- -o /dev/null http://example.com/   (twice: the second comes from memory)\n"
+             try: curl -x {data} -sSD- -o /dev/null http://example.com/   (twice: the second comes from memory)\n"
         ),
         Some(first) => {
             let path = first.route.path.as_deref().unwrap_or("/");
-            format!("try: curl -sSD- -o /dev/null http://{data}{path}   (twice: see Cache-Status)\n")
+            format!("try: curl -sSD- -o /dev/null {data}{path}   (twice: see Cache-Status)\n")
         }
     });
-    text.push_str(&format!("     curl -s http://{admin}/stats\n"));
+    text.push_str(&format!("     curl -s {admin}/stats\n"));
     // Nobody to read it is no reason not to serve.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }

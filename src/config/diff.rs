@@ -8,12 +8,14 @@ use super::Config;
 use crate::admin::Change;
 
 /// Settings that a running gateway takes over: tables, and single keys. All others need a restart.
-const LIVE: [&str; 10] = [
+const LIVE: [&str; 12] = [
+    "admin.tls",
     "admin.token",
     "admin.tokens",
     "cache",
     "forward",
     "headers",
+    "listen.tls",
     "llm",
     "log.level",
     "origin",
@@ -118,9 +120,9 @@ mod tests {
     fn a_route_is_known_by_its_name() {
         let other = SHOP.replace("9000", "9001");
         assert_eq!(changes(SHOP, &other), [("route.shop.upstream".to_owned(), false)]);
-        let both = format!("{SHOP}[[route]]\nname = 'all'\nupstream = 'http://127.0.0.1:9002'\n");
+        let both = format!("{SHOP}[[route]]\nname = 'all'\npath = '/all'\nupstream = 'http://127.0.0.1:9002'\n");
         let added: Vec<_> = changes(SHOP, &both).into_iter().map(|(setting, _)| setting).collect();
-        assert_eq!(added, ["route.all.name", "route.all.upstream", "route"], "and their order");
+        assert_eq!(added, ["route.all.name", "route.all.path", "route.all.upstream", "route"], "and their order");
         let added = config(SHOP).changes(&config(&both));
         assert!(added.iter().all(|change| change.setting == "route" || change.before.is_none()));
     }
@@ -129,7 +131,9 @@ mod tests {
     fn what_a_process_has_for_life_is_said() {
         assert_eq!(changes("", "listen.data = '127.0.0.1:1'"), [("listen.data".to_owned(), true)]);
         assert_eq!(changes("", "log.level = 'debug'"), [("log.level".to_owned(), false)]);
-        assert_eq!(changes("", "log.format = 'pretty'"), [("log.format".to_owned(), true)]);
+        assert_eq!(changes("", "log.format = 'json'"), [("log.format".to_owned(), true)]);
+        let tls = "listen.tls.certificates = [{ cert = 'c', key = 'k' }]";
+        assert_eq!(changes("", tls), [("listen.tls.certificates".to_owned(), false)]);
     }
 
     #[test]

@@ -18,8 +18,17 @@ use super::{
 const PREFIX: &str = "LARDER_";
 
 /// Variables that stand for flags, or are there for scripts around the gateway; none of them is a key.
-const RESERVED: [&str; 6] =
-    ["LARDER_CONFIG", "LARDER_UPSTREAM", "LARDER_REDIS", "LARDER_ADMIN_URL", "LARDER_ADMIN_TOKEN", "LARDER_DATA"];
+const RESERVED: [&str; 9] = [
+    "LARDER_CONFIG",
+    "LARDER_UPSTREAM",
+    "LARDER_REDIS",
+    "LARDER_ADMIN_URL",
+    "LARDER_ADMIN_TOKEN",
+    "LARDER_ADMIN_CA",
+    "LARDER_ADMIN_CERT",
+    "LARDER_ADMIN_KEY",
+    "LARDER_DATA",
+];
 
 /// Takes the environment apart.
 pub(super) fn layer(variables: &[(String, String)]) -> Layer {

@@ -68,6 +68,8 @@ pub struct Overrides {
     pub admin_token: Option<String>,
     /// `--log`.
     pub log: Option<String>,
+    /// `--tls-cert` and `--tls-key`: the one certificate of the data listener.
+    pub tls: Option<(String, String)>,
 }
 
 /// Reads all sources; see [`Errors`] for what is told when they are wrong.
@@ -108,7 +110,12 @@ fn flags(overrides: &Overrides) -> Layer {
         let path = KeyPath::root().key("l2").key("url");
         Setting::new(path, overrides.redis.clone(), Place::Flag("--redis"))
     });
-    let settings = single.chain(redis).collect();
+    let tls = overrides.tls.as_ref().map(|(cert, key)| {
+        let path = KeyPath::root().key("listen").key("tls").key("certificates");
+        let files = Dict::from([("cert".to_owned(), cert.as_str().into()), ("key".to_owned(), key.as_str().into())]);
+        Setting::new(path, vec![Value::from(files)], Place::Flag("--tls-cert"))
+    });
+    let settings = single.chain(redis).chain(tls).collect();
     let routes = (!overrides.upstream.is_empty()).then(|| vec![upstream_route(&overrides.upstream)]);
     Layer { settings, routes, ..Layer::default() }
 }

@@ -36,7 +36,7 @@ use crate::{
     llm::{self, price::Prices},
     origin,
     proxy::config::{ForwardConfig, HeadersConfig, RouteConfig},
-    purge, store, telemetry, warm, webhook,
+    purge, store, telemetry, tls, warm, webhook,
 };
 
 /// What a command ends with when its configuration is wrong (`EX_USAGE` of sysexits.h).
@@ -52,6 +52,8 @@ pub struct Listen {
     pub admin: SocketAddr,
     /// Threads that serve clients; 0: one a core.
     pub workers: usize,
+    /// TLS where clients come in.
+    pub tls: tls::Config,
 }
 
 /// Everything that can be set.

@@ -28,6 +28,12 @@ token = ""
 scope = "read"
 "#;
 
+/// The keys of one of `listen.tls.certificates` and `admin.tls.certificates`.
+const CERTIFICATE: &str = r#"
+cert = ""
+key = ""
+"#;
+
 /// The keys of one of `webhook`.
 const WEBHOOK: &str = r#"
 name = ""
@@ -70,6 +76,13 @@ pub(super) fn root() -> &'static Table {
         root.insert("webhook".to_owned(), Kind::Tables(table(WEBHOOK)));
         if let Some(Kind::Table(admin)) = root.get_mut("admin") {
             admin.insert("tokens".to_owned(), Kind::Tables(table(TOKEN)));
+        }
+        for section in ["listen", "admin"] {
+            if let Some(Kind::Table(section)) = root.get_mut(section)
+                && let Some(Kind::Table(tls)) = section.get_mut("tls")
+            {
+                tls.insert("certificates".to_owned(), Kind::Tables(table(CERTIFICATE)));
+            }
         }
         root
     });
@@ -154,7 +167,7 @@ mod tests {
     use crate::{
         admin::config::Token,
         proxy::config::{HeaderRules, RouteConfig},
-        webhook,
+        tls, webhook,
     };
 
     /// The fields serde knows of `T`, which it tells when it meets one it does not.
@@ -176,9 +189,10 @@ mod tests {
     }
 
     #[test]
-    fn routes_and_tokens_are_known_to_the_last_key() {
+    fn routes_tokens_and_certificates_are_known_to_the_last_key() {
         assert_eq!(keys(route()), fields::<RouteConfig>());
         assert_eq!(keys(&table(TOKEN)), fields::<Token>());
+        assert_eq!(keys(&table(CERTIFICATE)), fields::<tls::config::Certificate>());
         assert_eq!(keys(&table(WEBHOOK)), fields::<webhook::Config>());
         let Some(Kind::Table(headers)) = route().get("headers") else { panic!("a table") };
         assert_eq!(keys(headers), fields::<HeaderRules>());

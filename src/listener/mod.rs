@@ -1,4 +1,4 @@
-//! The data listener: HTTP/1.1 and HTTP/2 with prior knowledge on one port, on bare hyper.
+//! The data listener: HTTP/1.1 and HTTP/2 on one port, over TLS or with prior knowledge, on bare hyper.
 //!
 //! It guarantees that nothing a client does, or does not do, costs more than the configuration allows: connections,
 //! heads, bodies, silence and slow reading all have limits; that a request reaches the [`Handler`] with exactly one
@@ -43,7 +43,7 @@ pub use self::{
     config::Config,
     interim::Interim,
     link::Hold,
-    secure::{HandshakeError, Secured},
+    secure::{HandshakeError, Secured, Tunnel},
     server::{Server, bind},
 };
 
@@ -63,6 +63,8 @@ pub struct Peer {
     pub looked_up: AtomicBool,
     /// The authority of the tunnel that the connection is in, inside TLS; `None` outside of any.
     pub within: Option<Arc<str>>,
+    /// Whether the connection itself is TLS.
+    secured: bool,
     /// The connection, where it has many requests at once.
     link: Option<Arc<Link>>,
 }
@@ -75,7 +77,15 @@ impl Peer {
 
     /// A client that cannot be sent interim responses.
     pub fn new(addr: SocketAddr, local: SocketAddr) -> Self {
-        Self { addr, local, interim: Interim::none(), looked_up: AtomicBool::new(false), within: None, link: None }
+        Self {
+            addr,
+            local,
+            interim: Interim::none(),
+            looked_up: AtomicBool::new(false),
+            within: None,
+            secured: false,
+            link: None,
+        }
     }
 
     /// The connection, if a tunnel in it is all there is to it.
@@ -85,7 +95,7 @@ impl Peer {
 
     /// How its requests come.
     pub fn scheme(&self) -> &'static str {
-        if self.within.is_some() { "https" } else { "http" }
+        if self.secured || self.within.is_some() { "https" } else { "http" }
     }
 }
 

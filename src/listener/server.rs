@@ -34,9 +34,9 @@ use super::{
     connection,
     link::Wait,
     metrics::{Metrics, OpenGuard},
-    secure::{HandshakeError, Secured},
+    secure::{Counted, HandshakeError, Secured, Tunnel},
 };
-use crate::telemetry::Registry;
+use crate::{telemetry::Registry, tls::Acceptor};
 
 const BACKLOG: u32 = 4096;
 /// Between two accepts that failed for want of something only time brings.
@@ -57,6 +57,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub struct Server {
     shared: Arc<Shared>,
     places: Arc<Semaphore>,
+    /// What answers handshakes, where TLS is spoken.
+    tls: Option<Arc<Acceptor>>,
 }
 
 /// What all connections share.
@@ -105,7 +107,12 @@ impl Server {
             config,
         };
         shared.inside.close();
-        Self { shared: Arc::new(shared), places }
+        Self { shared: Arc::new(shared), places, tls: None }
+    }
+
+    /// The same, where `tls` says whether and how handshakes are answered.
+    pub fn with_tls(self, tls: Arc<Acceptor>) -> Self {
+        Self { tls: Some(tls), ..self }
     }
 
     /// What its connections share.
@@ -136,9 +143,23 @@ impl Server {
             let peer = Peer::new(address, local);
             let idle_timeout = self.shared.config.idle_timeout;
             let (shared, handler) = (Arc::clone(&self.shared), handler.clone());
-            connections.spawn(async move {
-                connection::run(shared, stream, peer, Some(open), idle_timeout, handler).await;
-            });
+            let Some((tls, settings)) = self.tls.as_ref().and_then(|tls| Some((Arc::clone(tls), tls.now()?))) else {
+                connections.spawn(async move {
+                    connection::run(shared, stream, peer, Some(open), idle_timeout, handler).await;
+                });
+                continue;
+            };
+            // Boxed, as it is in tunnels, and so that no connection without TLS has room for it.
+            let secured = async move {
+                let secured = tokio::select! {
+                    biased;
+                    secured = tls.accept(settings, stream, Counted::over) => secured,
+                    () = shared.drain.cancelled() => return,
+                };
+                let (Some(secured), peer) = (secured, Peer { secured: true, ..peer }) else { return };
+                connection::run(shared, Secured::of(secured), peer, Some(open), idle_timeout, handler).await;
+            };
+            connections.spawn(secured.boxed());
         }
     }
 
@@ -168,7 +189,7 @@ impl Server {
         held: Box<dyn Any + Send>,
     ) -> BoxFuture<'static, Result<Secured, HandshakeError>> {
         let shared = Arc::clone(&self.shared);
-        let handshake = timeout(shared.config.head_timeout, Secured::accept(tunnel, tls, outer, held));
+        let handshake = timeout(shared.config.head_timeout, Secured::accept(Tunnel::new(tunnel, outer, held), tls));
         async move {
             tokio::select! {
                 biased;

@@ -1,4 +1,4 @@
-//! What a connection's bytes go through: a socket, or TLS in a tunnel.
+//! What a connection's bytes go through: a socket, or TLS over it or in a tunnel.
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},

@@ -1,7 +1,8 @@
 //! TLS, as far as all who speak it do it alike: whom a client trusts, and what files hold that say who one is.
 //!
 //! The system's certificate authorities are read once in the life of the process; where there are none, a built-in set
-//! stands in. Nothing here knows with whom it is spoken.
+//! stands in. Nothing here knows with whom it is spoken. What is served over TLS at an address of ours is in `server.rs`
+//! (which certificate, for whom) and `acceptor.rs` (the handshake).
 
 use std::sync::{Arc, LazyLock};
 
@@ -11,10 +12,18 @@ use rustls::{
     crypto::{CryptoProvider, aws_lc_rs},
 };
 
+mod acceptor;
+pub mod config;
+mod metrics;
 mod pem;
+mod server;
 mod unverified;
 
-pub(crate) use self::pem::{FileError, Identity, authorities};
+pub use self::{acceptor::Acceptor, config::Config, metrics::Metrics, pem::FileError, server::Error};
+pub(crate) use self::{
+    pem::{Identity, authorities},
+    server::{Served, Server},
+};
 
 use self::unverified::Unverified;
 

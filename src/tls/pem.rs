@@ -7,17 +7,20 @@ use std::{
 
 use rustls::{
     RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
 };
 
 /// A file of certificates or of a key cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{path:?}: {source}")]
-pub(crate) struct FileError {
+pub struct FileError {
     /// Which.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     /// Why not.
-    pub(crate) source: io::Error,
+    pub source: io::Error,
 }
 
 impl FileError {
@@ -43,7 +46,7 @@ impl Identity {
     /// # Errors
     /// Where a file cannot be read, or does not hold what it should; it says which file.
     pub(crate) fn read(chain: &Path, key: &Path) -> Result<Self, FileError> {
-        let private = fs::read(key).and_then(|pem| PrivateKeyDer::from_pem_slice(&pem).map_err(io::Error::other));
+        let private = fs::read(key).and_then(|pem| PrivateKeyDer::from_pem_slice(&pem).map_err(no_key));
         let private = private.map_err(FileError::of(key))?;
         let chain = fs::read(chain).and_then(|pem| certificates(&pem)).map_err(FileError::of(chain))?;
         Ok(Self { chain, key: private })
@@ -59,6 +62,13 @@ pub(crate) fn authorities(mut roots: RootCertStore, pem: &[u8]) -> io::Result<Ro
         roots.add(certificate).map_err(io::Error::other)?;
     }
     Ok(roots)
+}
+
+fn no_key(error: pem::Error) -> io::Error {
+    match error {
+        pem::Error::NoItemsFound => io::Error::new(io::ErrorKind::InvalidData, "no private key in it"),
+        error => io::Error::other(error),
+    }
 }
 
 fn certificates(pem: &[u8]) -> io::Result<Vec<CertificateDer<'static>>> {

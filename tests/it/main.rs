@@ -37,6 +37,7 @@ mod reload;
 mod sharing;
 mod stale;
 mod support;
+mod tls;
 mod upgrade;
 mod warm;
 mod webhook;

@@ -18,7 +18,8 @@ pub(super) use self::{
 };
 use super::{Config, key_path::KeyPath};
 use crate::{
-    admin, cache, changes, intercept, listener, origin as origins, purge::FleetConfig, store, telemetry, warm, webhook,
+    admin, cache, changes, intercept, listener, origin as origins, purge::FleetConfig, store, telemetry, tls, warm,
+    webhook,
 };
 
 /// Everything but routes.
@@ -58,7 +59,27 @@ fn listen(config: &Config) -> Vec<Finding> {
         table.add("admin", format!("{admin} is not on loopback, so admin.token or admin.tokens is needed"));
     }
     table.within("workers", config.listen.workers as u64, 0..=1024);
+    table.findings.extend(certificates(&table.at, &config.listen.tls));
     table.findings
+}
+
+/// `tls` of the table at `at`.
+fn certificates(at: &KeyPath, tls: &tls::Config) -> Vec<Finding> {
+    let at = at.key("tls");
+    let mut found = Vec::new();
+    for (index, one) in tls.certificates.iter().enumerate() {
+        for (key, file) in [("cert", &one.cert), ("key", &one.key)] {
+            if file.as_os_str().is_empty() {
+                let path = at.key("certificates").index(index).key(key);
+                found.push(Finding::new(path, "names no file: a certificate and its key come together"));
+            }
+        }
+    }
+    if !tls.client_ca.is_empty() && !tls.is_on() {
+        let message = "clients can only be asked for certificates where TLS is spoken (certificates)";
+        found.push(Finding::new(at.key("client_ca"), message));
+    }
+    found
 }
 
 fn is_loopback(ip: IpAddr) -> bool {
@@ -279,6 +300,7 @@ fn admin_plane(admin: &admin::config::Config) -> Vec<Finding> {
         table.findings.extend(found);
     }
     table.some_bytes("body_bytes_max", admin.body_bytes_max);
+    table.findings.extend(certificates(&table.at, &admin.tls));
     table.findings
 }
 

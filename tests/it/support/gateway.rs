@@ -115,8 +115,8 @@ impl Builder {
         output.follow(child.stdout.take().expect("piped"));
         output.follow(child.stderr.take().expect("piped"));
         let process = Process(child);
-        let data = output.address("data listening on http://").await;
-        let admin = output.address("admin listening on http://").await;
+        let data = output.address("data listening on ").await;
+        let admin = output.address("admin listening on ").await;
         Gateway { process, output, data, admin, directory, builder: self }
     }
 
@@ -229,7 +229,7 @@ impl Output {
 
     async fn address(&self, before: &str) -> SocketAddr {
         let pick = |line: &str| {
-            let (_, rest) = line.split_once(before)?;
+            let (_, rest) = line.split_once(before)?.1.split_once("://")?;
             let end = rest.find(|c: char| !c.is_ascii_hexdigit() && !".:[]".contains(c)).unwrap_or(rest.len());
             rest[..end].parse().ok()
         };

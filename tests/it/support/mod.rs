@@ -6,6 +6,7 @@ pub(crate) mod gate;
 pub(crate) mod gateway;
 pub(crate) mod kv;
 pub(crate) mod origin;
+pub(crate) mod pki;
 pub(crate) mod raw;
 pub(crate) mod redis;
 pub(crate) mod reply;
