@@ -25,7 +25,7 @@ impl Plane {
     async fn of(token: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let config = crate::config::Config::parse("test", &settings(token, directory.path())).expect("settings");
-        let gateway = app::start(&config, None, None).await.expect("a gateway");
+        let gateway = app::start(&config, crate::telemetry::Logs::default(), None).await.expect("a gateway");
         let draining = CancellationToken::new();
         let parts = Parts {
             config: config.admin.clone(),

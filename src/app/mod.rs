@@ -27,7 +27,7 @@ use crate::{
     listener::{self, Server},
     proxy::Live,
     store,
-    telemetry::AccessLog,
+    telemetry::Logs,
     webhook::{self, Webhooks},
 };
 
@@ -131,11 +131,11 @@ pub struct Running {
     webhooks: Arc<Webhooks>,
 }
 
-/// Starts a gateway. `access` is where request lines go; with a `source`, its configuration can be read again.
+/// Starts a gateway. `logs` is where lines go; with a `source`, its configuration can be read again.
 ///
 /// # Errors
 /// Where an address, the data directory or an upstream cannot be used. Nothing is left running then.
-pub async fn start(config: &Config, access: Option<AccessLog>, source: Option<Source>) -> Result<Running, Error> {
+pub async fn start(config: &Config, logs: Logs, source: Option<Source>) -> Result<Running, Error> {
     let mut registry = Registry::with_prefix("larder");
     let listening = |key, address| async move {
         let source = |source| Error::Listen { address, key, source };
@@ -145,7 +145,8 @@ pub async fn start(config: &Config, access: Option<AccessLog>, source: Option<So
     };
     let (data_listener, data) = listening("listen.data", config.listen.data).await?;
     let (admin_listener, admin) = listening("listen.admin", config.listen.admin).await?;
-    let ground = build::ground(config, access, &mut registry)?;
+    logs.register(&mut registry);
+    let ground = build::ground(config, logs.access.clone(), &mut registry)?;
     let (kv, auth) = (ground.kv.clone(), Auth::new(&config.admin));
     let proxy = Live::new(ground.proxy(config, None)?);
     let server = Arc::new(Server::new(config.client.clone(), &mut registry));

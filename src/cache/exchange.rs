@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::{
     Cache,
@@ -450,7 +451,7 @@ impl<O: Outgoing> Exchange<O> {
     fn spawn(self: &Arc<Self>, fill: Arc<Fill>, permit: Option<Permit>, start: Start) {
         let fetch = Fetch { exchange: Arc::clone(self), start, fill, permit, ticket: None, matching: None };
         // Boxed: the runtime would move it several times before it comes to rest.
-        tokio::spawn(Box::pin(fetch.run()));
+        tokio::spawn(Box::pin(fetch.run()).in_current_span());
     }
 
     /// Starts a refresh that nobody waits for, unless one is under way, or as many fills as there may be.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::{
     Cache,
@@ -62,7 +63,7 @@ impl Cache {
             return self.send_on(call, upgrade).await;
         }
         let cache = self.clone();
-        let sent = tokio::spawn(Box::pin(async move { cache.send_on(call, upgrade).await }));
+        let sent = tokio::spawn(Box::pin(async move { cache.send_on(call, upgrade).await }).in_current_span());
         sent.await.unwrap_or_else(|_| Err(Arc::new(Failure::GivenUp)))
     }
 

@@ -12,6 +12,7 @@ use super::{
     arriving::Noted,
     finish::{Sent, Told},
     request_target::RequestTarget,
+    trace_id,
 };
 use crate::{
     cache::{
@@ -158,7 +159,7 @@ impl Proxy {
             version: Version::HTTP_11,
             route: Arc::clone(&route.cache.name),
             request_id: request_id.and_then(field),
-            trace_id: request.get(TRACEPARENT.as_str()).and_then(field),
+            trace_id: trace_id(request.get(TRACEPARENT.as_str())),
             user_agent: request.get(header::USER_AGENT.as_str()).and_then(field),
             status: status.as_u16(),
             head_after: Duration::ZERO,

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::metrics::RouteMetrics;
 use crate::{
     cache::{Body, Broken, Outcome, llm::accounts::Receipt},
-    telemetry::{AccessLog, Cost, Line},
+    telemetry::{AccessLog, Cost, Line, trace::TraceId},
 };
 
 /// One request, from its head to the end of its answer.
@@ -41,7 +41,7 @@ pub(super) struct Told {
     pub(super) version: Version,
     pub(super) route: Arc<str>,
     pub(super) request_id: Option<HeaderValue>,
-    pub(super) trace_id: Option<HeaderValue>,
+    pub(super) trace_id: Option<TraceId>,
     pub(super) user_agent: Option<HeaderValue>,
     pub(super) status: u16,
     pub(super) head_after: Duration,
@@ -66,6 +66,9 @@ impl Drop for Record {
         let duration = self.begun.elapsed();
         self.metrics.ended(&self.outcome, self.sent, duration);
         let Some(told) = &self.told else { return };
+        if self.outcome.is_hit() && told.status < 400 && !told.broken && !told.log.takes_hit() {
+            return;
+        }
         let target = told.uri.path_and_query().map_or("/", |target| target.as_str());
         told.log.log(Line {
             time: told.time,
@@ -83,7 +86,7 @@ impl Drop for Record {
             duration,
             ttfb: told.head_after,
             origin: None,
-            trace_id: told.trace_id.as_ref().and_then(text),
+            trace_id: told.trace_id,
             user_agent: told.user_agent.as_ref().and_then(text),
             error: told.broken.then_some("the answer broke off"),
             cost: told.receipt.as_ref().map(|receipt| cost(receipt, self.outcome.is_hit())),

@@ -11,6 +11,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header, uri::PathAndQuery};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 mod arriving;
 mod behind;
@@ -66,7 +67,10 @@ use crate::{
     cache::{Answer, Cache, Call, Failure, Kind, Outcome, target::Target},
     object::path::normalise_path,
     origin::{self, RequestBody, Upstream},
-    telemetry::AccessLog,
+    telemetry::{
+        AccessLog,
+        trace::{Parent, TraceId},
+    },
 };
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
@@ -247,7 +251,7 @@ impl Proxy {
             version: request.version(),
             route: Arc::clone(route),
             request_id,
-            trace_id: request.headers().get(TRACEPARENT).cloned(),
+            trace_id: trace_id(request.headers().get(TRACEPARENT).map(HeaderValue::as_bytes)),
             user_agent: request.headers().get(header::USER_AGENT).cloned(),
             // What is told of a client that goes away before its answer.
             status: 499,
@@ -277,15 +281,19 @@ impl Proxy {
         let proxy = self.clone();
         let leaving =
             Leaving { proxy, proxied, client, scheme, authority, uri, version, request_id: request_id.clone() };
-        let answered = match placed {
-            Err(refusal) => Err(rescue::refusal(&refusal, self.name())),
-            Ok(_) if self.takes_purge(&head.method, &leaving.proxied) => Err(self.purged(head).await),
-            Ok(_) if head.method == Method::CONNECT => Box::pin(self.connect(&mut head, &leaving)).await,
-            Ok(Placed { target, .. }) if upgrade::wanted(&head) => {
-                Box::pin(self.upgrade(head, body, Target { forwarded, ..target }, leaving)).await
+        let span = about(request_id.as_ref(), trace_id(head.headers.get(TRACEPARENT).map(HeaderValue::as_bytes)));
+        let answering = async {
+            match placed {
+                Err(refusal) => Err(rescue::refusal(&refusal, self.name())),
+                Ok(_) if self.takes_purge(&head.method, &leaving.proxied) => Err(self.purged(head).await),
+                Ok(_) if head.method == Method::CONNECT => Box::pin(self.connect(&mut head, &leaving)).await,
+                Ok(Placed { target, .. }) if upgrade::wanted(&head) => {
+                    Box::pin(self.upgrade(head, body, Target { forwarded, ..target }, leaving)).await
+                }
+                Ok(Placed { target, .. }) => self.answer(head, body, Target { forwarded, ..target }, leaving).await,
             }
-            Ok(Placed { target, .. }) => self.answer(head, body, Target { forwarded, ..target }, leaving).await,
         };
+        let answered = answering.instrument(span).await;
         let (mut response, outcome) = match answered {
             Ok(Answer { response, outcome }) => (response, outcome),
             Err(mut response) => {
@@ -421,6 +429,23 @@ impl Proxy {
             headers.insert(X_CACHE, HeaderValue::from_static(if outcome.is_hit() { "HIT" } else { "MISS" }));
         }
     }
+}
+
+/// What diagnostic lines about a request say of it.
+fn about(request_id: Option<&HeaderValue>, trace: Option<TraceId>) -> tracing::Span {
+    let span = tracing::error_span!("request", request_id = tracing::field::Empty, trace_id = tracing::field::Empty);
+    if let Some(id) = request_id.and_then(|id| id.to_str().ok()) {
+        span.record("request_id", id);
+    }
+    if let Some(trace) = trace {
+        span.record("trace_id", tracing::field::display(trace));
+    }
+    span
+}
+
+/// The trace a request says it belongs to.
+fn trace_id(traceparent: Option<&[u8]>) -> Option<TraceId> {
+    traceparent.and_then(Parent::parse).map(|parent| parent.trace)
 }
 
 fn content_length(body: &RequestBody) -> Option<u64> {

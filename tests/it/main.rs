@@ -30,6 +30,7 @@ mod llm;
 mod llm_packs;
 mod llm_recorded;
 mod llm_semantic;
+mod logs;
 mod methods;
 mod purge;
 mod ranges;

@@ -331,6 +331,13 @@ fn log(log: &telemetry::config::Config) -> Vec<Finding> {
         table.add("level", format!("{:?} is no level (error, warn, info, debug, trace) and no filter", log.level));
     }
     table.at_least_one("queue_max", log.queue_max as u64);
+    if !(0.0..=1.0).contains(&log.sample) {
+        table.add("sample", "must be 0.0 to 1.0");
+    }
+    table.within("keep", log.keep as u64, 0..=1000);
+    if !log.file.is_empty() && log.file == log.audit_file {
+        table.add("audit_file", "must be another file than `log.file`: each is rotated by itself");
+    }
     table.findings
 }
 
