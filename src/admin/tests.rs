@@ -34,6 +34,8 @@ impl Plane {
             proxy: gateway.proxy().clone(),
             auth: Auth::new(&config.admin),
             reload: None,
+            log: None,
+            audit: None,
             registry: Arc::new(Mutex::new(Registry::with_prefix("larder"))),
             draining: draining.clone(),
         };

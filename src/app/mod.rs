@@ -153,6 +153,7 @@ pub async fn start(config: &Config, logs: Logs, source: Option<Source>) -> Resul
     let interception = Interception::new(config, &server, &mut registry)?.map(Arc::new);
     let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
     let registry = Arc::new(Mutex::new(registry));
+    let log = source.as_ref().and_then(|source| source.log.clone());
     let reloader = source.map(|source| {
         let (live, auth, current) = (proxy.clone(), auth.clone(), Mutex::new(config.clone()));
         Arc::new(Reloader { source, ground, live, auth, current })
@@ -164,6 +165,8 @@ pub async fn start(config: &Config, logs: Logs, source: Option<Source>) -> Resul
         proxy: proxy.clone(),
         auth,
         reload: reloader.clone().map(|reloader| reloader as _),
+        log,
+        audit: logs.audit.clone(),
         registry: Arc::clone(&registry),
         draining: stop.clone(),
     });

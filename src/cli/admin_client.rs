@@ -124,6 +124,12 @@ impl AdminClient {
         self.call(Method::POST, path, body.into()).await
     }
 
+    /// PUT of JSON.
+    pub async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
+        let body = serde_json::to_vec(body).map_err(|error| Error::Argument(error.to_string()))?;
+        self.call(Method::PUT, path, body.into()).await
+    }
+
     /// DELETE.
     pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         self.call(Method::DELETE, path, Bytes::new()).await

@@ -61,6 +61,8 @@ pub enum Command {
     Nodes(Stats),
     /// Have a running gateway take over its configuration as it is now, all of it or nothing
     Reload(Reload),
+    /// Show what a running gateway logs, or change it
+    LogLevel(LogLevel),
     /// Look after the disk tier, of a running gateway or of a directory that none uses
     Disk(Disk),
     /// Look after the certificate authority with which https calls through the proxy are opened and cached
@@ -292,6 +294,20 @@ pub struct Reload {
     /// Only say what would change
     #[arg(long)]
     pub dry_run: bool,
+    /// Which gateway.
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `larder log-level`.
+#[derive(Debug, Args)]
+pub struct LogLevel {
+    /// error, warn, info, debug, trace, off, or a filter such as larder::origin=debug,info; absent: show it
+    #[arg(value_name = "FILTER")]
+    pub level: Option<String>,
+    /// Go back after so long
+    #[arg(long = "for", value_name = "DURATION", requires = "level", value_parser = duration)]
+    pub lasts: Option<Duration>,
     /// Which gateway.
     #[command(flatten)]
     pub client: Client,

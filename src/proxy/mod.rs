@@ -285,7 +285,11 @@ impl Proxy {
         let answering = async {
             match placed {
                 Err(refusal) => Err(rescue::refusal(&refusal, self.name())),
-                Ok(_) if self.takes_purge(&head.method, &leaving.proxied) => Err(self.purged(head).await),
+                Ok(_) if self.takes_purge(&head.method, &leaving.proxied) => {
+                    // Whom the audit log tells of.
+                    head.extensions.insert(leaving.client.address);
+                    Err(self.purged(head).await)
+                }
                 Ok(_) if head.method == Method::CONNECT => Box::pin(self.connect(&mut head, &leaving)).await,
                 Ok(Placed { target, .. }) if upgrade::wanted(&head) => {
                     Box::pin(self.upgrade(head, body, Target { forwarded, ..target }, leaving)).await

@@ -21,5 +21,5 @@ pub use self::{
     config::{Config, Format},
     line::{Cost, Line},
     lines::Lines,
-    log::{Guard, LogError, Logs, init},
+    log::{AUDIT, Guard, LogError, Logs, check_level, init},
 };

@@ -2,11 +2,13 @@
 
 use std::{path::Path, time::Duration};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::support::{
-    client, eventually,
+    client,
+    command::larder,
+    eventually,
     gateway::{self, Gateway},
     origin::{self, Origin, reply},
     outlive,
@@ -111,4 +113,76 @@ async fn a_diagnostic_line_tells_the_request_it_is_about() {
     request.send().await.assert_ok("a");
     let about = gateway.access_line(|line| line["message"] == "a stale response stands in").await;
     assert_eq!((&about["span"]["request_id"], &about["span"]["trace_id"]), (&"mine".into(), &TRACE.into()));
+}
+
+#[tokio::test]
+async fn who_changes_something_is_told_and_who_was_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("audit.log");
+    let tokens = "[[admin.tokens]]\nname = 'viewer'\ntoken = 'see-what-there-is'\nscope = 'read'\n\
+                  [[admin.tokens]]\nname = 'deploy'\ntoken = 'purge-what-there-is'\nscope = 'purge'\n";
+    let config = format!("[log]\naudit_file = {file:?}\nlevel = 'off'\n{tokens}\n[cache]\npurge_method = true");
+    let gateway = gateway::new().origin(&origin().await).config(config).run().await;
+    let call = |token: &str, id: &str| {
+        let request = client::request("POST", gateway.admin_url("/purge")).header("x-request-id", id);
+        let request = request.header("authorization", &format!("Bearer {token}"));
+        request.json(&json!({"urls": ["http://shop.example/a?token=hush&b=1"]}))
+    };
+    for (token, id, status) in
+        [("purge-what-there-is", "done", 200), ("see-what-there-is", "not-allowed", 403), ("x", "unknown", 401)]
+    {
+        assert_eq!(call(token, id).send().await.status, status, "{id}");
+    }
+    let line = line_in(&file, |line| line["request_id"] == "done").await;
+    let told = |name: &str| line[name].clone();
+    assert_eq!(
+        (told("target"), told("who"), told("from"), told("action"), told("result")),
+        ("larder::audit".into(), "deploy".into(), "127.0.0.1".into(), "POST /purge".into(), 200.into())
+    );
+    assert_eq!(line["asked"], r#"{"urls":["http://shop.example/a?token=***&b=1"]}"#);
+    let line = line_in(&file, |line| line["request_id"] == "not-allowed").await;
+    assert_eq!((&line["who"], &line["result"]), (&"viewer".into(), &403.into()));
+    let line = line_in(&file, |line| line["request_id"] == "unknown").await;
+    assert_eq!((&line["who"], &line["result"]), (&"".into(), &401.into()));
+    let purge = client::request("PURGE", gateway.url("/a")).header("authorization", "Bearer purge-what-there-is");
+    assert_eq!(purge.send().await.status, 200);
+    let line = line_in(&file, |line| line["action"] == "PURGE /a").await;
+    assert_eq!((&line["who"], &line["from"], &line["result"]), (&"deploy".into(), &"127.0.0.1".into(), &200.into()));
+    assert_eq!(lines(&file).len(), 4, "what only looks leaves none");
+}
+
+#[tokio::test]
+async fn without_a_file_it_is_told_among_the_diagnostic_lines_at_every_level() {
+    let gateway = gateway::new().origin(&origin().await).config("[log]\nlevel = 'error'").run().await;
+    gateway.purge(json!({"tags": ["x"]})).await;
+    let line = gateway.access_line(|line| line["target"] == "larder::audit").await;
+    assert_eq!((&line["who"], &line["result"]), (&"local".into(), &200.into()));
+}
+
+#[tokio::test]
+async fn the_level_is_changed_for_good_or_for_a_while() {
+    let gateway = gateway::new().upstream("http://127.0.0.1:9").config("[log]\nlevel = 'warn'").run().await;
+    let admin = gateway.admin_base();
+    let command = async |arguments: &[&str]| larder([&["log-level", "--admin", &admin], arguments].concat()).await;
+    command(&[]).await.assert(0, "warn\n");
+    gateway.purge(json!({"tags": ["silent"]})).await;
+    command(&["info", "--for", "1h"]).await.assert(0, "info (goes back to warn)");
+    let put = async |query: &str, level: &str| {
+        let path = format!("/log/level{query}");
+        let answer = gateway.admin("PUT", &path).json(&json!({ "level": level })).send().await;
+        (answer.status, answer.json())
+    };
+    assert_eq!(put("?for=1ms", "debug").await.0, 200);
+    let back = || async { (gateway.admin_json("/log/level").await == json!({"level": "warn"})).then_some(()) };
+    eventually("the level to go back", back).await;
+    assert_eq!(put("", "info").await, (200, json!({"level": "info"})));
+    gateway.purge(json!({"tags": ["loud"]})).await;
+    gateway.access_line(|line| line["message"] == "purged").await;
+    let purges = gateway.output().matches("\"purged\"").count();
+    assert_eq!(purges, 1, "what came at the level `warn` is not there: {}", gateway.output());
+    for (query, level) in [("", "loud"), ("?for=0s", "info"), ("?for=8days", "info"), ("?fro=1m", "info")] {
+        let (status, answer) = put(query, level).await;
+        assert_eq!(status, 400, "{query} {level}: {answer}");
+    }
+    command(&["loud"]).await.assert(1, "no level");
 }

@@ -324,10 +324,7 @@ fn headers(config: &Config) -> Vec<Finding> {
 
 fn log(log: &telemetry::config::Config) -> Vec<Finding> {
     let mut table = Table::new("log");
-    // A single word that is no level would be taken for the name of a module.
-    let level = matches!(&log.level[..], "off" | "error" | "warn" | "info" | "debug" | "trace");
-    let filter = log.level.contains(['=', ',']) && tracing_subscriber::EnvFilter::try_new(&log.level).is_ok();
-    if !level && !filter {
+    if telemetry::check_level(&log.level).is_err() {
         table.add("level", format!("{:?} is no level (error, warn, info, debug, trace) and no filter", log.level));
     }
     table.at_least_one("queue_max", log.queue_max as u64);
