@@ -25,9 +25,10 @@ use crate::{
     config::Config,
     kv,
     listener::{self, Server},
+    otlp::{self, Exporter},
     proxy::Live,
     store,
-    telemetry::Logs,
+    telemetry::{Logs, trace::Tracer},
     webhook::{self, Webhooks},
 };
 
@@ -100,6 +101,9 @@ pub enum Error {
         /// Why.
         source: webhook::Error,
     },
+    /// The collector of traces cannot be used.
+    #[error("trace.endpoint: {0}")]
+    Trace(#[source] otlp::Error),
     /// A thread cannot be started.
     #[error("cannot start the threads that serve clients (listen.workers): {0}")]
     Workers(std::io::Error),
@@ -129,6 +133,7 @@ pub struct Running {
     administering: JoinHandle<()>,
     consuming: Option<JoinHandle<()>>,
     webhooks: Arc<Webhooks>,
+    exporter: Option<Exporter>,
 }
 
 /// Starts a gateway. `logs` is where lines go; with a `source`, its configuration can be read again.
@@ -146,7 +151,9 @@ pub async fn start(config: &Config, logs: Logs, source: Option<Source>) -> Resul
     let (data_listener, data) = listening("listen.data", config.listen.data).await?;
     let (admin_listener, admin) = listening("listen.admin", config.listen.admin).await?;
     logs.register(&mut registry);
-    let ground = build::ground(config, logs.access.clone(), &mut registry)?;
+    let mut ground = build::ground(config, logs.access.clone(), &mut registry)?;
+    let traced = (!config.trace.endpoint.is_empty()).then(|| Tracer::new(&config.trace));
+    ground.tracer = traced.as_ref().map(|(tracer, _)| tracer.clone());
     let (kv, auth) = (ground.kv.clone(), Auth::new(&config.admin));
     let proxy = Live::new(ground.proxy(config, None)?);
     let server = Arc::new(Server::new(config.client.clone(), &mut registry));
@@ -170,6 +177,11 @@ pub async fn start(config: &Config, logs: Logs, source: Option<Source>) -> Resul
         registry: Arc::clone(&registry),
         draining: stop.clone(),
     });
+    let exporter = traced.map(|(tracer, ended)| {
+        let (live, mut registry) = (proxy.now(), registry.lock());
+        Exporter::start(&config.trace, (&tracer, ended), (&config.origin, live.cache().origins()), &mut registry)
+    });
+    let exporter = exporter.transpose().map_err(Error::Trace)?;
     let webhooks =
         Webhooks::start(&config.webhook, &config.origin, proxy.now().cache().origins(), &mut registry.lock());
     let webhooks = Arc::new(webhooks.map_err(|(name, source)| Error::Webhook { name, source })?);
@@ -198,7 +210,19 @@ pub async fn start(config: &Config, logs: Logs, source: Option<Source>) -> Resul
     let administering = tokio::spawn(async move {
         admin_plane.serve(admin_listener, stopped).await;
     });
-    Ok(Running { data, admin, proxy, reloader, stop, stop_admin, serving, administering, consuming, webhooks })
+    Ok(Running {
+        data,
+        admin,
+        proxy,
+        reloader,
+        stop,
+        stop_admin,
+        serving,
+        administering,
+        consuming,
+        webhooks,
+        exporter,
+    })
 }
 
 impl Running {
@@ -233,5 +257,8 @@ impl Running {
         // A task that panicked has stopped as well.
         let _ = self.administering.await;
         self.webhooks.stop().await;
+        if let Some(exporter) = self.exporter {
+            exporter.stop().await;
+        }
     }
 }

@@ -302,7 +302,7 @@ pub struct Reload {
 /// `larder log-level`.
 #[derive(Debug, Args)]
 pub struct LogLevel {
-    /// error, warn, info, debug, trace, off, or a filter such as larder::origin=debug,info; absent: show it
+    /// error, warn, info, debug, trace, off, or a filter by module as log.level takes it; absent: show it
     #[arg(value_name = "FILTER")]
     pub level: Option<String>,
     /// Go back after so long

@@ -17,7 +17,10 @@ use tokio::time::Instant;
 use super::metrics::RouteMetrics;
 use crate::{
     cache::{Body, Broken, Outcome, llm::accounts::Receipt},
-    telemetry::{AccessLog, Cost, Line, trace::TraceId},
+    telemetry::{
+        AccessLog, Cost, Line,
+        trace::{Span, TraceId},
+    },
 };
 
 /// One request, from its head to the end of its answer.
@@ -28,6 +31,8 @@ pub(super) struct Record {
     pub(super) sent: u64,
     /// What the access line tells; `None`: there is none.
     pub(super) told: Option<Box<Told>>,
+    /// All of it as a span, where it is traced.
+    pub(super) span: Option<Box<Span>>,
 }
 
 /// What the access line tells, gathered when the request arrives.
@@ -54,6 +59,12 @@ impl Record {
     /// Notes how the answer begins.
     pub(super) fn answered(&mut self, outcome: Outcome, status: StatusCode) {
         self.outcome = outcome;
+        if let Some(span) = &mut self.span {
+            span.set("http.response.status_code", status.as_u16());
+            if status.is_server_error() {
+                span.fail();
+            }
+        }
         if let Some(told) = &mut self.told {
             told.status = status.as_u16();
             told.head_after = self.begun.elapsed();
@@ -65,6 +76,10 @@ impl Drop for Record {
     fn drop(&mut self) {
         let duration = self.begun.elapsed();
         self.metrics.ended(&self.outcome, self.sent, duration);
+        if let Some(span) = &mut self.span {
+            span.set("larder.outcome", self.outcome.name());
+            span.set("larder.detail", self.outcome.reason());
+        }
         let Some(told) = &self.told else { return };
         if self.outcome.is_hit() && told.status < 400 && !told.broken && !told.log.takes_hit() {
             return;
@@ -133,6 +148,9 @@ impl http_body::Body for Sent {
                 sent.record.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
             }
             Poll::Ready(Some(Err(_))) => {
+                if let Some(span) = &mut sent.record.span {
+                    span.fail();
+                }
                 if let Some(told) = &mut sent.record.told {
                     told.broken = true;
                 }

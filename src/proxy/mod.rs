@@ -36,6 +36,7 @@ mod rescue;
 mod resolve;
 pub mod routes;
 pub mod stats;
+mod traced;
 mod tunnel;
 mod upgrade;
 
@@ -51,6 +52,7 @@ use self::{
     request_target::RequestTarget,
     rescue::Refusal,
     routes::{Matcher, RouteTable},
+    traced::{Traced, about, trace_id, traceparent},
 };
 pub use self::{
     client::{Client, ClientFault, Interceptor, InterimSink, Opening},
@@ -69,12 +71,11 @@ use crate::{
     origin::{self, RequestBody, Upstream},
     telemetry::{
         AccessLog,
-        trace::{Parent, TraceId},
+        trace::{self, Tracer},
     },
 };
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The proxy. Copies share everything.
 #[derive(Clone)]
@@ -93,6 +94,7 @@ struct Inner {
     loop_mark: HeaderValue,
     ids: RequestIds,
     access: Option<AccessLog>,
+    tracer: Option<Tracer>,
     metrics: Metrics,
     body_bytes_max: u64,
     hooks: Arc<Hooks>,
@@ -116,6 +118,8 @@ pub struct Parts {
     pub headers: HeadersConfig,
     /// Where request lines go.
     pub access: Option<AccessLog>,
+    /// What makes spans of requests, where they are traced.
+    pub tracer: Option<Tracer>,
     /// Largest request content.
     pub body_bytes_max: u64,
 }
@@ -148,7 +152,8 @@ impl Proxy {
     /// Puts a proxy together. Where it is to take the place of an `earlier` one, it goes on with what that has: tunnels
     /// and hosts of the forward proxy where its settings are the same, and who hears of purges.
     pub fn new(parts: Parts, metrics: Metrics, earlier: Option<&Self>) -> Self {
-        let Parts { cache, routes, unreached, forward_route, forward, origin, headers, access, body_bytes_max } = parts;
+        let Parts { cache, routes, unreached, forward_route, forward, origin, headers, access, tracer, body_bytes_max } =
+            parts;
         let pseudonym = &headers.pseudonym;
         let via = ["1.0", "1.1", "2.0"].map(|version| field(&format!("{version} {pseudonym}")));
         let forward_route =
@@ -166,6 +171,7 @@ impl Proxy {
             forward_route,
             headers,
             access,
+            tracer,
             metrics,
             body_bytes_max,
             hooks: earlier.map(|earlier| Arc::clone(&earlier.inner.hooks)).unwrap_or_default(),
@@ -227,7 +233,14 @@ impl Proxy {
 
     fn record(&self, metrics: &Arc<RouteMetrics>, begun: Instant, told: impl FnOnce() -> Option<Box<Told>>) -> Record {
         metrics.begun();
-        Record { metrics: Arc::clone(metrics), begun, outcome: Outcome::of(Kind::Synthesised), sent: 0, told: told() }
+        Record {
+            metrics: Arc::clone(metrics),
+            begun,
+            outcome: Outcome::of(Kind::Synthesised),
+            sent: 0,
+            told: told(),
+            span: None,
+        }
     }
 
     /// What the access line will tell, where there is one.
@@ -251,7 +264,7 @@ impl Proxy {
             version: request.version(),
             route: Arc::clone(route),
             request_id,
-            trace_id: trace_id(request.headers().get(TRACEPARENT).map(HeaderValue::as_bytes)),
+            trace_id: trace_id(traceparent(request.headers())),
             user_agent: request.headers().get(header::USER_AGENT).cloned(),
             // What is told of a client that goes away before its answer.
             status: 499,
@@ -276,12 +289,24 @@ impl Proxy {
             let route = &proxied.cache_route().name;
             self.told(&request, client.address, &authority, route, begun, request_id.clone())
         });
+        let span = self.span(&Traced {
+            traceparent: traceparent(request.headers()),
+            begun,
+            method: request.method(),
+            path: request.uri().path(),
+            scheme,
+            authority: &authority,
+            route: &proxied.cache_route().name,
+        });
+        let context = span.as_ref().map(|span| span.context().clone());
+        let trace = context.as_ref().map(|context| context.own().trace);
+        let about = about(request_id.as_ref(), trace.or_else(|| trace_id(traceparent(request.headers()))));
+        record.traced(span);
         let (mut head, body) = request.into_parts();
         let (uri, version) = (aliased.unwrap_or_else(|| head.uri.clone()), head.version);
         let proxy = self.clone();
         let leaving =
             Leaving { proxy, proxied, client, scheme, authority, uri, version, request_id: request_id.clone() };
-        let span = about(request_id.as_ref(), trace_id(head.headers.get(TRACEPARENT).map(HeaderValue::as_bytes)));
         let answering = async {
             match placed {
                 Err(refusal) => Err(rescue::refusal(&refusal, self.name())),
@@ -297,7 +322,7 @@ impl Proxy {
                 Ok(Placed { target, .. }) => self.answer(head, body, Target { forwarded, ..target }, leaving).await,
             }
         };
-        let answered = answering.instrument(span).await;
+        let answered = trace::within(context, answering).instrument(about).await;
         let (mut response, outcome) = match answered {
             Ok(Answer { response, outcome }) => (response, outcome),
             Err(mut response) => {
@@ -433,23 +458,6 @@ impl Proxy {
             headers.insert(X_CACHE, HeaderValue::from_static(if outcome.is_hit() { "HIT" } else { "MISS" }));
         }
     }
-}
-
-/// What diagnostic lines about a request say of it.
-fn about(request_id: Option<&HeaderValue>, trace: Option<TraceId>) -> tracing::Span {
-    let span = tracing::error_span!("request", request_id = tracing::field::Empty, trace_id = tracing::field::Empty);
-    if let Some(id) = request_id.and_then(|id| id.to_str().ok()) {
-        span.record("request_id", id);
-    }
-    if let Some(trace) = trace {
-        span.record("trace_id", tracing::field::display(trace));
-    }
-    span
-}
-
-/// The trace a request says it belongs to.
-fn trace_id(traceparent: Option<&[u8]>) -> Option<TraceId> {
-    traceparent.and_then(Parent::parse).map(|parent| parent.trace)
 }
 
 fn content_length(body: &RequestBody) -> Option<u64> {

@@ -38,6 +38,7 @@ mod reload;
 mod sharing;
 mod stale;
 mod support;
+mod traces;
 mod upgrade;
 mod warm;
 mod webhook;
