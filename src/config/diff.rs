@@ -89,7 +89,8 @@ fn named(element: &Value) -> Option<&str> {
 mod tests {
     use super::*;
 
-    const SHOP: &str = "[[route]]\nname = 'shop'\npath = '/shop'\nupstream = 'http://127.0.0.1:9000'\n";
+    const SHOP: &str =
+        "providers.routes = []\n[[route]]\nname = 'shop'\npath = '/shop'\nupstream = 'http://127.0.0.1:9000'\n";
 
     fn config(text: &str) -> Config {
         Config::parse("test", text).expect("valid")
@@ -129,7 +130,7 @@ mod tests {
     fn what_a_process_has_for_life_is_said() {
         assert_eq!(changes("", "listen.data = '127.0.0.1:1'"), [("listen.data".to_owned(), true)]);
         assert_eq!(changes("", "log.level = 'debug'"), [("log.level".to_owned(), false)]);
-        assert_eq!(changes("", "log.format = 'pretty'"), [("log.format".to_owned(), true)]);
+        assert_eq!(changes("", "log.format = 'json'"), [("log.format".to_owned(), true)]);
     }
 
     #[test]
