@@ -3,10 +3,10 @@
 //! The modules are layers. Each uses only what stands below it:
 //!
 //! ```text
-//!  6  cli                                   commands: serve, check, purge, warm, explain, stats, nodes, reload, disk, ca, health, man, demo
+//!  6  cli                                   commands: serve, check, purge, warm, explain, stats, nodes, reload, log-level, disk, ca, health, man, demo
 //!  5  app ─────────── config                the only two that know all parts
 //!  4  admin      listener                   the two front doors
-//!  3  changes    webhook    warm    proxy    what surrounds every request; what backends say, and what CDNs are told
+//!  3  changes    webhook    otlp    warm    proxy    what surrounds every request; what backends say; what CDNs and collectors are told
 //!  2             cache                      the decisions: hit, stale, miss, pass; flight; fill
 //!  1     store     purge     origin     intercept   strangers to each other
 //!  0  object   llm   files   tls   kv   pack   telemetry    pure rules of HTTP caching and of model calls; directories; TLS, which kv uses; Redis; recorded calls; logs
@@ -27,6 +27,7 @@ pub mod listener;
 pub mod llm;
 pub mod object;
 pub mod origin;
+pub mod otlp;
 pub mod pack;
 pub mod proxy;
 pub mod purge;

@@ -82,6 +82,14 @@ impl Auth {
         Ok(caller)
     }
 
+    /// Name of who calls, whatever it may do; empty: none that is known.
+    pub(super) fn name_of(&self, headers: &HeaderMap) -> Arc<str> {
+        if !self.is_required() {
+            return "local".into();
+        }
+        self.caller(headers).map_or_else(|_| "".into(), |caller| caller.name)
+    }
+
     fn caller(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
         let Some(token) = token(headers) else {
             return Err(unauthorised("this needs a token: send `Authorization: Bearer <token>`"));

@@ -2,7 +2,10 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use axum::serve::Listener;
+use axum::{
+    extract::connect_info::Connected,
+    serve::{IncomingStream, Listener},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
@@ -17,6 +20,16 @@ const HANDSHAKES_MAX: usize = 64;
 
 /// A connection of an operator.
 type Connection = Either<TcpStream, TlsStream<TcpStream>>;
+
+/// Where a call came from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Remote(pub(super) SocketAddr);
+
+impl Connected<IncomingStream<'_, Door>> for Remote {
+    fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
+        Self(*stream.remote_addr())
+    }
+}
 
 /// Accepts connections. A client that is slow with its handshake keeps no other from coming in.
 pub(super) struct Door {

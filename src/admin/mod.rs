@@ -1,7 +1,7 @@
 //! The admin plane: purge, warm, look, explain, over HTTP.
 //!
 //! ```text
-//!  request ─▶ id ─▶ panics ─▶ size ─▶ PURGE? ─▶ route ─▶ token ─▶ deadline ─▶ handler
+//!  request ─▶ id ─▶ audit ─▶ panics ─▶ size ─▶ PURGE? ─▶ route ─▶ token ─▶ deadline ─▶ handler
 //! ```
 //!
 //! Errors are problem+json (RFC 9457) that name what was wrong and the way out. The paths and their meaning are in the
@@ -20,7 +20,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, request};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -32,17 +32,19 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::{
     config::{Config, Scope},
     disk_task::DiskTasks,
-    door::Door,
+    door::{Door, Remote},
     openapi::Operation,
     problem::nearest,
 };
 use crate::{
     proxy::Live,
     purge as purge_log,
+    telemetry::{Guard, Lines},
     tls::Acceptor,
     warm::{self as warm_jobs, Jobs, Refresher},
 };
 
+mod audit;
 pub mod auth;
 pub mod config;
 mod disk;
@@ -51,6 +53,7 @@ mod door;
 mod explain;
 mod health;
 mod json;
+mod log_level;
 mod metrics;
 mod nodes;
 mod openapi;
@@ -68,6 +71,7 @@ pub use self::{
     disk::DiskStats,
     disk_task::{Cleared, DiskCall, DiskState, DiskTask},
     explain::ExplainRequest,
+    log_level::{LogLevel, LogLevelNow},
     problem::Problem,
     reload::{Change, Reload, Reloaded},
     warm::WarmRequest,
@@ -92,6 +96,10 @@ pub struct Parts {
     pub auth: Auth,
     /// What takes over configurations, if anything does.
     pub reload: Option<Arc<dyn Reload>>,
+    /// The log whose level can be changed, if there is one.
+    pub log: Option<Guard>,
+    /// Where lines about calls go; none: among the diagnostic ones.
+    pub audit: Option<Lines>,
     /// Every metric of the gateway.
     pub registry: Arc<Mutex<Registry>>,
     /// Those of the process it is.
@@ -115,6 +123,10 @@ struct Shared {
     auth: Auth,
     proxy: Live,
     reload: Option<Arc<dyn Reload>>,
+    log: Option<Guard>,
+    /// What takes back the level that was set for a while.
+    level_ends: Mutex<Option<JoinHandle<()>>>,
+    audit: Option<Lines>,
     purge_config: purge_log::config::Config,
     jobs: Jobs,
     refresher: Refresher,
@@ -127,7 +139,7 @@ struct Shared {
 impl Admin {
     /// Puts it together, and starts the queue of refreshes: to be called within a runtime.
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, purge, warm, proxy, auth, reload, registry, process, draining, tls } = parts;
+        let Parts { config, purge, warm, proxy, auth, reload, log, audit, registry, process, draining, tls } = parts;
         let metrics = warm_jobs::Metrics::register(&mut registry.lock());
         let fetch = warm_jobs::through(proxy.clone());
         let refresher = Refresher::start(
@@ -142,6 +154,9 @@ impl Admin {
             auth,
             proxy,
             reload,
+            log,
+            level_ends: Mutex::default(),
+            audit,
             purge_config: purge,
             jobs: Jobs::new(warm, fetch, metrics, draining.clone()),
             refresher,
@@ -161,7 +176,8 @@ impl Admin {
 
     /// Answers calls until `stop`; calls under way are finished.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
-        let serving = axum::serve(Door::new(listener, Arc::clone(&self.tls)), self.router())
+        let service = self.router().into_make_service_with_connect_info::<Remote>();
+        let serving = axum::serve(Door::new(listener, Arc::clone(&self.tls)), service)
             .with_graceful_shutdown(stop.cancelled_owned());
         if let Err(error) = serving.await {
             tracing::error!(%error, "admin plane ended");
@@ -197,6 +213,7 @@ impl Admin {
             .with_state(Arc::clone(&self.shared))
             .layer(DefaultBodyLimit::max(self.body_bytes_max))
             .layer(CatchPanicLayer::custom(panicked))
+            .layer(middleware::from_fn_with_state(Arc::clone(&self.shared), audit::audit))
             .layer(PropagateRequestIdLayer::new(REQUEST_ID))
             .layer(SetRequestIdLayer::new(REQUEST_ID, RandomId))
     }
@@ -230,6 +247,7 @@ fn documented(auth: &Auth) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(warm::start))
         .routes(routes!(warm::cancel))
         .routes(routes!(reload::reload))
+        .routes(routes!(log_level::show, log_level::change))
         .routes(routes!(disk::start))
         .routes(routes!(disk::stop))
         .route_layer(require(Scope::Operate));

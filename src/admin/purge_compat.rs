@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 
 use super::{
     Shared,
+    audit::Call,
     auth::{self, Caller},
     config::Scope,
     json,
@@ -43,8 +44,16 @@ pub(super) async fn purge_method(State(shared): State<Arc<Shared>>, request: Req
 }
 
 impl Shared {
-    /// Answers a `PURGE` of the data listener. There, unlike here, a token is needed always: anybody may reach it.
+    /// Answers a `PURGE` of the data listener, and tells of it.
     pub(super) async fn purge_of_client(&self, head: &Parts) -> Response {
+        let call = Call::of_client(self, head);
+        let response = self.answer_client(head).await;
+        call.ended(self, response.status().as_u16());
+        response
+    }
+
+    /// There, unlike here, a token is needed always: anybody may reach it.
+    async fn answer_client(&self, head: &Parts) -> Response {
         if !self.auth.is_required() {
             let detail = "PURGE needs a token, and none is configured: set `admin.token`, or purge on the admin plane";
             return Problem::new(StatusCode::FORBIDDEN, detail).into_response();

@@ -30,9 +30,10 @@ use crate::{
     config::Config,
     kv,
     listener::Server,
+    otlp::{self, Exporter},
     proxy::Live,
     store,
-    telemetry::{AccessLog, process},
+    telemetry::{Logs, process, trace::Tracer},
     webhook::{self, Webhooks},
 };
 
@@ -111,6 +112,9 @@ pub enum Error {
     /// There is no randomness for TLS.
     #[error("TLS: {0}")]
     Tickets(#[from] rustls::Error),
+    /// The collector of traces cannot be used.
+    #[error("trace.endpoint: {0}")]
+    Trace(#[source] otlp::Error),
     /// A thread cannot be started.
     #[error("cannot start the threads that serve clients (listen.workers): {0}")]
     Workers(std::io::Error),
@@ -148,23 +152,24 @@ pub struct Running {
     administering: JoinHandle<()>,
     consuming: Option<JoinHandle<()>>,
     webhooks: Arc<Webhooks>,
+    exporter: Option<Exporter>,
 }
 
-/// Starts a gateway. `access` is where request lines go; with a `source`, its configuration can be read again.
+/// Starts a gateway. `logs` is where lines go; with a `source`, its configuration can be read again.
 ///
 /// # Errors
 /// Where an address, the data directory or an upstream cannot be used. Nothing is left running then.
-pub async fn start(config: &Config, access: Option<AccessLog>, source: Option<Source>) -> Result<Running, Error> {
+pub async fn start(config: &Config, logs: Logs, source: Option<Source>) -> Result<Running, Error> {
     let mut registry = Registry::with_prefix("larder");
     let mut process = Registry::default();
     process::register(&mut process);
     let mut sockets = Sockets::from_env();
     let (data_listener, data) = sockets.listen("listen.data", config.listen.data)?;
     let (admin_listener, admin) = sockets.listen("listen.admin", config.listen.admin)?;
-    if let Some(access) = &access {
-        access.register(&mut registry);
-    }
-    let ground = build::ground(config, access, &mut registry)?;
+    logs.register(&mut registry);
+    let mut ground = build::ground(config, logs.access.clone(), &mut registry)?;
+    let traced = (!config.trace.endpoint.is_empty()).then(|| Tracer::new(&config.trace));
+    ground.tracer = traced.as_ref().map(|(tracer, _)| tracer.clone());
     let (kv, auth) = (ground.kv.clone(), Auth::new(&config.admin));
     let proxy = Live::new(ground.proxy(config, None)?);
     let certificates = Certificates::new(config, &mut registry)?;
@@ -173,6 +178,7 @@ pub async fn start(config: &Config, access: Option<AccessLog>, source: Option<So
     let interception = Interception::new(config, &server, &mut registry)?.map(Arc::new);
     let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
     let registry = Arc::new(Mutex::new(registry));
+    let log = source.as_ref().and_then(|source| source.log.clone());
     let reloader = source.map(|source| {
         let (live, auth, current) = (proxy.clone(), auth.clone(), Mutex::new(config.clone()));
         Arc::new(Reloader { source, ground, live, auth, certificates: Arc::clone(&certificates), current })
@@ -184,11 +190,18 @@ pub async fn start(config: &Config, access: Option<AccessLog>, source: Option<So
         proxy: proxy.clone(),
         auth,
         reload: reloader.clone().map(|reloader| reloader as _),
+        log,
+        audit: logs.audit.clone(),
         registry: Arc::clone(&registry),
         process,
         draining: stop.clone(),
         tls: certificates.admin(),
     });
+    let exporter = traced.map(|(tracer, ended)| {
+        let (live, mut registry) = (proxy.now(), registry.lock());
+        Exporter::start(&config.trace, (&tracer, ended), (&config.origin, live.cache().origins()), &mut registry)
+    });
+    let exporter = exporter.transpose().map_err(Error::Trace)?;
     let webhooks =
         Webhooks::start(&config.webhook, &config.origin, proxy.now().cache().origins(), &mut registry.lock());
     let webhooks = Arc::new(webhooks.map_err(|(name, source)| Error::Webhook { name, source })?);
@@ -219,7 +232,19 @@ pub async fn start(config: &Config, access: Option<AccessLog>, source: Option<So
     let administering = tokio::spawn(async move {
         admin_plane.serve(admin_listener, stopped).await;
     });
-    Ok(Running { data, admin, proxy, reloader, stop, stop_admin, serving, administering, consuming, webhooks })
+    Ok(Running {
+        data,
+        admin,
+        proxy,
+        reloader,
+        stop,
+        stop_admin,
+        serving,
+        administering,
+        consuming,
+        webhooks,
+        exporter,
+    })
 }
 
 impl Running {
@@ -254,5 +279,8 @@ impl Running {
         // A task that panicked has stopped as well.
         let _ = self.administering.await;
         self.webhooks.stop().await;
+        if let Some(exporter) = self.exporter {
+            exporter.stop().await;
+        }
     }
 }

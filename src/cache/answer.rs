@@ -23,6 +23,7 @@ use crate::{
         vary::{self, Vary},
     },
     purge::Standing,
+    telemetry::trace::{self, Kind as Role},
 };
 
 /// A place among those who wait for a fill; the reader makes sure that the first byte is still there.
@@ -53,6 +54,7 @@ impl<O: Outgoing> Exchange<O> {
             }
         });
         // A model thinks for minutes: who goes by itself meanwhile pays twice and is not sooner there.
+        let following = if leads { None } else { trace::child("follow", Role::Internal) };
         let _waiting = (!leads).then(|| self.cache.metrics().follower_waiting());
         let settled = if leads || self.model.is_some() {
             waiting.await
@@ -62,6 +64,7 @@ impl<O: Outgoing> Exchange<O> {
                 Err(_) => return Next::Alone,
             }
         };
+        fill.followed(following);
         let mut next = match settled {
             Settled::Shared(shared) => self.answer_shared(&fill, &shared, reader, leads, forward, method),
             Settled::Stored(stored) => self.answer_stored(stored, leads, forward, method),

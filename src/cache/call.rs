@@ -5,7 +5,10 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, uri::PathAndQuery};
 
 use super::{body::Body, outcome::Outcome, route::Route, target::Target};
-use crate::origin::{self, RequestBody, Upstream};
+use crate::{
+    origin::{self, RequestBody, Upstream},
+    telemetry::trace::Span,
+};
 
 /// A request, as far as the cache needs it.
 pub struct Call<O> {
@@ -55,6 +58,8 @@ pub struct Departure {
     pub host: Option<HeaderValue>,
     /// End-to-end fields.
     pub headers: HeaderMap,
+    /// The exchange as a span, where it is traced.
+    pub span: Option<Span>,
 }
 
 /// An answer, and how it came about.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::{
     Cache,
@@ -32,6 +33,7 @@ use super::{
     promote::Wanted,
     route::Route,
     target::Target,
+    traced,
     vouch::Vouching,
 };
 use crate::{
@@ -47,6 +49,7 @@ use crate::{
     origin::{self, RequestBody},
     purge::Standing,
     store::Slot,
+    telemetry::trace,
 };
 
 /// How often a follower may be sent back to the start (another variant, a purge) before it goes by itself.
@@ -182,7 +185,9 @@ impl<O: Outgoing> Exchange<O> {
         if self.cache.is_bypassed(&self.route, vouching) {
             return Looked::Bypass;
         }
+        let span = traced::looking("l1");
         let found = self.cache.find(&self.route, &self.key, &&self.headers, now);
+        traced::looked(span, matches!(found, Found::Entry { .. }));
         let (found, changes) = match self.cache.disk_for(&self.route) {
             Some(disk) if found.missing(&self.key).is_some_and(|key| !disk.l3.lacks(&key)) => {
                 Box::pin(self.look_deeper(disk, found, now)).await
@@ -212,7 +217,9 @@ impl<O: Outgoing> Exchange<O> {
     async fn look_deeper(&self, disk: &Disk, found: Found, now: Timestamp) -> (Found, Option<u32>) {
         let (route, url) = (&*self.route, self.target.url_scope(&self.route));
         let wanted = Wanted { route, url, key: &self.key, headers: &self.headers, now };
+        let span = traced::looking("l3");
         let (found, changes) = self.cache.find_on_disk(disk, &wanted, found).await;
+        traced::looked(span, matches!(found, Found::Entry { .. }));
         (found, Some(changes))
     }
 
@@ -450,7 +457,8 @@ impl<O: Outgoing> Exchange<O> {
     fn spawn(self: &Arc<Self>, fill: Arc<Fill>, permit: Option<Permit>, start: Start) {
         let fetch = Fetch { exchange: Arc::clone(self), start, fill, permit, ticket: None, matching: None };
         // Boxed: the runtime would move it several times before it comes to rest.
-        tokio::spawn(Box::pin(fetch.run()));
+        let span = fetch.fill.span();
+        tokio::spawn(Box::pin(trace::spanned(span, fetch.run())).in_current_span());
     }
 
     /// Starts a refresh that nobody waits for, unless one is under way, or as many fills as there may be.

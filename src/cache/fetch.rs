@@ -26,6 +26,7 @@ use super::{
     outcome::{Kind, Tier},
     plan::Plan,
     refused::Refused,
+    traced,
 };
 use crate::{
     object::{date, entry::Entry, fields, key::Key, merge, time::Timestamp, validators},
@@ -94,7 +95,7 @@ impl<O: Outgoing> Fetch<O> {
 
     async fn ask(&self, conditional: bool) -> Result<OriginResponse, origin::Error> {
         let exchange = &*self.exchange;
-        let Departure { upstream, path_and_query, host, mut headers } =
+        let Departure { upstream, path_and_query, host, mut headers, span } =
             exchange.outgoing.departure(&exchange.headers)?;
         self.without_conditions(&mut headers);
         if exchange.model.is_some() {
@@ -117,7 +118,9 @@ impl<O: Outgoing> Fetch<O> {
             interim: Some(Arc::new(move |status, fields: &HeaderMap| fill.interim(status, fields))),
             upgrade: false,
         };
-        exchange.cache.origins().send(&upstream, request).await
+        let answer = exchange.cache.origins().send(&upstream, request).await;
+        traced::answered(span, &answer);
+        answer
     }
 
     /// What is stored has to be whole, whatever this one client needs of it.

@@ -35,6 +35,7 @@ use crate::{
     },
     origin::OriginResponse,
     store::l2::Begun,
+    telemetry::trace::{self, Kind as Role, Parent, Span},
 };
 
 /// Interim responses kept for those who join before the final head arrives.
@@ -64,6 +65,8 @@ pub(super) struct Fill {
     watch: Watch,
     /// How similar a call was whose answer is stored, where that is to be told.
     similar: OnceLock<HeaderValue>,
+    /// The span of it, where it is traced: those who wait tell of it.
+    traced: OnceLock<Parent>,
 }
 
 struct State {
@@ -133,13 +136,27 @@ impl Fill {
     ) -> Arc<Self> {
         let state = State { interims: Vec::new(), settled: None, failed_until: Timestamp::EPOCH, direct: None };
         let (state, followers) = (Mutex::new(state), AtomicU64::new(0));
-        let (changed, similar) = (Notify::new(), OnceLock::new());
-        Arc::new(Self { stamp, begun, scopes, growing, state, changed, followers, watch, similar })
+        let (changed, similar, traced) = (Notify::new(), OnceLock::new(), OnceLock::new());
+        Arc::new(Self { stamp, begun, scopes, growing, state, changed, followers, watch, similar, traced })
     }
 
     /// Sets what is told of a similar call, before it is settled.
     pub(super) fn tell_similar(&self, told: HeaderValue) {
         let _ = self.similar.set(told);
+    }
+
+    /// Begins a span that is all of it.
+    pub(super) fn span(&self) -> Option<Span> {
+        let span = trace::child("fill", Role::Internal)?;
+        let _ = self.traced.set(span.context().own());
+        Some(span)
+    }
+
+    /// Ends the span of one who has waited for it.
+    pub(super) fn followed(&self, span: Option<Span>) {
+        if let (Some(mut span), Some(fill)) = (span, self.traced.get()) {
+            span.link(*fill);
+        }
     }
 
     /// What is told of a similar call.

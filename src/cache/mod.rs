@@ -66,6 +66,7 @@ mod spill;
 pub mod stats;
 pub mod target;
 mod tiers;
+mod traced;
 mod vouch;
 
 pub use self::{

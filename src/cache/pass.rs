@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::{
     Cache,
@@ -16,10 +17,12 @@ use super::{
     hit, key_body,
     outcome::{Forward, Outcome},
     target::Target,
+    traced,
 };
 use crate::{
     object::fields,
     origin::{OriginRequest, OriginResponse, RequestBody, Upstream},
+    telemetry::trace,
 };
 
 /// Interim responses on their way to the client; more than it takes are dropped.
@@ -62,7 +65,8 @@ impl Cache {
             return self.send_on(call, upgrade).await;
         }
         let cache = self.clone();
-        let sent = tokio::spawn(Box::pin(async move { cache.send_on(call, upgrade).await }));
+        let sending = async move { cache.send_on(call, upgrade).await };
+        let sent = tokio::spawn(Box::pin(trace::within(trace::current(), sending)).in_current_span());
         sent.await.unwrap_or_else(|_| Err(Arc::new(Failure::GivenUp)))
     }
 
@@ -127,7 +131,7 @@ impl Cache {
         body: RequestBody,
         upgrade: bool,
     ) -> Result<OriginResponse, Arc<Failure>> {
-        let Departure { upstream, path_and_query, host, headers } = departure;
+        let Departure { upstream, path_and_query, host, headers, span } = departure;
         let (interims, mut arriving) = mpsc::channel(INTERIMS_QUEUED);
         let interim = move |status, fields: &HeaderMap| {
             // A hint: one that finds no room is not missed.
@@ -141,7 +145,10 @@ impl Cache {
             tokio::select! {
                 biased;
                 Some(interim) = arriving.recv() => outgoing.interim(interim.status, &interim.fields),
-                response = &mut sending => return response.map_err(|error| Arc::new(error.into())),
+                response = &mut sending => {
+                    traced::answered(span, &response);
+                    return response.map_err(|error| Arc::new(error.into()));
+                }
             }
         }
     }

@@ -151,6 +151,12 @@ impl AdminClient {
         self.call(Method::POST, path, body.into()).await
     }
 
+    /// PUT of JSON.
+    pub async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
+        let body = serde_json::to_vec(body).map_err(|error| Error::Argument(error.to_string()))?;
+        self.call(Method::PUT, path, body.into()).await
+    }
+
     /// DELETE.
     pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         self.call(Method::DELETE, path, Bytes::new()).await
@@ -331,7 +337,8 @@ mod tests {
         let (client, _asked) = once("404 Not Found", "").await;
         assert!(matches!(client.probe("/readyz", patience).await, Err(Error::Answer { .. })));
         let mute = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let client = AdminClient::to(&mute.local_addr().expect("an address").to_string(), None).expect("a client");
+        let client = AdminClient::to(&mute.local_addr().expect("an address").to_string(), None, &AdminTls::default())
+            .expect("a client");
         let silent = client.probe("/readyz", Duration::from_millis(10)).await;
         assert!(matches!(silent, Err(Error::Silent { .. })), "{silent:?}");
     }

@@ -61,6 +61,8 @@ pub enum Command {
     Nodes(Stats),
     /// Have a running gateway take over its configuration as it is now, all of it or nothing
     Reload(Reload),
+    /// Show what a running gateway logs, or change it
+    LogLevel(LogLevel),
     /// Look after the disk tier, of a running gateway or of a directory that none uses
     Disk(Disk),
     /// Look after the certificate authority with which https calls through the proxy are opened and cached
@@ -322,6 +324,20 @@ pub struct Reload {
     pub client: Client,
 }
 
+/// `larder log-level`.
+#[derive(Debug, Args)]
+pub struct LogLevel {
+    /// error, warn, info, debug, trace, off, or a filter by module as log.level takes it; absent: show it
+    #[arg(value_name = "FILTER")]
+    pub level: Option<String>,
+    /// Go back after so long
+    #[arg(long = "for", value_name = "DURATION", requires = "level", value_parser = duration)]
+    pub lasts: Option<Duration>,
+    /// Which gateway.
+    #[command(flatten)]
+    pub client: Client,
+}
+
 /// `larder health`.
 #[derive(Debug, Args)]
 pub struct Health {
@@ -334,6 +350,9 @@ pub struct Health {
     /// Admin address of the gateway
     #[arg(long, value_name = "URL", env = "LARDER_ADMIN_URL", default_value = DEFAULT_ADMIN)]
     pub admin: String,
+    /// How, over https.
+    #[command(flatten)]
+    pub tls: AdminTls,
 }
 
 /// `larder man`.

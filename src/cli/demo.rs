@@ -22,6 +22,7 @@ use crate::{
     app,
     config::{self, Config},
     proxy::purge::Receipt,
+    telemetry::Logs,
 };
 
 /// Clients that ask for the same at once.
@@ -52,7 +53,7 @@ pub async fn run(keep: bool) -> Result<(), Error> {
     let directory = tempfile::tempdir()?;
     let origin = Origin::start().await?;
     let config = Config::parse("demo", &settings(origin.address(), directory.path(), keep))?;
-    let gateway = app::start(&config, None, None).await?;
+    let gateway = app::start(&config, Logs::default(), None).await?;
     let shown = show(&origin, gateway.data, gateway.admin).await;
     if shown.is_ok() && keep {
         invite(gateway.data, gateway.admin);

@@ -9,7 +9,7 @@ use super::{
 pub async fn run(args: Health) -> Result<(), Error> {
     let path = if args.live { "/healthz" } else { "/readyz" };
     // Probes are open to everybody: a token would only be one more thing to hand out.
-    let client = AdminClient::to(&args.admin, None)?;
+    let client = AdminClient::to(&args.admin, None, &args.tls)?;
     print!("{}", client.probe(path, args.timeout).await?);
     Ok(())
 }

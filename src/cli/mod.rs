@@ -19,6 +19,7 @@ mod demo_origin;
 pub mod disk;
 pub mod explain;
 pub mod health;
+pub mod log_level;
 pub mod man;
 pub mod nodes;
 pub mod purge;
@@ -45,6 +46,7 @@ pub fn run() -> ExitCode {
         Command::Explain(args) => finish(explain::run(args)),
         Command::Stats(args) => finish(stats::run(args)),
         Command::Reload(args) => finish(reload::run(args)),
+        Command::LogLevel(args) => finish(log_level::run(args)),
         Command::Nodes(args) => finish(nodes::run(args)),
         Command::Disk(args) => end(disk::run(args)),
         Command::Ca(args) => match ca::run(&args) {

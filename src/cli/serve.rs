@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     app::{self, Running, Source},
     config::{self, Config, Sources},
-    telemetry::{self, AccessLog},
+    telemetry::{self, Logs},
     tls,
 };
 
@@ -23,8 +23,8 @@ pub(super) fn run(sources: &Sources) -> ExitCode {
             return ExitCode::from(config::EXIT_CODE);
         }
     };
-    let log = match telemetry::init(&config.log) {
-        Ok(log) => log,
+    let (log, logs) = match telemetry::init(&config.log) {
+        Ok(opened) => opened,
         Err(error) => {
             eprintln!("larder: {error}");
             return ExitCode::from(config::EXIT_CODE);
@@ -41,34 +41,20 @@ pub(super) fn run(sources: &Sources) -> ExitCode {
             return ExitCode::from(UNAVAILABLE);
         }
     };
-    let access = match access_log(&config) {
-        Ok(access) => access,
-        Err(error) => {
-            eprintln!("larder: cannot start the access log: {error}");
-            return ExitCode::from(UNAVAILABLE);
-        }
-    };
     let again = sources.clone();
     let source = Source { read: Box::new(move || config::load(&again)), log: Some(log) };
-    let code = runtime.block_on(serve(&config, access.clone(), source));
-    if let Some(access) = access {
-        access.flush();
-    }
+    let code = runtime.block_on(serve(&config, logs.clone(), source));
+    logs.flush();
     code
 }
 
-fn access_log(config: &Config) -> std::io::Result<Option<AccessLog>> {
-    let log = &config.log;
-    log.access.then(|| AccessLog::new(log.format, log.queue_max, Box::new(std::io::stdout()))).transpose()
-}
-
-async fn serve(config: &Config, access: Option<AccessLog>, source: Source) -> ExitCode {
+async fn serve(config: &Config, logs: Logs, source: Source) -> ExitCode {
     let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
     let [Ok(mut terminated), Ok(mut interrupted), Ok(mut hung_up)] = signals else {
         eprintln!("larder: cannot listen for signals");
         return ExitCode::from(UNAVAILABLE);
     };
-    let running = match app::start(config, access, Some(source)).await {
+    let running = match app::start(config, logs, Some(source)).await {
         Ok(running) => running,
         Err(error) => {
             eprintln!("larder: {error}");

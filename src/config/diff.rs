@@ -91,7 +91,8 @@ fn named(element: &Value) -> Option<&str> {
 mod tests {
     use super::*;
 
-    const SHOP: &str = "[[route]]\nname = 'shop'\npath = '/shop'\nupstream = 'http://127.0.0.1:9000'\n";
+    const SHOP: &str =
+        "providers.routes = []\n[[route]]\nname = 'shop'\npath = '/shop'\nupstream = 'http://127.0.0.1:9000'\n";
 
     fn config(text: &str) -> Config {
         Config::parse("test", text).expect("valid")

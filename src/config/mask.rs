@@ -29,6 +29,7 @@ pub(super) fn is_secret(path: &KeyPath) -> bool {
         ["admin", .., last] => last == "token",
         ["webhook", last] => last == "token" || last == "secret",
         [.., "semantic", last] => last == "api_key",
+        ["trace", "headers", name] => is_secret_field(name),
         ["l2", last] => last == "password" || last == "url",
         ["headers", "request_set" | "response_set", name] => is_secret_field(name),
         _ => false,

@@ -105,6 +105,8 @@ pub struct Config {
     pub headers: HeadersConfig,
     /// Logs.
     pub log: telemetry::config::Config,
+    /// Traces.
+    pub trace: telemetry::trace::Config,
     /// Who is told of purges.
     #[serde(default)]
     pub webhook: Vec<webhook::Config>,

@@ -8,10 +8,11 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use tokio::time::Instant;
 
 use super::{
-    Proxy, ProxyRoute, TRACEPARENT, X_CACHE,
+    Proxy, ProxyRoute, X_CACHE,
     arriving::Noted,
     finish::{Sent, Told},
     request_target::RequestTarget,
+    traced::{TRACEPARENT, Traced, trace_id, traceparent},
 };
 use crate::{
     cache::{
@@ -68,6 +69,15 @@ impl Proxy {
         let mut record = self.record(&route.metrics, begun, || {
             self.told(request, address, &target.authority, &route.cache.name, begun, request_id.clone())
         });
+        record.traced(self.hit_span(&Traced {
+            traceparent: traceparent(headers),
+            begun,
+            method,
+            path,
+            scheme: target.scheme,
+            authority: &target.authority,
+            route: &route.cache.name,
+        }));
         self.finish_head(response.headers_mut(), &outcome, request_id);
         record.answered(outcome, response.status());
         Some(response.map(|body| Sent::new(body, record)))
@@ -105,6 +115,15 @@ impl Proxy {
         let mut record = self.record(&route.metrics, begun, || {
             self.told_plain(request, status, &authority, route, request_id.map(|range| &head[range]), address, begun)
         });
+        record.traced(self.hit_span(&Traced {
+            traceparent: request.get(TRACEPARENT.as_str()),
+            begun,
+            method: &Method::GET,
+            path,
+            scheme,
+            authority: &authority,
+            route: &route.cache.name,
+        }));
         record.answered(outcome, status);
         let body = match content {
             // To copy a little costs less than to share it and to have the socket gather two pieces.
@@ -158,7 +177,7 @@ impl Proxy {
             version: Version::HTTP_11,
             route: Arc::clone(&route.cache.name),
             request_id: request_id.and_then(field),
-            trace_id: request.get(TRACEPARENT.as_str()).and_then(field),
+            trace_id: trace_id(request.get(TRACEPARENT.as_str())),
             user_agent: request.get(header::USER_AGENT.as_str()).and_then(field),
             status: status.as_u16(),
             head_after: Duration::ZERO,

@@ -17,7 +17,10 @@ use tokio::time::Instant;
 use super::metrics::RouteMetrics;
 use crate::{
     cache::{Body, Broken, Outcome, llm::accounts::Receipt},
-    telemetry::{AccessLog, Cost, Line},
+    telemetry::{
+        AccessLog, Cost, Line,
+        trace::{Span, TraceId},
+    },
 };
 
 /// One request, from its head to the end of its answer.
@@ -30,6 +33,8 @@ pub(super) struct Record {
     pub(super) status: Option<StatusCode>,
     /// What the access line tells; `None`: there is none.
     pub(super) told: Option<Box<Told>>,
+    /// All of it as a span, where it is traced.
+    pub(super) span: Option<Box<Span>>,
 }
 
 /// What the access line tells, gathered when the request arrives.
@@ -43,7 +48,7 @@ pub(super) struct Told {
     pub(super) version: Version,
     pub(super) route: Arc<str>,
     pub(super) request_id: Option<HeaderValue>,
-    pub(super) trace_id: Option<HeaderValue>,
+    pub(super) trace_id: Option<TraceId>,
     pub(super) user_agent: Option<HeaderValue>,
     pub(super) status: u16,
     pub(super) head_after: Duration,
@@ -57,6 +62,12 @@ impl Record {
     pub(super) fn answered(&mut self, outcome: Outcome, status: StatusCode) {
         self.outcome = outcome;
         self.status = Some(status);
+        if let Some(span) = &mut self.span {
+            span.set("http.response.status_code", status.as_u16());
+            if status.is_server_error() {
+                span.fail();
+            }
+        }
         if let Some(told) = &mut self.told {
             told.status = status.as_u16();
             told.head_after = self.begun.elapsed();
@@ -68,7 +79,14 @@ impl Drop for Record {
     fn drop(&mut self) {
         let duration = self.begun.elapsed();
         self.metrics.ended(&self.outcome, self.status, self.sent, duration);
+        if let Some(span) = &mut self.span {
+            span.set("larder.outcome", self.outcome.name());
+            span.set("larder.detail", self.outcome.reason());
+        }
         let Some(told) = &self.told else { return };
+        if self.outcome.is_hit() && told.status < 400 && !told.broken && !told.log.takes_hit() {
+            return;
+        }
         let target = told.uri.path_and_query().map_or("/", |target| target.as_str());
         told.log.log(Line {
             time: told.time,
@@ -86,7 +104,7 @@ impl Drop for Record {
             duration,
             ttfb: told.head_after,
             origin: None,
-            trace_id: told.trace_id.as_ref().and_then(text),
+            trace_id: told.trace_id,
             user_agent: told.user_agent.as_ref().and_then(text),
             error: told.broken.then_some("the answer broke off"),
             cost: told.receipt.as_ref().map(|receipt| cost(receipt, self.outcome.is_hit())),
@@ -133,6 +151,9 @@ impl http_body::Body for Sent {
                 sent.record.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
             }
             Poll::Ready(Some(Err(_))) => {
+                if let Some(span) = &mut sent.record.span {
+                    span.fail();
+                }
                 if let Some(told) = &mut sent.record.told {
                     told.broken = true;
                 }

@@ -57,7 +57,9 @@ impl Outgoing for Leaving {
         if let Proxied::Route(route) = &self.proxied {
             route.apply_request_rules(&mut headers);
         }
-        Ok(Departure { upstream, path_and_query: self.path_and_query(), host: self.host(), headers })
+        let (path_and_query, host) = (self.path_and_query(), self.host());
+        let span = self.span(&mut headers, path_and_query.path(), host.as_ref(), &upstream);
+        Ok(Departure { upstream, path_and_query, host, headers, span })
     }
 
     fn interim(&self, status: StatusCode, fields: &HeaderMap) {

@@ -11,6 +11,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header, uri::PathAndQuery};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 mod arriving;
 mod behind;
@@ -35,6 +36,7 @@ mod rescue;
 mod resolve;
 pub mod routes;
 pub mod stats;
+mod traced;
 mod tunnel;
 mod upgrade;
 
@@ -50,6 +52,7 @@ use self::{
     request_target::RequestTarget,
     rescue::Refusal,
     routes::{Matcher, RouteTable},
+    traced::{Traced, about, trace_id, traceparent},
 };
 pub use self::{
     client::{Client, ClientFault, Interceptor, InterimSink, Opening},
@@ -66,11 +69,13 @@ use crate::{
     cache::{Answer, Cache, Call, Failure, Kind, Outcome, target::Target},
     object::path::normalise_path,
     origin::{self, RequestBody, Upstream},
-    telemetry::AccessLog,
+    telemetry::{
+        AccessLog,
+        trace::{self, Tracer},
+    },
 };
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The proxy. Copies share everything.
 #[derive(Clone)]
@@ -89,6 +94,7 @@ struct Inner {
     loop_mark: HeaderValue,
     ids: RequestIds,
     access: Option<AccessLog>,
+    tracer: Option<Tracer>,
     metrics: Metrics,
     body_bytes_max: u64,
     hooks: Arc<Hooks>,
@@ -112,6 +118,8 @@ pub struct Parts {
     pub headers: HeadersConfig,
     /// Where request lines go.
     pub access: Option<AccessLog>,
+    /// What makes spans of requests, where they are traced.
+    pub tracer: Option<Tracer>,
     /// Largest request content.
     pub body_bytes_max: u64,
 }
@@ -144,7 +152,8 @@ impl Proxy {
     /// Puts a proxy together. Where it is to take the place of an `earlier` one, it goes on with what that has: tunnels
     /// and hosts of the forward proxy where its settings are the same, and who hears of purges.
     pub fn new(parts: Parts, metrics: Metrics, earlier: Option<&Self>) -> Self {
-        let Parts { cache, routes, unreached, forward_route, forward, origin, headers, access, body_bytes_max } = parts;
+        let Parts { cache, routes, unreached, forward_route, forward, origin, headers, access, tracer, body_bytes_max } =
+            parts;
         let pseudonym = &headers.pseudonym;
         let via = ["1.0", "1.1", "2.0"].map(|version| field(&format!("{version} {pseudonym}")));
         let forward_route =
@@ -162,6 +171,7 @@ impl Proxy {
             forward_route,
             headers,
             access,
+            tracer,
             metrics,
             body_bytes_max,
             hooks: earlier.map(|earlier| Arc::clone(&earlier.inner.hooks)).unwrap_or_default(),
@@ -230,6 +240,7 @@ impl Proxy {
             sent: 0,
             status: None,
             told: told(),
+            span: None,
         }
     }
 
@@ -254,7 +265,7 @@ impl Proxy {
             version: request.version(),
             route: Arc::clone(route),
             request_id,
-            trace_id: request.headers().get(TRACEPARENT).cloned(),
+            trace_id: trace_id(traceparent(request.headers())),
             user_agent: request.headers().get(header::USER_AGENT).cloned(),
             // What is told of a client that goes away before its answer.
             status: 499,
@@ -279,20 +290,40 @@ impl Proxy {
             let route = &proxied.cache_route().name;
             self.told(&request, client.address, &authority, route, begun, request_id.clone())
         });
+        let span = self.span(&Traced {
+            traceparent: traceparent(request.headers()),
+            begun,
+            method: request.method(),
+            path: request.uri().path(),
+            scheme,
+            authority: &authority,
+            route: &proxied.cache_route().name,
+        });
+        let context = span.as_ref().map(|span| span.context().clone());
+        let trace = context.as_ref().map(|context| context.own().trace);
+        let about = about(request_id.as_ref(), trace.or_else(|| trace_id(traceparent(request.headers()))));
+        record.traced(span);
         let (mut head, body) = request.into_parts();
         let (uri, version) = (aliased.unwrap_or_else(|| head.uri.clone()), head.version);
         let proxy = self.clone();
         let leaving =
             Leaving { proxy, proxied, client, scheme, authority, uri, version, request_id: request_id.clone() };
-        let answered = match placed {
-            Err(refusal) => Err(rescue::refusal(&refusal, self.name())),
-            Ok(_) if self.takes_purge(&head.method, &leaving.proxied) => Err(self.purged(head).await),
-            Ok(_) if head.method == Method::CONNECT => Box::pin(self.connect(&mut head, &leaving)).await,
-            Ok(Placed { target, .. }) if upgrade::wanted(&head) => {
-                Box::pin(self.upgrade(head, body, Target { forwarded, ..target }, leaving)).await
+        let answering = async {
+            match placed {
+                Err(refusal) => Err(rescue::refusal(&refusal, self.name())),
+                Ok(_) if self.takes_purge(&head.method, &leaving.proxied) => {
+                    // Whom the audit log tells of.
+                    head.extensions.insert(leaving.client.address);
+                    Err(self.purged(head).await)
+                }
+                Ok(_) if head.method == Method::CONNECT => Box::pin(self.connect(&mut head, &leaving)).await,
+                Ok(Placed { target, .. }) if upgrade::wanted(&head) => {
+                    Box::pin(self.upgrade(head, body, Target { forwarded, ..target }, leaving)).await
+                }
+                Ok(Placed { target, .. }) => self.answer(head, body, Target { forwarded, ..target }, leaving).await,
             }
-            Ok(Placed { target, .. }) => self.answer(head, body, Target { forwarded, ..target }, leaving).await,
         };
+        let answered = trace::within(context, answering).instrument(about).await;
         let (mut response, outcome) = match answered {
             Ok(Answer { response, outcome }) => (response, outcome),
             Err(mut response) => {

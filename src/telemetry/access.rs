@@ -1,209 +1,79 @@
-//! Writes access lines without making requests wait.
-//!
-//! A request formats its line into a buffer of its thread and copies it to a bounded queue; a thread of its own
-//! writes the queue out in batches. When the queue is full lines are dropped and counted: a slow disk or pipe costs
-//! lines, never time. Whatever is queued when the last handle goes is written before it is gone.
+//! The access log: a line for each request at its end, or for a share of those that were answered from the cache.
 
-use std::{
-    cell::RefCell,
-    fmt,
-    io::{self, Write},
-    mem,
-    sync::Arc,
-    thread::{self, JoinHandle},
-    time::Duration,
-};
-
-use parking_lot::{Condvar, Mutex};
-use prometheus_client::metrics::counter::Counter;
+use std::cell::{Cell, RefCell};
 
 pub use super::line::Line;
-use super::{Registry, config::Format};
-
-/// How long the writer gathers lines before it writes them.
-const GATHER: Duration = Duration::from_millis(10);
-/// What a line may take of the queue on average; longer ones make it full earlier.
-const LINE_BYTES: usize = 1024;
+use super::{config::Format, lines::Lines};
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// Hits this thread has seen: what the choice of those that are written goes by.
+    static HITS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// The access log; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct AccessLog {
-    handle: Arc<Handle>,
+    format: Format,
+    /// Hits of which fewer than this in 2^32 are written.
+    share: u64,
+    lines: Lines,
 }
 
 impl AccessLog {
-    /// One that writes to `writer`, with room for `queue_max` lines that wait.
-    pub fn new(format: Format, queue_max: usize, writer: Box<dyn Write + Send>) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            format,
-            lines_max: queue_max,
-            bytes_max: queue_max.saturating_mul(LINE_BYTES),
-            queue: Mutex::new(Queue::default()),
-            filled: Condvar::new(),
-            hurry: Condvar::new(),
-            written: Condvar::new(),
-            dropped: Counter::default(),
-            failed: Counter::default(),
-        });
-        let writing = Arc::clone(&shared);
-        let thread = thread::Builder::new().name("access-log".to_owned()).spawn(move || writing.run(writer))?;
-        Ok(Self { handle: Arc::new(Handle { shared, thread: Some(thread) }) })
+    /// One that writes to `lines`, and of hits only the share `sample` (0.0 to 1.0).
+    pub fn new(format: Format, sample: f64, lines: Lines) -> Self {
+        // A share of 1 is all, whatever floating point makes of it.
+        Self { format, share: (sample * f64::from(u32::MAX)).ceil() as u64 + 1, lines }
     }
 
-    /// Registers what the log counts.
-    pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("access_log");
-        let shared = &self.handle.shared;
-        registry.register("dropped", "Access lines dropped because the queue was full", shared.dropped.clone());
-        registry.register("write_errors", "Batches of access lines that could not be written", shared.failed.clone());
+    /// Whether this hit is one of the share that is written.
+    pub fn takes_hit(&self) -> bool {
+        if self.share > u64::from(u32::MAX) {
+            return true;
+        }
+        let count = HITS.get().wrapping_add(1);
+        HITS.set(count);
+        // Mixed, so that what comes in a rhythm is not hidden by another one.
+        (mixed(count) >> 32) + 1 < self.share
     }
 
     /// Queues one line. Never waits for the writer.
     pub fn log(&self, line: Line<'_>) {
-        let shared = &self.handle.shared;
         BUFFER.with_borrow_mut(|buffer| {
             buffer.clear();
-            line.format(shared.format, buffer);
-            shared.push(buffer);
+            line.format(self.format, buffer);
+            self.lines.push(buffer);
         });
     }
 
-    /// Lines dropped so far.
+    /// Lines lost so far.
     pub fn dropped(&self) -> u64 {
-        self.handle.shared.dropped.get()
+        self.lines.dropped()
     }
 
     /// Waits until everything queued so far has been written. Blocks the thread.
     pub fn flush(&self) {
-        self.handle.shared.flush();
+        self.lines.flush();
     }
 }
 
-/// Ends the writer when the last [`AccessLog`] goes.
-struct Handle {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl fmt::Debug for Handle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("format", &self.shared.format).finish_non_exhaustive()
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.shared.close();
-        if let Some(thread) = self.thread.take() {
-            // A panicking writer has nothing left to write.
-            let _ = thread.join();
-        }
-    }
-}
-
-struct Shared {
-    format: Format,
-    lines_max: usize,
-    bytes_max: usize,
-    queue: Mutex<Queue>,
-    /// There is something to write, while the writer waits for that.
-    filled: Condvar,
-    /// Someone waits for the writer to finish.
-    hurry: Condvar,
-    /// A batch was written.
-    written: Condvar,
-    dropped: Counter,
-    failed: Counter,
-}
-
-#[derive(Default)]
-struct Queue {
-    bytes: Vec<u8>,
-    lines: usize,
-    /// Whether the writer is waiting for `filled`: only then is it worth a system call to wake it.
-    writer_waits: bool,
-    hurried: bool,
-    closed: bool,
-    /// Batches taken by the writer, and written by it.
-    taken: u64,
-    written: u64,
-}
-
-impl Shared {
-    fn push(&self, line: &[u8]) {
-        let mut queue = self.queue.lock();
-        if queue.lines >= self.lines_max || queue.bytes.len() + line.len() > self.bytes_max {
-            drop(queue);
-            self.dropped.inc();
-            return;
-        }
-        queue.bytes.extend_from_slice(line);
-        queue.lines += 1;
-        if mem::take(&mut queue.writer_waits) {
-            drop(queue);
-            self.filled.notify_one();
-        }
-    }
-
-    fn flush(&self) {
-        let mut queue = self.queue.lock();
-        let batch = queue.taken + u64::from(queue.lines > 0);
-        queue.hurried = true;
-        self.hurry.notify_one();
-        while queue.written < batch {
-            self.written.wait(&mut queue);
-        }
-    }
-
-    fn close(&self) {
-        let mut queue = self.queue.lock();
-        queue.closed = true;
-        self.filled.notify_one();
-        self.hurry.notify_one();
-    }
-
-    /// The writer's thread.
-    fn run(&self, mut writer: Box<dyn Write + Send>) {
-        let mut batch = Vec::new();
-        while self.next(&mut batch) {
-            if writer.write_all(&batch).and_then(|()| writer.flush()).is_err() {
-                self.failed.inc();
-            }
-            batch.clear();
-            self.queue.lock().written += 1;
-            self.written.notify_all();
-        }
-    }
-
-    /// Takes what is queued into `batch`; false when there will be nothing more.
-    fn next(&self, batch: &mut Vec<u8>) -> bool {
-        let mut queue = self.queue.lock();
-        while queue.lines == 0 {
-            if queue.closed {
-                return false;
-            }
-            queue.writer_waits = true;
-            self.filled.wait(&mut queue);
-        }
-        queue.writer_waits = false;
-        if !queue.closed && !mem::take(&mut queue.hurried) {
-            self.hurry.wait_for(&mut queue, GATHER);
-            queue.hurried = false;
-        }
-        mem::swap(&mut queue.bytes, batch);
-        queue.lines = 0;
-        queue.taken += 1;
-        true
-    }
+/// Spreads the bits of a count over all of a number (the end of `SplitMix64`).
+fn mixed(count: u64) -> u64 {
+    let count = count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let count = (count ^ (count >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let count = (count ^ (count >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    count ^ (count >> 31)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::{
+        io::{self, Write},
+        sync::{Arc, mpsc},
+    };
+
+    use parking_lot::Mutex;
 
     use super::{super::line::tests::line, *};
 
@@ -229,7 +99,7 @@ mod tests {
         let (sender, leave) = mpsc::channel();
         let written = Arc::new(Mutex::new(Vec::new()));
         let writer = Slow { leave, written: Arc::clone(&written) };
-        let log = AccessLog::new(Format::Json, queue_max, Box::new(writer)).expect("thread");
+        let log = AccessLog::new(Format::Json, 1.0, Lines::new("test", queue_max, Box::new(writer)).expect("thread"));
         (log, sender, written)
     }
 
@@ -290,7 +160,19 @@ mod tests {
         log.flush();
         log.log(line());
         log.flush();
-        assert_eq!(log.handle.shared.failed.get(), 2);
+        assert_eq!(log.dropped(), 2, "and what is lost is counted");
         assert!(written.lock().is_empty());
+    }
+
+    #[test]
+    fn a_share_of_hits() {
+        let taken = |sample: f64| {
+            let lines = Lines::new("test", 1, Box::new(io::sink())).expect("thread");
+            let log = AccessLog::new(Format::Json, sample, lines);
+            (0..10_000).filter(|_| log.takes_hit()).count()
+        };
+        assert_eq!((taken(0.0), taken(1.0)), (0, 10_000));
+        let tenth = taken(0.1);
+        assert!((900..1100).contains(&tenth), "{tenth}");
     }
 }

@@ -15,6 +15,7 @@ use super::{
     config::Format,
     escape::{Text, escape, escape_json},
     mask, time,
+    trace::TraceId,
 };
 
 /// Bytes shown of the URL, and of any other value.
@@ -55,7 +56,7 @@ pub struct Line<'a> {
     /// Time the origin took, if it was asked.
     pub origin: Option<Duration>,
     /// The trace it belongs to.
-    pub trace_id: Option<&'a str>,
+    pub trace_id: Option<TraceId>,
     /// The client program.
     pub user_agent: Option<&'a str>,
     /// Why it failed, if it did.
@@ -115,7 +116,11 @@ impl Line<'_> {
         if let Some(origin) = self.origin {
             json.millis("origin_ms", origin);
         }
-        for (key, value) in [("trace_id", self.trace_id), ("user_agent", self.user_agent), ("error", self.error)] {
+        if let Some(trace) = &self.trace_id {
+            json.key("trace_id");
+            let _ = write!(Text(json.out), "\"{trace}\"");
+        }
+        for (key, value) in [("user_agent", self.user_agent), ("error", self.error)] {
             if let Some(value) = value {
                 json.text(key, value);
             }
@@ -151,7 +156,7 @@ impl Line<'_> {
 
     fn pretty_rest(&self, out: &mut Vec<u8>) {
         let named = [("route", self.route), ("detail", self.detail)];
-        let optional = [("trace", self.trace_id), ("agent", self.user_agent), ("error", self.error)];
+        let optional = [("agent", self.user_agent), ("error", self.error)];
         let _ = write!(Text(out), " client={}", self.client);
         for (name, value) in named.into_iter().filter(|(_, value)| !value.is_empty()) {
             pair(name, value, out);
@@ -162,6 +167,9 @@ impl Line<'_> {
             out.extend_from_slice(b"ms");
         }
         pair("id", self.request_id, out);
+        if let Some(trace) = &self.trace_id {
+            let _ = write!(Text(out), " trace={trace}");
+        }
         for (name, value) in optional {
             if let Some(value) = value {
                 pair(name, value, out);

@@ -1,4 +1,5 @@
-//! Logs: diagnostic lines to standard error, access lines to standard output, and what both must not show.
+//! Logs: diagnostic lines to standard error, access lines to standard output, or both to a file, and what they must not
+//! show.
 //!
 //! Metrics of the process are here; each part registers its own with the [`Registry`] it is given.
 
@@ -6,10 +7,13 @@ pub mod access;
 pub mod config;
 mod escape;
 mod line;
+pub mod lines;
 pub mod log;
 pub mod mask;
 pub mod process;
+pub mod rotate;
 pub mod time;
+pub mod trace;
 
 pub use prometheus_client::registry::Registry;
 
@@ -17,5 +21,6 @@ pub use self::{
     access::AccessLog,
     config::{Config, Format},
     line::{Cost, Line},
-    log::{Guard, LogError, init},
+    lines::Lines,
+    log::{AUDIT, Guard, LogError, Logs, check_level, init},
 };

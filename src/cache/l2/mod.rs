@@ -30,7 +30,7 @@ use super::{
     route::Route,
     target::Target,
     tiers::is_misplaced,
-    ttl,
+    traced, ttl,
 };
 use crate::{
     object::{
@@ -359,7 +359,10 @@ impl<O: Outgoing> Fetch<O> {
             together,
             confirms: !self.start.part,
         };
-        match exchange.seek(l2, &self.fill, &mut seeking).await {
+        let span = traced::looking("l2");
+        let came = exchange.seek(l2, &self.fill, &mut seeking).await;
+        traced::looked(span, matches!(came, Came::Answer(_)));
+        match came {
             Came::Answer(entry) => {
                 l2.note_hit();
                 self.permit = None;

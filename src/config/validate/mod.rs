@@ -45,6 +45,7 @@ pub(super) fn config(config: &Config) -> Vec<Finding> {
         providers(&config.providers),
         headers(config),
         log(&config.log),
+        trace(&config.trace),
     ]
     .concat()
 }
@@ -346,13 +347,36 @@ fn headers(config: &Config) -> Vec<Finding> {
 
 fn log(log: &telemetry::config::Config) -> Vec<Finding> {
     let mut table = Table::new("log");
-    // A single word that is no level would be taken for the name of a module.
-    let level = matches!(&log.level[..], "off" | "error" | "warn" | "info" | "debug" | "trace");
-    let filter = log.level.contains(['=', ',']) && tracing_subscriber::EnvFilter::try_new(&log.level).is_ok();
-    if !level && !filter {
+    if telemetry::check_level(&log.level).is_err() {
         table.add("level", format!("{:?} is no level (error, warn, info, debug, trace) and no filter", log.level));
     }
     table.at_least_one("queue_max", log.queue_max as u64);
+    if !(0.0..=1.0).contains(&log.sample) {
+        table.add("sample", "must be 0.0 to 1.0");
+    }
+    table.within("keep", log.keep as u64, 0..=1000);
+    if !log.file.is_empty() && log.file == log.audit_file {
+        table.add("audit_file", "must be another file than `log.file`: each is rotated by itself");
+    }
+    table.findings
+}
+
+fn trace(trace: &telemetry::trace::Config) -> Vec<Finding> {
+    let mut table = Table::new("trace");
+    let is_url = trace.endpoint.starts_with("http://") || trace.endpoint.starts_with("https://");
+    if !trace.endpoint.is_empty() && !is_url {
+        table.add("endpoint", "a URL begins with http:// or https://");
+    }
+    if !(0.0..=1.0).contains(&trace.sample) {
+        table.add("sample", "must be 0.0 to 1.0");
+    }
+    if let Some(name) = trace.headers.keys().find(|name| !is_field_name(name)) {
+        table.add("headers", format!("{name:?} is no name of a header field"));
+    }
+    table.within("queue_max", trace.queue_max as u64, 1..=1_000_000);
+    if !(Duration::from_millis(100)..=Duration::from_mins(1)).contains(&trace.timeout) {
+        table.add("timeout", "must be 100ms to 1m");
+    }
     table.findings
 }
 

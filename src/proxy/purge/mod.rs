@@ -4,8 +4,13 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Proxy;
-use crate::purge::{self, PurgeId};
+use crate::{
+    purge::{self, PurgeId},
+    telemetry::trace::Kind,
+};
 
 mod error;
 mod plan;
@@ -36,6 +41,26 @@ pub struct Purged {
 /// # Errors
 /// Where the request cannot be understood in full, or the log does not take it. Nothing is purged then.
 pub async fn purge(
+    proxy: &Proxy,
+    config: &purge::config::Config,
+    request: &PurgeRequest,
+    who: &str,
+) -> Result<Purged, PurgeError> {
+    let mut span = proxy.tracer().and_then(|tracer| tracer.span(None, "purge", Kind::Internal, Instant::now()));
+    let purged = purged(proxy, config, request, who).await;
+    if let Some(span) = &mut span {
+        match &purged {
+            Ok(purged) => {
+                span.set("larder.purge.id", purged.receipt.id.clone());
+                span.set("larder.purge.scopes", purged.receipt.scopes.to_string());
+            }
+            Err(_) => span.fail(),
+        }
+    }
+    purged
+}
+
+async fn purged(
     proxy: &Proxy,
     config: &purge::config::Config,
     request: &PurgeRequest,
