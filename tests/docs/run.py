@@ -28,6 +28,9 @@ from stage import Stage  # noqa: E402
 
 DOCUMENTS = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
 
+# To be followed from the beginning to the end; the reader's own commands end what he has started.
+IN_ORDER = ["README.md", "docs/GETTING_STARTED.md", "docs/CACHING.md"]
+
 # Blocks that are not run: document, words of the block, reason.
 NOT_RUN = [
     ("docs/INSTALL.md", "cargo install", "compiles for minutes"),
@@ -80,7 +83,7 @@ def performed(document: str) -> list[tuple[str, str | None]]:
         for block in found:
             if block.kind == "toml":
                 results.append((f"{block.place}: toml", configuration(stage, block)))
-        said = stage.run(run) if run else {}
+        said = stage.run(run, document in IN_ORDER) if run else {}
         for number, command in enumerate(command for block in run for command in block):
             text, status = said[number]
             wrong = None
@@ -90,6 +93,7 @@ def performed(document: str) -> list[tuple[str, str | None]]:
                 if not wrong and (words := missing(line, text)):
                     wrong = f"shown, but not said: {' '.join(words)}   (of: {line.strip()})"
             results.append((command.place, f"{wrong}\n{text.strip()}" if wrong else None))
+        results.append((f"{document}: gateways listen", stage.died()))
     finally:
         stage.end()
     if os.environ.get("VERBOSE"):

@@ -2,7 +2,8 @@
 
 Addresses in documents (127.0.0.1:8080, redis://10.0.0.5:6379, http://app:9000) become free ports of this machine. Before the
 first command there are a Redis, the shop of examples/shop.py at port 9000, a simulated provider of models, and a gateway at
-8080 and 8081; a block that starts gateways of its own ends those of the blocks before.
+8080 and 8081. The first block that starts gateways of its own ends that one. In documents to be followed from the beginning to
+the end, the reader ends what he has started; in others each block with a gateway stands for itself.
 """
 
 import os
@@ -48,7 +49,8 @@ settle() {
       [ -e "$each" ] || continue
       local listens="admin listening"
       [ -e "${each%.out}.fleet" ] && listens="up to date with the fleet"
-      grep -q "$listens" "$each" || { kill -0 "$(basename "$each" .out)" 2>/dev/null && waits=1; }
+      grep -q "$listens" "$each" && continue
+      if kill -0 "$(basename "$each" .out)" 2>/dev/null; then waits=1; else cat "$each" >>"$STAGE/died"; mv "$each" "$STAGE/ended"; fi
     done
     [ -n "$waits" ] || return 0
     sleep 0.05; n=$((n + 1))
@@ -152,13 +154,14 @@ class Stage:
         self.processes.append(process)
         return process.pid
 
-    def run(self, blocks: list) -> dict:
+    def run(self, blocks: list, in_order: bool) -> dict:
         """Runs commands, block by block, in one shell: what each said, and what it ended with."""
         script = ["cd \"$STAGE/work\"", SETTLE, 'larder --config "$STAGE/stage.toml" & settle'] if blocks else []
-        at = 0
+        at, cleared = 0, False
         for block in blocks:
-            if any(re.match(SERVES, command.text) for command in block):
+            if not (cleared and in_order) and any(re.match(SERVES, command.text) for command in block):
                 script.append("clear_servers")
+                cleared = True
             for command in block:
                 text = self.placed(command.text)
                 if re.match(SERVES, text) and not re.search(r"&\s*(#.*)?$", text):
@@ -195,6 +198,11 @@ class Stage:
             text = said.read_text(errors="replace") if said.exists() else ""
             results[number] = (text, int(status.read_text()) if status.exists() else None)
         return results
+
+    def died(self) -> str | None:
+        """What gateways said that ended before they listened."""
+        place = self.directory / "died"
+        return place.read_text(errors="replace").strip() if place.exists() else None
 
     def end(self) -> None:
         if hasattr(self, "shell"):
