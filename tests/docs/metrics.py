@@ -68,7 +68,7 @@ def parsed(text: str) -> dict[str, Family]:
         found[name] = Family(name, "", help.rstrip("."))
     for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M):
         found[name].kind = kind
-    for sample, labels in re.findall(r"^(larder_\w+)\{(.*)\} \S+", text, re.M):
+    for sample, labels in re.findall(r"^(\w+)\{(.*)\} \S+", text, re.M):
         for suffix in ("", "_total", "_bucket", "_info"):
             if (family := found.get(sample.removesuffix(suffix))) and sample.endswith(suffix):
                 names = [name for name in re.findall(r'(\w+)="', labels) if name != "le"]
@@ -131,8 +131,8 @@ PARTS = [
     ("Backends, CDNs, warm-up", ("larder_changes_", "larder_webhook_", "larder_warm_")),
     ("Calls to language models", ("larder_llm_",)),
     ("HTTPS_PROXY", ("larder_intercept_",)),
-    ("Process and logs", ("larder_process_", "larder_build", "larder_access_log_")),
-    ("Others", ("larder_",)),
+    ("Process and logs", ("process_", "larder_build", "larder_access_log_")),
+    ("Others", ("",)),
 ]
 
 
@@ -155,7 +155,7 @@ def document(seen: dict[str, Family]) -> str:
 
 def checks(seen: dict[str, Family]) -> list[tuple[str, str | None]]:
     written = DOCUMENT.read_text() if DOCUMENT.exists() else ""
-    in_document = set(re.findall(r"^\| `(larder_\w+)`", written, re.M))
+    in_document = set(re.findall(r"^\| `(\w+)`", written, re.M))
     every = complete(seen)
     silent = [name for name in every if not advice().get(name, {}).get("do")]
     lacking, gone = sorted(set(every) - in_document), sorted(in_document - set(every))

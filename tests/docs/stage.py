@@ -8,6 +8,7 @@ the end, the reader ends what he has started; in others each block with a gatewa
 
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -22,7 +23,11 @@ LARDER = pathlib.Path(os.environ.get("LARDER") or ROOT / "target" / "debug" / "l
 PATIENCE = 60  # seconds for one command
 ADDRESS = re.compile(r"((?:127\.0\.0\.1|localhost|0\.0\.0\.0|10\.0\.0\.\d+|\bapp):)(\d{4,5})\b")
 PORT = re.compile(r"((?:--port|-p|shop\.py) )(\d{4,5})\b")
-SERVES = r"(?:[A-Z0-9_]+=\S*(?: |\\\n)+)*(?:larder|target/release/larder|cargo run --release(?: --)?)(?: +(?:serve\b|-)| *&|\s*$|\s+#)"
+ENDS = r"(?: *&|\s*$|\s+#)"
+SERVES = (
+    r"(?:[A-Z0-9_]+=\S*(?: |\\\n)+)*"
+    rf"(?:(?:larder|target/release/larder)(?: +(?:serve\b|-)|{ENDS})|cargo run --release(?: -- (?:serve\b|-)|{ENDS}))"
+)
 
 # A server is waited for (`settle`) until it says where it listens; it has the usual ports unless something says otherwise.
 SHIM = r"""#!/bin/bash
@@ -40,11 +45,12 @@ case "$LARDER_REDIS $*" in *redis*) touch "$STAGE/servers/$$.fleet" ;; *--config
 exec REAL "$@" >"$STAGE/servers/$$.out" 2>&1
 """
 SETTLE = r"""
+# settle N: until N gateways have been started in all, and each of them listens, or has ended.
 settle() {
   local n=0 each
-  sleep 0.1
-  while [ $n -lt 200 ]; do
+  while [ $n -lt 400 ]; do
     local waits=
+    [ "$(ls "$STAGE/servers" "$STAGE/ended" | grep -c "out$")" -ge "$1" ] || waits=1
     for each in "$STAGE"/servers/*.out; do
       [ -e "$each" ] || continue
       local listens="admin listening"
@@ -77,10 +83,22 @@ instead_of() {
 """
 
 
+TAKEN: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return bound.getsockname()[1]
+    """A port nobody has and no connection is given by itself: those begin at 32768."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in TAKEN:
+            TAKEN.add(port)
+            return port
 
 
 class Stage:
@@ -144,6 +162,9 @@ class Stage:
             "STAGE": str(self.directory),
             "DOCS_ROUTES": f"[{routes}, {hosts}]",
             "LARDER_ADMIN_URL": f"http://127.0.0.1:{self.port(8081)}",
+            # A machine that is busy with other things makes no misses.
+            "LARDER_L2__READ_TIMEOUT": "2s",
+            "LARDER_FLEET__CONFIRM_TIMEOUT": "2s",
             "OPENAI_API_KEY": "sk-docs",
             "KEY": "sk-docs",
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -156,8 +177,8 @@ class Stage:
 
     def run(self, blocks: list, in_order: bool) -> dict:
         """Runs commands, block by block, in one shell: what each said, and what it ended with."""
-        script = ["cd \"$STAGE/work\"", SETTLE, 'larder --config "$STAGE/stage.toml" & settle'] if blocks else []
-        at, cleared = 0, False
+        script = ["cd \"$STAGE/work\"", SETTLE, 'larder --config "$STAGE/stage.toml" & settle 1'] if blocks else []
+        at, started, cleared = 0, 1, False
         for block in blocks:
             if not (cleared and in_order) and any(re.match(SERVES, command.text) for command in block):
                 script.append("clear_servers")
@@ -171,8 +192,9 @@ class Stage:
                 if name:
                     script.append(f"instead_of {name}")
                 script.append(f'{{\n{text}\n}} >"$STAGE/out/{at}" 2>&1 </dev/null; echo $? >"$STAGE/out/{at}.status"')
-                if re.search(r"&\s*(#.*)?$", text):
-                    script.append("settle")
+                if re.match(SERVES, command.text):
+                    started += 1
+                    script.append(f"settle {started}")
                 if name:
                     port = self.port(9000 if name == "shop" else 6379)
                     script.append(f'echo $! >>"$STAGE/{name}.pids"')
