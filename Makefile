@@ -12,7 +12,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 LARDER_DATA ?= $(abspath $(wildcard ../shared/data))
 export LARDER_DATA
 
-.PHONY: build dist packages test tools fmt clippy doc cargo-test conformance sdk dashboards packaging instructions load-test fuzz chaos
+.PHONY: build dist packages test tools fmt clippy doc cargo-test conformance sdk dashboards packaging documents instructions load-test fuzz chaos
 
 build:
 	$(CARGO) build
@@ -27,13 +27,14 @@ packages:
 	packaging/build.py
 
 # Every stage leaves its output in target/logs; the end of this one is the sum of them.
-test: tools fmt clippy doc cargo-test conformance sdk dashboards packaging instructions
+test: tools fmt clippy doc cargo-test conformance sdk dashboards packaging documents instructions
 	@echo
 	@grep -h '^test result:' $(LOGS)/cargo-test.log
 	@grep -h '^conformance:' $(LOGS)/conformance.log
 	@grep -h '^sdk:' $(LOGS)/sdk.log
 	@grep -h '^dashboards:' $(LOGS)/dashboards.log
 	@grep -h '^packaging:' $(LOGS)/packaging.log
+	@grep -h '^docs:' $(LOGS)/documents.log
 	@grep -h '^instructions:' $(LOGS)/instructions.log
 
 # Whatever is there already is left as it is.
@@ -50,8 +51,8 @@ tools:
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends prometheus; }
 	@command -v g++ >/dev/null \
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends g++; }
-	@for tool in fish man mandoc strace systemd-analyze zsh; do command -v $$tool >/dev/null || missing=1; done; \
-		test -z "$${missing:-}" || { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends fish man-db mandoc strace systemd zsh; }
+	@for tool in fish jq man mandoc strace systemd-analyze zsh; do command -v $$tool >/dev/null || missing=1; done; \
+		test -z "$${missing:-}" || { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends fish jq man-db mandoc strace systemd zsh; }
 	@cd tests/conformance && { node -e 'require.resolve("http-cache-tests/package.json")' 2>/dev/null \
 		|| npm install --no-package-lock; }
 
@@ -92,6 +93,12 @@ packaging: tools
 	@mkdir -p $(LOGS)
 	$(CARGO) build --bin larder
 	tests/packaging/run.py 2>&1 | tee $(LOGS)/packaging.log
+
+# Every command, configuration and link of the documents; docs/METRICS.md against a running gateway, UPDATE=1 writes it anew.
+documents: tools
+	@mkdir -p $(LOGS)
+	$(CARGO) build --bin larder
+	tests/docs/run.py $(if $(UPDATE),--update) 2>&1 | tee $(LOGS)/documents.log
 
 # What a request costs in instructions, against what it did; UPDATE=1 writes the figures anew.
 instructions: tools
