@@ -1,5 +1,5 @@
 //! Sockets that are open before this process is: systemd, or whoever else starts it, hands them over (`LISTEN_FDS`, see
-//! sd_listen_fds(3)), the one for clients first and the one for operators second.
+//! `sd_listen_fds(3)`), the one for clients first and the one for operators second.
 //!
 //! They stay open while one process ends and the next one starts: who connects meanwhile waits, and is not refused.
 

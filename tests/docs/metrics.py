@@ -90,6 +90,8 @@ def registered() -> dict[str, str]:
         # Where a table of names is registered, they are not in one place with their prefix: the running gateway has them.
         if "registry: &mut Registry" in text and not part and source.name == "metrics.rs" and source.parent.name == "store":
             continue
+        if not part and "sub_registry_with_prefix(" in text:
+            continue
         for name, help in REGISTERED.findall(text):
             found["_".join(filter(None, ["larder", part and part[1], name.removeprefix("larder_")]))] = help.strip('"')
     return found
@@ -131,7 +133,8 @@ PARTS = [
     ("Backends, CDNs, warm-up", ("larder_changes_", "larder_webhook_", "larder_warm_")),
     ("Calls to language models", ("larder_llm_",)),
     ("HTTPS_PROXY", ("larder_intercept_",)),
-    ("Process and logs", ("process_", "larder_build", "larder_access_log_")),
+    ("TLS towards clients", ("larder_tls_",)),
+    ("Process, logs and traces", ("process_", "larder_build", "larder_access_log_", "larder_audit_log_", "larder_trace_")),
     ("Others", ("",)),
 ]
 
