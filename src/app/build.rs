@@ -21,7 +21,7 @@ use crate::{
     },
     purge::{self, Fleet, fleet::Identity},
     store::{L1, L2, L3},
-    telemetry::AccessLog,
+    telemetry::{AccessLog, Recent},
 };
 
 /// Name of the forward proxy where routes are named: in keys, metrics and logs.
@@ -36,6 +36,7 @@ pub(super) struct Ground {
     metrics: Metrics,
     matchers: Matchers,
     access: Option<AccessLog>,
+    recent: Recent,
 }
 
 /// Makes all that is below the proxy.
@@ -53,7 +54,7 @@ pub(super) fn ground(config: &Config, access: Option<AccessLog>, registry: &mut 
     let cache = cache(config, secret, clock, log, (shared, l3), matchers.clone(), registry);
     let metrics = Metrics::register(registry);
     let packs = Packs::open(all_routes(config))?;
-    Ok(Ground { cache, kv, packs, metrics, matchers, access })
+    Ok(Ground { cache, kv, packs, metrics, matchers, access, recent: Recent::new(&config.log) })
 }
 
 fn all_routes(config: &Config) -> impl Iterator<Item = &ResolvedRoute> {
@@ -99,6 +100,7 @@ impl Ground {
             origin: config.origin.clone(),
             headers: config.headers.clone(),
             access: self.access.clone(),
+            recent: self.recent.clone(),
             body_bytes_max: config.client.body_bytes_max.as_u64(),
         };
         Ok(Proxy::new(parts, self.metrics.clone(), earlier.map(|(proxy, _)| proxy)))

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::metrics::RouteMetrics;
 use crate::{
     cache::{Body, Broken, Outcome, llm::accounts::Receipt},
-    telemetry::{AccessLog, Cost, Line},
+    telemetry::{AccessLog, Cost, Line, Recent},
 };
 
 /// One request, from its head to the end of its answer.
@@ -26,13 +26,19 @@ pub(super) struct Record {
     pub(super) begun: Instant,
     pub(super) outcome: Outcome,
     pub(super) sent: u64,
-    /// What the access line tells; `None`: there is none.
+    /// What is told of it; `None`: nothing.
     pub(super) told: Option<Box<Told>>,
 }
 
-/// What the access line tells, gathered when the request arrives.
+/// Who is told of a request.
+pub(super) struct Listeners {
+    pub(super) log: Option<AccessLog>,
+    pub(super) recent: Option<Recent>,
+}
+
+/// What they are told, gathered when the request arrives.
 pub(super) struct Told {
-    pub(super) log: AccessLog,
+    pub(super) to: Listeners,
     pub(super) time: SystemTime,
     pub(super) client: IpAddr,
     pub(super) method: Method,
@@ -67,7 +73,7 @@ impl Drop for Record {
         self.metrics.ended(&self.outcome, self.sent, duration);
         let Some(told) = &self.told else { return };
         let target = told.uri.path_and_query().map_or("/", |target| target.as_str());
-        told.log.log(Line {
+        told.to.tell(Line {
             time: told.time,
             request_id: told.request_id.as_ref().and_then(text).unwrap_or(""),
             client: told.client,
@@ -88,6 +94,17 @@ impl Drop for Record {
             error: told.broken.then_some("the answer broke off"),
             cost: told.receipt.as_ref().map(|receipt| cost(receipt, self.outcome.is_hit())),
         });
+    }
+}
+
+impl Listeners {
+    fn tell(&self, line: Line<'_>) {
+        if let Some(recent) = &self.recent {
+            recent.note(&line);
+        }
+        if let Some(log) = &self.log {
+            log.log(line);
+        }
     }
 }
 

@@ -41,7 +41,7 @@ mod upgrade;
 use self::{
     behind::{Aliased, Behind},
     config::{ForwardConfig, HeadersConfig},
-    finish::{Record, Told},
+    finish::{Listeners, Record, Told},
     forward::Forward,
     leaving::{CDN_LOOP, Leaving},
     metrics::RouteMetrics,
@@ -66,7 +66,7 @@ use crate::{
     cache::{Answer, Cache, Call, Failure, Kind, Outcome, target::Target},
     object::path::normalise_path,
     origin::{self, RequestBody, Upstream},
-    telemetry::AccessLog,
+    telemetry::{AccessLog, Recent},
 };
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
@@ -89,6 +89,7 @@ struct Inner {
     loop_mark: HeaderValue,
     ids: RequestIds,
     access: Option<AccessLog>,
+    recent: Recent,
     metrics: Metrics,
     body_bytes_max: u64,
     hooks: Arc<Hooks>,
@@ -112,6 +113,8 @@ pub struct Parts {
     pub headers: HeadersConfig,
     /// Where request lines go.
     pub access: Option<AccessLog>,
+    /// Where requests are kept to be looked at.
+    pub recent: Recent,
     /// Largest request content.
     pub body_bytes_max: u64,
 }
@@ -144,7 +147,8 @@ impl Proxy {
     /// Puts a proxy together. Where it is to take the place of an `earlier` one, it goes on with what that has: tunnels
     /// and hosts of the forward proxy where its settings are the same, and who hears of purges.
     pub fn new(parts: Parts, metrics: Metrics, earlier: Option<&Self>) -> Self {
-        let Parts { cache, routes, unreached, forward_route, forward, origin, headers, access, body_bytes_max } = parts;
+        let Parts { cache, routes, unreached, forward_route, forward, origin, headers, access, recent, body_bytes_max } =
+            parts;
         let pseudonym = &headers.pseudonym;
         let via = ["1.0", "1.1", "2.0"].map(|version| field(&format!("{version} {pseudonym}")));
         let forward_route =
@@ -162,6 +166,7 @@ impl Proxy {
             forward_route,
             headers,
             access,
+            recent,
             metrics,
             body_bytes_max,
             hooks: earlier.map(|earlier| Arc::clone(&earlier.inner.hooks)).unwrap_or_default(),
@@ -177,6 +182,11 @@ impl Proxy {
     /// Its routes, in order.
     pub fn routes(&self) -> &RouteTable<Arc<ProxyRoute>> {
         &self.inner.routes
+    }
+
+    /// The last requests.
+    pub fn recent(&self) -> &Recent {
+        &self.inner.recent
     }
 
     pub(self) fn headers_config(&self) -> &HeadersConfig {
@@ -226,20 +236,29 @@ impl Proxy {
         Record { metrics: Arc::clone(metrics), begun, outcome: Outcome::of(Kind::Synthesised), sent: 0, told: told() }
     }
 
-    /// What the access line will tell, where there is one.
+    /// Who is told of a request, if anybody is: of a `plain` hit, which a note would cost the most, only who looks.
+    fn listeners(&self, begun: Instant, plain: bool) -> Option<Listeners> {
+        let Inner { access, recent, .. } = &*self.inner;
+        let noted = recent.is_on() && (!plain || recent.is_watched(begun));
+        let to = Listeners { log: access.clone(), recent: noted.then(|| recent.clone()) };
+        (to.log.is_some() || noted).then_some(to)
+    }
+
+    /// What is told of a request.
+    #[expect(clippy::too_many_arguments, reason = "what a line of the log tells, put together here once")]
     fn told<B>(
-        &self,
+        to: Listeners,
+        cache: &Cache,
         request: &Request<B>,
         client: IpAddr,
         authority: &str,
         route: &Arc<str>,
         begun: Instant,
         request_id: Option<HeaderValue>,
-    ) -> Option<Box<Told>> {
-        let log = self.inner.access.clone()?;
-        Some(Box::new(Told {
-            log,
-            time: self.inner.cache.clock().wall(begun),
+    ) -> Box<Told> {
+        Box::new(Told {
+            to,
+            time: cache.clock().wall(begun),
             client,
             method: request.method().clone(),
             uri: request.uri().clone(),
@@ -254,7 +273,7 @@ impl Proxy {
             head_after: Duration::ZERO,
             broken: false,
             receipt: None,
-        }))
+        })
     }
 
     /// Answers a request, whatever it takes.
@@ -270,7 +289,8 @@ impl Proxy {
         let aliased = placed.as_ref().ok().and_then(|placed| placed.aliased.clone());
         let mut record = self.record(proxied.metrics(), begun, || {
             let route = &proxied.cache_route().name;
-            self.told(&request, client.address, &authority, route, begun, request_id.clone())
+            let to = self.listeners(begun, false)?;
+            Some(Self::told(to, self.cache(), &request, client.address, &authority, route, begun, request_id.clone()))
         });
         let (mut head, body) = request.into_parts();
         let (uri, version) = (aliased.unwrap_or_else(|| head.uri.clone()), head.version);

@@ -24,4 +24,10 @@ pub struct Config {
     pub access: bool,
     /// Lines waiting to be written; beyond that they are dropped and counted.
     pub queue_max: usize,
+    /// Requests that are kept in memory to be looked at, by each thread that serves clients; 0: none.
+    pub recent_max: usize,
+    /// Who may follow requests at once.
+    pub streams_max: usize,
+    /// Requests that wait for one of them; beyond that they are dropped, and it is told.
+    pub stream_queue_max: usize,
 }

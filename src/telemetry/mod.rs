@@ -8,6 +8,7 @@ mod escape;
 mod line;
 pub mod log;
 pub mod mask;
+pub mod recent;
 pub mod time;
 
 pub use prometheus_client::registry::Registry;
@@ -17,4 +18,5 @@ pub use self::{
     config::{Config, Format},
     line::{Cost, Line},
     log::{Guard, LogError, init},
+    recent::Recent,
 };

@@ -331,6 +331,9 @@ fn log(log: &telemetry::config::Config) -> Vec<Finding> {
         table.add("level", format!("{:?} is no level (error, warn, info, debug, trace) and no filter", log.level));
     }
     table.at_least_one("queue_max", log.queue_max as u64);
+    table.within("recent_max", log.recent_max as u64, 0..=100_000);
+    table.within("streams_max", log.streams_max as u64, 0..=1000);
+    table.within("stream_queue_max", log.stream_queue_max as u64, 1..=1_000_000);
     table.findings
 }
 
