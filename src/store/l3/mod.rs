@@ -58,6 +58,7 @@ mod proof;
 mod record;
 mod seal;
 mod stream;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod tier;
@@ -86,6 +87,7 @@ pub use self::{
     home::OpenError,
     large::{ContentError, Large, Pieces},
     stream::{Finished, Stopped, Writer},
+    survey::Rank,
     upkeep::{Collected, Verified},
 };
 
