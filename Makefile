@@ -12,7 +12,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 LARDER_DATA ?= $(abspath $(wildcard ../shared/data))
 export LARDER_DATA
 
-.PHONY: build dist test tools fmt clippy doc cargo-test conformance sdk instructions load-test fuzz chaos
+.PHONY: build dist test tools fmt clippy doc cargo-test conformance sdk console instructions load-test fuzz chaos
 
 build:
 	$(CARGO) build
@@ -22,11 +22,12 @@ dist:
 	python3 load-tests/train.py
 
 # Every stage leaves its output in target/logs; the end of this one is the sum of them.
-test: tools fmt clippy doc cargo-test conformance sdk instructions
+test: tools fmt clippy doc cargo-test conformance sdk console instructions
 	@echo
 	@grep -h '^test result:' $(LOGS)/cargo-test.log
 	@grep -h '^conformance:' $(LOGS)/conformance.log
 	@grep -h '^sdk:' $(LOGS)/sdk.log
+	@grep -h '^console:' $(LOGS)/console.log
 	@grep -h '^instructions:' $(LOGS)/instructions.log
 
 # Whatever is there already is left as it is.
@@ -41,6 +42,8 @@ tools:
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends redis-server redis-sentinel redis-tools; }
 	@command -v g++ >/dev/null \
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends g++; }
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null \
+		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends chromium chromium-driver; }
 	@cd tests/conformance && { node -e 'require.resolve("http-cache-tests/package.json")' 2>/dev/null \
 		|| npm install --no-package-lock; }
 
@@ -69,6 +72,12 @@ sdk: tools
 	@mkdir -p $(LOGS)
 	$(CARGO) build
 	python3 tests/sdk/run.py 2>&1 | tee $(LOGS)/sdk.log
+
+# The console in Chromium, of the binary the tests have built.
+console: tools
+	@mkdir -p $(LOGS)
+	$(CARGO) build
+	python3 tests/console/run.py 2>&1 | tee $(LOGS)/console.log
 
 # What a request costs in instructions, against what it did; UPDATE=1 writes the figures anew.
 instructions: tools
