@@ -13,12 +13,15 @@ pub mod check;
 pub mod demo;
 mod demo_origin;
 pub mod disk;
+mod events;
 pub mod explain;
 pub mod nodes;
 pub mod purge;
 pub mod reload;
 mod serve;
 pub mod stats;
+pub mod tail;
+pub mod top;
 pub mod warm;
 
 use args::{Cli, Command};
@@ -36,6 +39,8 @@ pub fn run() -> ExitCode {
         Command::Warm(args) => finish(warm::run(args)),
         Command::Explain(args) => finish(explain::run(args)),
         Command::Stats(args) => finish(stats::run(args)),
+        Command::Top(args) => finish(top::run(args)),
+        Command::Tail(args) => finish(tail::run(args)),
         Command::Reload(args) => finish(reload::run(args)),
         Command::Nodes(args) => finish(nodes::run(args)),
         Command::Disk(args) => end(disk::run(args)),

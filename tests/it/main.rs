@@ -34,6 +34,7 @@ mod methods;
 mod purge;
 mod ranges;
 mod reload;
+mod requests;
 mod sharing;
 mod stale;
 mod support;
