@@ -12,7 +12,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 LARDER_DATA ?= $(abspath $(wildcard ../shared/data))
 export LARDER_DATA
 
-.PHONY: build dist packages test tools fmt clippy doc cargo-test conformance sdk dashboards packaging documents instructions load-test fuzz chaos
+.PHONY: build dist packages test tools fmt clippy doc cargo-test conformance sdk console dashboards packaging documents instructions load-test fuzz chaos
 
 build:
 	$(CARGO) build
@@ -27,11 +27,12 @@ packages:
 	packaging/build.py
 
 # Every stage leaves its output in target/logs; the end of this one is the sum of them.
-test: tools fmt clippy doc cargo-test conformance sdk dashboards packaging documents instructions
+test: tools fmt clippy doc cargo-test conformance sdk console dashboards packaging documents instructions
 	@echo
 	@grep -h '^test result:' $(LOGS)/cargo-test.log
 	@grep -h '^conformance:' $(LOGS)/conformance.log
 	@grep -h '^sdk:' $(LOGS)/sdk.log
+	@grep -h '^console:' $(LOGS)/console.log
 	@grep -h '^dashboards:' $(LOGS)/dashboards.log
 	@grep -h '^packaging:' $(LOGS)/packaging.log
 	@grep -h '^docs:' $(LOGS)/documents.log
@@ -53,6 +54,8 @@ tools:
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends g++; }
 	@for tool in fish jq man mandoc strace systemd-analyze zsh; do command -v $$tool >/dev/null || missing=1; done; \
 		test -z "$${missing:-}" || { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends fish jq man-db mandoc strace systemd zsh; }
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null \
+		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes --no-install-recommends chromium chromium-driver; }
 	@cd tests/conformance && { node -e 'require.resolve("http-cache-tests/package.json")' 2>/dev/null \
 		|| npm install --no-package-lock; }
 
@@ -81,6 +84,12 @@ sdk: tools
 	@mkdir -p $(LOGS)
 	$(CARGO) build
 	python3 tests/sdk/run.py 2>&1 | tee $(LOGS)/sdk.log
+
+# The console in Chromium, of the binary the tests have built.
+console: tools
+	@mkdir -p $(LOGS)
+	$(CARGO) build
+	python3 tests/console/run.py 2>&1 | tee $(LOGS)/console.log
 
 # Dashboards, rules and alerts, with a Prometheus of its own on gateways under traffic. The package's service is not needed.
 dashboards: tools

@@ -47,9 +47,11 @@ use crate::{
 mod audit;
 pub mod auth;
 pub mod config;
+mod console;
 mod disk;
 mod disk_task;
 mod door;
+mod entries;
 mod explain;
 mod health;
 mod json;
@@ -61,6 +63,7 @@ mod problem;
 mod purge;
 mod purge_compat;
 mod reload;
+mod requests;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -131,6 +134,8 @@ struct Shared {
     jobs: Jobs,
     refresher: Refresher,
     disk_tasks: DiskTasks,
+    /// Whoever looks through all that is stored, one after the other.
+    surveys: tokio::sync::Mutex<()>,
     registry: Arc<Mutex<Registry>>,
     process: Registry,
     draining: CancellationToken,
@@ -161,6 +166,7 @@ impl Admin {
             jobs: Jobs::new(warm, fetch, metrics, draining.clone()),
             refresher,
             disk_tasks: DiskTasks::new(draining.clone()),
+            surveys: tokio::sync::Mutex::default(),
             registry,
             process,
             draining,
@@ -207,6 +213,7 @@ impl Admin {
         let other_method = Arc::clone(&unknown);
         router
             .merge(openapi::routes(&document))
+            .merge(console::routes())
             .fallback(async move |uri: Uri| unknown.path(uri.path()))
             .method_not_allowed_fallback(async move |method: Method, uri: Uri| other_method.method(&method, uri.path()))
             .layer(middleware::from_fn_with_state(Arc::clone(&self.shared), purge_compat::purge_method))
@@ -227,6 +234,9 @@ fn documented(auth: &Auth) -> OpenApiRouter<Arc<Shared>> {
     let read = OpenApiRouter::new()
         .routes(routes!(stats::stats))
         .routes(routes!(nodes::nodes))
+        .routes(routes!(requests::requests))
+        .routes(routes!(requests::stream))
+        .routes(routes!(entries::entries))
         .routes(routes!(explain::by_query, explain::by_body))
         .routes(routes!(metrics::metrics))
         .routes(routes!(warm::list))

@@ -96,7 +96,8 @@ struct Index {
 
 impl Index {
     fn new(operations: &[Operation]) -> Self {
-        let mut text = String::from("Larder admin plane. /docs says more, /openapi.json says all.\n\n");
+        let mut text =
+            String::from("Larder admin plane. /console shows it, /docs says more, /openapi.json says all.\n\n");
         for Operation { method, path, summary } in operations {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{method:<7}{path:<42}{summary}");
@@ -104,7 +105,8 @@ impl Index {
         let listed = operations
             .iter()
             .map(|operation| json!({"method": operation.method, "path": operation.path, "summary": operation.summary}));
-        let json = json!({"endpoints": listed.collect::<Vec<_>>(), "openapi": "/openapi.json", "docs": "/docs"});
+        let json = json!({"endpoints": listed.collect::<Vec<_>>(), "openapi": "/openapi.json", "docs": "/docs",
+            "console": "/console"});
         Self { text, json: json.to_string() }
     }
 
@@ -124,7 +126,8 @@ fn page(document: &Value) -> String {
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>\
          <title>Larder admin plane</title><style>{STYLE}</style><h1>Larder admin plane</h1>\
          <p>Calls carry <code>Authorization: Bearer &lt;token&gt;</code> once a token is configured. \
-         Machines read <a href=/openapi.json>openapi.json</a>.</p>"
+         Machines read <a href=/openapi.json>openapi.json</a>; <a href=/console>the console</a> shows what \
+         the gateway is doing.</p>"
     );
     let paths: Vec<(&String, &Value)> = document["paths"].as_object().into_iter().flatten().collect();
     for tag in document["tags"].as_array().into_iter().flatten() {

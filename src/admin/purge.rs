@@ -7,13 +7,25 @@ use axum::{
     extract::{Request, State},
 };
 use http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Shared, auth::Caller, json, problem::Problem};
 use crate::proxy::{
-    purge::{self, PurgeError, PurgeRequest, Receipt, Refresh},
+    purge::{self, Counted, PurgeError, PurgeRequest, Receipt, Refresh},
     purge_method,
 };
 use crate::purge::PurgeError as Log;
+
+/// What is answered to a purge.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum Answered {
+    /// It was done.
+    Done(Receipt),
+    /// It was asked for a count alone.
+    Counted(Counted),
+}
 
 /// Purge by URL, key, tag, path prefix or host, or everything.
 ///
@@ -21,7 +33,7 @@ use crate::purge::PurgeError as Log;
 /// several nodes over one Redis, `ack` says for how many of them the reply waits.
 /// Without content, the header fields `Surrogate-Key`, `xkey` or `Cache-Tag` name tags.
 #[utoipa::path(post, path = "/purge", tag = "purge", security(("token" = [])), request_body = PurgeRequest, responses(
-    (status = 200, description = "Done", body = Receipt),
+    (status = 200, description = "Done; with `dry_run`: counted, and nothing done", body = inline(Answered)),
     (status = 202, description = "Done on this node; the others have it as soon as Redis takes it", body = Receipt),
     (status = 400, description = "Not understood; nothing was purged", body = Problem, content_type = "application/problem+json"),
     (status = 503, description = "Not durable; nothing was purged", body = Problem, content_type = "application/problem+json"),
@@ -30,17 +42,28 @@ pub(super) async fn purge(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Caller>,
     request: Request,
-) -> Result<(StatusCode, Answer<Receipt>), Problem> {
+) -> Result<(StatusCode, Answer<Answered>), Problem> {
     let headers = request.headers().clone();
     let body = json::read(request, &()).await?;
     let mut wanted = if body.is_empty() { PurgeRequest::default() } else { json::parse::<PurgeRequest>(&body)? };
     purge_method::add_header_fields(&headers, &mut wanted)?;
+    if wanted.dry_run {
+        return Ok((StatusCode::OK, Answer(Answered::Counted(shared.count(wanted).await?))));
+    }
     let receipt = shared.purge(&wanted, &caller.name).await?;
     let queued = receipt.fleet.is_some_and(|spread| spread.queued);
-    Ok((if queued { StatusCode::ACCEPTED } else { StatusCode::OK }, Answer(receipt)))
+    Ok((if queued { StatusCode::ACCEPTED } else { StatusCode::OK }, Answer(Answered::Done(receipt))))
 }
 
 impl Shared {
+    /// Counts what a purge would reach, one count at a time.
+    async fn count(&self, request: PurgeRequest) -> Result<Counted, Problem> {
+        let _one = self.surveys.lock().await;
+        let (proxy, config) = (self.proxy.current(), self.purge_config.clone());
+        let counted = tokio::task::spawn_blocking(move || purge::count(&proxy, &config, &request)).await;
+        counted.map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the count failed"))?.map_err(Problem::from)
+    }
+
     /// Purges, and queues what is to be fetched again.
     pub(super) async fn purge(&self, request: &PurgeRequest, who: &str) -> Result<Receipt, Problem> {
         let purged =

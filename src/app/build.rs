@@ -21,7 +21,7 @@ use crate::{
     },
     purge::{self, Fleet, fleet::Identity},
     store::{L1, L2, L3},
-    telemetry::{AccessLog, trace::Tracer},
+    telemetry::{AccessLog, Recent, trace::Tracer},
 };
 
 /// Name of the forward proxy where routes are named: in keys, metrics and logs.
@@ -37,6 +37,7 @@ pub(super) struct Ground {
     matchers: Matchers,
     access: Option<AccessLog>,
     pub(super) tracer: Option<Tracer>,
+    recent: Recent,
 }
 
 /// Makes all that is below the proxy.
@@ -54,7 +55,8 @@ pub(super) fn ground(config: &Config, access: Option<AccessLog>, registry: &mut 
     let cache = cache(config, secret, clock, log, (shared, l3), matchers.clone(), registry);
     let metrics = Metrics::register(registry);
     let packs = Packs::open(all_routes(config))?;
-    Ok(Ground { cache, kv, packs, metrics, matchers, access, tracer: None })
+    let recent = Recent::new(&config.log);
+    Ok(Ground { cache, kv, packs, metrics, matchers, access, recent, tracer: None })
 }
 
 fn all_routes(config: &Config) -> impl Iterator<Item = &ResolvedRoute> {
@@ -101,6 +103,7 @@ impl Ground {
             headers: config.headers.clone(),
             access: self.access.clone(),
             tracer: self.tracer.clone(),
+            recent: self.recent.clone(),
             body_bytes_max: config.client.body_bytes_max.as_u64(),
         };
         Ok(Proxy::new(parts, self.metrics.clone(), earlier.map(|(proxy, _)| proxy)))

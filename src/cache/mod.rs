@@ -64,6 +64,7 @@ mod refused;
 pub mod route;
 mod spill;
 pub mod stats;
+pub mod survey;
 pub mod target;
 mod tiers;
 mod traced;

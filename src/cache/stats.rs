@@ -31,6 +31,8 @@ pub struct TierStats {
     pub entries: u64,
     /// Bytes they take, bookkeeping included.
     pub bytes: u64,
+    /// Bytes they may take.
+    pub max_bytes: u64,
     /// Largest body it takes.
     pub object_bytes_max: u64,
 }
@@ -63,6 +65,7 @@ impl Cache {
             l1: TierStats {
                 entries: self.l1().len(),
                 bytes: self.l1().bytes(),
+                max_bytes: self.l1().max_bytes(),
                 object_bytes_max: self.l1().object_bytes_max(),
             },
             fills: FillStats {

@@ -1,10 +1,11 @@
 //! Calls the admin plane of a running gateway, over http or https.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::{RootCertStore, pki_types::ServerName};
 use serde::{Serialize, de::DeserializeOwned};
@@ -13,7 +14,10 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 use url::Url;
 
-use super::args::{AdminTls, Client};
+use super::{
+    args::{AdminTls, Client},
+    events::Events,
+};
 use crate::{
     admin::Problem,
     tls::{self, FileError, Identity, Trust},
@@ -115,6 +119,20 @@ pub enum Error {
     Argument(String),
 }
 
+impl Error {
+    /// Whether the gateway is there and said no: asking again would change nothing.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if status.is_client_error())
+    }
+}
+
+/// As `host:port`.
+impl fmt::Display for AdminClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.authority)
+    }
+}
+
 impl AdminClient {
     /// As the command line says.
     pub fn new(args: &Client) -> Result<Self, Error> {
@@ -174,21 +192,38 @@ impl AdminClient {
         }
     }
 
-    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, Error> {
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(method, path, body));
-        let (status, body) = answer.await.map_err(|_| Error::Silent { authority: self.authority.clone() })??;
-        if !status.is_success() {
-            return Err(refused(status, &body));
+    /// The content of an answer as text.
+    pub async fn text(&self, method: Method, path: &str, body: Bytes) -> Result<String, Error> {
+        let body = self.answer(method, path, body).await?;
+        String::from_utf8(body.into()).map_err(|_| self.not_understood())
+    }
+
+    /// A stream of events.
+    pub(super) async fn events(&self, path: &str) -> Result<Events, Error> {
+        let silent = || Error::Silent { authority: self.authority.clone() };
+        let response = tokio::time::timeout(ANSWER_TIMEOUT, self.begin(Method::GET, path, Bytes::new()));
+        let response = response.await.map_err(|_| silent())??;
+        if response.status().is_success() {
+            return Ok(Events::new(response.into_body()));
         }
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|_| silent())?;
+        Err(refused(status, &body.to_bytes()))
+    }
+
+    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, Error> {
+        let body = self.answer(method, path, body).await?;
         serde_json::from_slice(&body).map_err(|_| self.not_understood())
     }
 
+    async fn answer(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Error> {
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(method, path, body));
+        let (status, body) = answer.await.map_err(|_| Error::Silent { authority: self.authority.clone() })??;
+        if status.is_success() { Ok(body) } else { Err(refused(status, &body)) }
+    }
+
     async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), Error> {
-        let broken = |source| self.broken(source);
-        let io = TokioIo::new(self.connect().await?);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(broken)?;
-        tokio::spawn(connection);
-        let response = sender.send_request(self.request(method, path, body)?).await.map_err(broken)?;
+        let response = self.begin(method, path, body).await?;
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
         match body {
@@ -196,6 +231,15 @@ impl AdminClient {
             Err(error) if error.is::<LengthLimitError>() => Err(self.not_understood()),
             Err(_) => Err(Error::Silent { authority: self.authority.clone() }),
         }
+    }
+
+    /// The answer's head; its content is still to come.
+    async fn begin(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Error> {
+        let broken = |source| self.broken(source);
+        let io = TokioIo::new(self.connect().await?);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(broken)?;
+        tokio::spawn(connection);
+        sender.send_request(self.request(method, path, body)?).await.map_err(broken)
     }
 
     fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, Error> {

@@ -15,6 +15,7 @@ use clap_complete::Shell;
 use http::{HeaderName, HeaderValue};
 
 use crate::{
+    cache::Outcome,
     config::{Overrides, Sources},
     proxy::purge::Ack,
 };
@@ -57,6 +58,10 @@ pub enum Command {
     Explain(Explain),
     /// Show what a running gateway has been doing
     Stats(Stats),
+    /// Show what a running gateway is doing, live
+    Top(Top),
+    /// Show the requests of a running gateway as they end
+    Tail(Tail),
     /// Show the nodes that share a running gateway's Redis, and how far each is
     Nodes(Stats),
     /// Have a running gateway take over its configuration as it is now, all of it or nothing
@@ -212,6 +217,9 @@ pub struct Purge {
     /// Fetch what was purged again at once
     #[arg(long)]
     pub refresh: bool,
+    /// Purge nothing: only count what would be
+    #[arg(long)]
+    pub dry_run: bool,
     /// For so long, store what is fetched again for no longer than the rest of this time
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub hold: Option<Duration>,
@@ -306,6 +314,43 @@ pub struct Explain {
 #[derive(Debug, Args)]
 pub struct Stats {
     /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Which gateway.
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `larder top`.
+#[derive(Debug, Args)]
+pub struct Top {
+    /// Show the figures of one interval, and end
+    #[arg(long)]
+    pub once: bool,
+    /// Time between two looks
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    pub interval: Duration,
+    /// Which gateway.
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `larder tail`.
+#[derive(Debug, Args)]
+pub struct Tail {
+    /// Only those with this outcome: hit, miss, ...
+    #[arg(long, value_name = "OUTCOME", value_parser = PossibleValuesParser::new(Outcome::NAMES))]
+    pub outcome: Option<String>,
+    /// Only those of this route
+    #[arg(long, value_name = "NAME")]
+    pub route: Option<String>,
+    /// Only those with this status, or of this class: 404, 5xx
+    #[arg(long, value_name = "STATUS")]
+    pub status: Option<String>,
+    /// Only those with this path, or one that begins so: /a, '/v1/*'
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<String>,
+    /// As JSON, one request a line
     #[arg(long)]
     pub json: bool,
     /// Which gateway.

@@ -17,6 +17,7 @@ pub mod check;
 pub mod demo;
 mod demo_origin;
 pub mod disk;
+mod events;
 pub mod explain;
 pub mod health;
 pub mod log_level;
@@ -26,6 +27,8 @@ pub mod purge;
 pub mod reload;
 mod serve;
 pub mod stats;
+pub mod tail;
+pub mod top;
 pub mod warm;
 
 use args::{Cli, Command};
@@ -45,6 +48,8 @@ pub fn run() -> ExitCode {
         Command::Warm(args) => finish(warm::run(args)),
         Command::Explain(args) => finish(explain::run(args)),
         Command::Stats(args) => finish(stats::run(args)),
+        Command::Top(args) => finish(top::run(args)),
+        Command::Tail(args) => finish(tail::run(args)),
         Command::Reload(args) => finish(reload::run(args)),
         Command::LogLevel(args) => finish(log_level::run(args)),
         Command::Nodes(args) => finish(nodes::run(args)),

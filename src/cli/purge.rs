@@ -5,20 +5,26 @@ use super::{
     args::{Purge, Scopes},
 };
 use crate::{
-    proxy::purge::{Ack, Hold, Mode, PurgeRequest, Receipt},
+    cache::survey::Named,
+    proxy::purge::{Ack, Counted, Hold, Mode, PurgeRequest, Receipt},
     purge::fleet::Spread,
 };
 
 /// Purges, and shows the receipt.
 pub async fn run(args: Purge) -> Result<(), Error> {
     let client = AdminClient::new(&args.client)?;
+    if args.dry_run {
+        let counted: Counted = client.post("/purge", &request(args)).await?;
+        println!("{}", shown_count(&counted));
+        return Ok(());
+    }
     let receipt: Receipt = client.post("/purge", &request(args)).await?;
     println!("{}", shown(&receipt));
     Ok(())
 }
 
 fn request(args: Purge) -> PurgeRequest {
-    let Purge { what, soft, refresh, hold, ack, client: _ } = args;
+    let Purge { what, soft, refresh, dry_run, hold, ack, client: _ } = args;
     let Scopes { urls, tags, prefixes, hosts, keys, all } = what;
     let hold = hold.map(Hold);
     PurgeRequest {
@@ -30,10 +36,18 @@ fn request(args: Purge) -> PurgeRequest {
         all,
         soft,
         refresh,
+        dry_run,
         hold,
         ack: ack.into(),
         ..PurgeRequest::default()
     }
+}
+
+fn shown_count(counted: &Counted) -> String {
+    let Named { entries, l1, l3, at_least } = counted.named;
+    let at_least = if at_least { "at least " } else { "" };
+    let entries = if entries == 1 { "1 entry".to_owned() } else { format!("{entries} entries") };
+    format!("would purge {at_least}{entries}: {l1} in memory, {l3} on the disk; nothing was purged")
 }
 
 fn shown(receipt: &Receipt) -> String {
@@ -64,6 +78,13 @@ fn shown(receipt: &Receipt) -> String {
 mod tests {
     use super::*;
     use crate::proxy::purge::Refresh;
+
+    #[test]
+    fn a_count_in_one_line() {
+        let named = Named { entries: 3, l1: 2, l3: 2, at_least: true };
+        let text = shown_count(&Counted { dry_run: true, scopes: 1, named });
+        assert_eq!(text, "would purge at least 3 entries: 2 in memory, 2 on the disk; nothing was purged");
+    }
 
     #[test]
     fn a_receipt_in_one_line() {

@@ -137,6 +137,17 @@ pub fn decode_head(record: &[u8], body: Bytes) -> Result<Entry, DecodeError> {
     if reader.rest.is_empty() { Ok(entry.pack()) } else { Err(DecodeError::Invalid("length")) }
 }
 
+/// Key, stamp and scopes of the entry whose head that is, without its body.
+pub fn decode_scopes(record: &[u8]) -> Result<(Key, Position, Box<[Scope]>), DecodeError> {
+    let mut reader = open(record)?;
+    reader.u64()?;
+    reader.u64()?;
+    let key = Key::from_bytes(reader.array()?);
+    let _primary: [u8; 32] = reader.array()?;
+    let stamp = Position::from_number(reader.u64()?);
+    Ok((key, stamp, scopes(&mut reader)?))
+}
+
 /// The fields of a record, once magic, version and checksum are found right.
 fn open(record: &[u8]) -> Result<Reader<'_>, DecodeError> {
     let mut start = Reader { rest: record };
@@ -312,6 +323,8 @@ mod tests {
             let read = Arc::new(decode(&encode(&entry)).expect("written by encode"));
             prop_assert_eq!(facts(&read), facts(&entry));
             prop_assert_eq!(read.checked.load(Relaxed), 0);
+            let scopes = decode_scopes(&encode_head(&entry)).expect("written by encode_head");
+            prop_assert_eq!(scopes, (entry.key, entry.stamp, entry.scopes().into()));
             let apart = decode_head(&encode_head(&entry), entry.body()).expect("written by encode_head");
             prop_assert_eq!(facts(&Arc::new(apart)), facts(&entry));
         }

@@ -67,7 +67,8 @@ impl Proxy {
         let Answer { mut response, outcome } = self.inner.cache.hit(&route.cache, view, method, headers, begun)?;
         let request_id = self.inner.ids.of(headers);
         let mut record = self.record(&route.metrics, begun, || {
-            self.told(request, address, &target.authority, &route.cache.name, begun, request_id.clone())
+            let (to, route) = (self.listeners(begun, true)?, &route.cache.name);
+            Some(Self::told(to, self.cache(), request, address, &target.authority, route, begun, request_id.clone()))
         });
         record.traced(self.hit_span(&Traced {
             traceparent: traceparent(headers),
@@ -165,10 +166,10 @@ impl Proxy {
         client: IpAddr,
         begun: Instant,
     ) -> Option<Box<Told>> {
-        let log = self.inner.access.clone()?;
+        let to = self.listeners(begun, true)?;
         let field = |value: &[u8]| HeaderValue::from_bytes(value).ok();
         Some(Box::new(Told {
-            log,
+            to,
             time: self.inner.cache.clock().wall(begun),
             client,
             method: Method::GET,

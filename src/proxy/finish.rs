@@ -18,7 +18,7 @@ use super::metrics::RouteMetrics;
 use crate::{
     cache::{Body, Broken, Outcome, llm::accounts::Receipt},
     telemetry::{
-        AccessLog, Cost, Line,
+        AccessLog, Cost, Line, Recent,
         trace::{Span, TraceId},
     },
 };
@@ -31,15 +31,21 @@ pub(super) struct Record {
     pub(super) sent: u64,
     /// Of the answer; `None`: none has begun.
     pub(super) status: Option<StatusCode>,
-    /// What the access line tells; `None`: there is none.
+    /// What is told of it; `None`: nothing.
     pub(super) told: Option<Box<Told>>,
     /// All of it as a span, where it is traced.
     pub(super) span: Option<Box<Span>>,
 }
 
-/// What the access line tells, gathered when the request arrives.
+/// Who is told of a request.
+pub(super) struct Listeners {
+    pub(super) log: Option<AccessLog>,
+    pub(super) recent: Option<Recent>,
+}
+
+/// What they are told, gathered when the request arrives.
 pub(super) struct Told {
-    pub(super) log: AccessLog,
+    pub(super) to: Listeners,
     pub(super) time: SystemTime,
     pub(super) client: IpAddr,
     pub(super) method: Method,
@@ -84,31 +90,44 @@ impl Drop for Record {
             span.set("larder.detail", self.outcome.reason());
         }
         let Some(told) = &self.told else { return };
-        if self.outcome.is_hit() && told.status < 400 && !told.broken && !told.log.takes_hit() {
-            return;
-        }
         let target = told.uri.path_and_query().map_or("/", |target| target.as_str());
-        told.log.log(Line {
-            time: told.time,
-            request_id: told.request_id.as_ref().and_then(text).unwrap_or(""),
-            client: told.client,
-            method: told.method.as_str(),
-            target,
-            host: &told.authority,
-            version: told.version,
-            status: told.status,
-            route: &told.route,
-            outcome: self.outcome.name(),
-            detail: self.outcome.reason(),
-            bytes_sent: self.sent,
-            duration,
-            ttfb: told.head_after,
-            origin: None,
-            trace_id: told.trace_id,
-            user_agent: told.user_agent.as_ref().and_then(text),
-            error: told.broken.then_some("the answer broke off"),
-            cost: told.receipt.as_ref().map(|receipt| cost(receipt, self.outcome.is_hit())),
-        });
+        let plain_hit = self.outcome.is_hit() && told.status < 400 && !told.broken;
+        told.to.tell(
+            plain_hit,
+            Line {
+                time: told.time,
+                request_id: told.request_id.as_ref().and_then(text).unwrap_or(""),
+                client: told.client,
+                method: told.method.as_str(),
+                target,
+                host: &told.authority,
+                version: told.version,
+                status: told.status,
+                route: &told.route,
+                outcome: self.outcome.name(),
+                detail: self.outcome.reason(),
+                bytes_sent: self.sent,
+                duration,
+                ttfb: told.head_after,
+                origin: None,
+                trace_id: told.trace_id,
+                user_agent: told.user_agent.as_ref().and_then(text),
+                error: told.broken.then_some("the answer broke off"),
+                cost: told.receipt.as_ref().map(|receipt| cost(receipt, self.outcome.is_hit())),
+            },
+        );
+    }
+}
+
+impl Listeners {
+    /// Of plain hits, the log may take a share.
+    fn tell(&self, plain_hit: bool, line: Line<'_>) {
+        if let Some(recent) = &self.recent {
+            recent.note(&line);
+        }
+        if let Some(log) = self.log.as_ref().filter(|log| !plain_hit || log.takes_hit()) {
+            log.log(line);
+        }
     }
 }
 

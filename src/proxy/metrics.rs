@@ -144,6 +144,16 @@ impl RouteMetrics {
         self.requests[index].get()
     }
 
+    /// Requests answered from Redis.
+    pub(super) fn hits_of_redis(&self) -> u64 {
+        self.from_redis.get()
+    }
+
+    /// Requests answered from the disk.
+    pub(super) fn hits_of_disk(&self) -> u64 {
+        self.from_disk.get()
+    }
+
     pub(super) fn sent(&self) -> u64 {
         self.sent.iter().map(|sent| sent.get()).sum()
     }

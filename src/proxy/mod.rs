@@ -43,7 +43,7 @@ mod upgrade;
 use self::{
     behind::{Aliased, Behind},
     config::{ForwardConfig, HeadersConfig},
-    finish::{Record, Told},
+    finish::{Listeners, Record, Told},
     forward::Forward,
     leaving::{CDN_LOOP, Leaving},
     metrics::RouteMetrics,
@@ -70,7 +70,7 @@ use crate::{
     object::path::normalise_path,
     origin::{self, RequestBody, Upstream},
     telemetry::{
-        AccessLog,
+        AccessLog, Recent,
         trace::{self, Tracer},
     },
 };
@@ -95,6 +95,7 @@ struct Inner {
     ids: RequestIds,
     access: Option<AccessLog>,
     tracer: Option<Tracer>,
+    recent: Recent,
     metrics: Metrics,
     body_bytes_max: u64,
     hooks: Arc<Hooks>,
@@ -120,6 +121,8 @@ pub struct Parts {
     pub access: Option<AccessLog>,
     /// What makes spans of requests, where they are traced.
     pub tracer: Option<Tracer>,
+    /// Where requests are kept to be looked at.
+    pub recent: Recent,
     /// Largest request content.
     pub body_bytes_max: u64,
 }
@@ -152,8 +155,19 @@ impl Proxy {
     /// Puts a proxy together. Where it is to take the place of an `earlier` one, it goes on with what that has: tunnels
     /// and hosts of the forward proxy where its settings are the same, and who hears of purges.
     pub fn new(parts: Parts, metrics: Metrics, earlier: Option<&Self>) -> Self {
-        let Parts { cache, routes, unreached, forward_route, forward, origin, headers, access, tracer, body_bytes_max } =
-            parts;
+        let Parts {
+            cache,
+            routes,
+            unreached,
+            forward_route,
+            forward,
+            origin,
+            headers,
+            access,
+            recent,
+            tracer,
+            body_bytes_max,
+        } = parts;
         let pseudonym = &headers.pseudonym;
         let via = ["1.0", "1.1", "2.0"].map(|version| field(&format!("{version} {pseudonym}")));
         let forward_route =
@@ -172,6 +186,7 @@ impl Proxy {
             headers,
             access,
             tracer,
+            recent,
             metrics,
             body_bytes_max,
             hooks: earlier.map(|earlier| Arc::clone(&earlier.inner.hooks)).unwrap_or_default(),
@@ -187,6 +202,11 @@ impl Proxy {
     /// Its routes, in order.
     pub fn routes(&self) -> &RouteTable<Arc<ProxyRoute>> {
         &self.inner.routes
+    }
+
+    /// The last requests.
+    pub fn recent(&self) -> &Recent {
+        &self.inner.recent
     }
 
     pub(self) fn headers_config(&self) -> &HeadersConfig {
@@ -244,20 +264,29 @@ impl Proxy {
         }
     }
 
-    /// What the access line will tell, where there is one.
+    /// Who is told of a request, if anybody is: of a `plain` hit, which a note would cost the most, only who looks.
+    fn listeners(&self, begun: Instant, plain: bool) -> Option<Listeners> {
+        let Inner { access, recent, .. } = &*self.inner;
+        let noted = recent.is_on() && (!plain || recent.is_watched(begun));
+        let to = Listeners { log: access.clone(), recent: noted.then(|| recent.clone()) };
+        (to.log.is_some() || noted).then_some(to)
+    }
+
+    /// What is told of a request.
+    #[expect(clippy::too_many_arguments, reason = "what a line of the log tells, put together here once")]
     fn told<B>(
-        &self,
+        to: Listeners,
+        cache: &Cache,
         request: &Request<B>,
         client: IpAddr,
         authority: &str,
         route: &Arc<str>,
         begun: Instant,
         request_id: Option<HeaderValue>,
-    ) -> Option<Box<Told>> {
-        let log = self.inner.access.clone()?;
-        Some(Box::new(Told {
-            log,
-            time: self.inner.cache.clock().wall(begun),
+    ) -> Box<Told> {
+        Box::new(Told {
+            to,
+            time: cache.clock().wall(begun),
             client,
             method: request.method().clone(),
             uri: request.uri().clone(),
@@ -272,7 +301,7 @@ impl Proxy {
             head_after: Duration::ZERO,
             broken: false,
             receipt: None,
-        }))
+        })
     }
 
     /// Answers a request, whatever it takes.
@@ -288,7 +317,8 @@ impl Proxy {
         let aliased = placed.as_ref().ok().and_then(|placed| placed.aliased.clone());
         let mut record = self.record(proxied.metrics(), begun, || {
             let route = &proxied.cache_route().name;
-            self.told(&request, client.address, &authority, route, begun, request_id.clone())
+            let to = self.listeners(begun, false)?;
+            Some(Self::told(to, self.cache(), &request, client.address, &authority, route, begun, request_id.clone()))
         });
         let span = self.span(&Traced {
             traceparent: traceparent(request.headers()),

@@ -140,6 +140,12 @@ impl L1 {
     pub fn for_each(&self, visit: &mut dyn FnMut(&Slot)) {
         self.inner.engine.for_each(visit);
     }
+
+    /// As [`L1::for_each`], for `max` of the slots at most: any of them, as which come first is for the hashes of their
+    /// keys to say. Whether these were all.
+    pub fn look_through(&self, max: usize, visit: &mut dyn FnMut(&Slot)) -> bool {
+        self.inner.engine.look_through(max, visit)
+    }
 }
 
 impl Inner {
@@ -199,9 +205,13 @@ impl Engine {
     }
 
     fn for_each(&self, visit: &mut dyn FnMut(&Slot)) {
+        self.look_through(usize::MAX, visit);
+    }
+
+    fn look_through(&self, max: usize, visit: &mut dyn FnMut(&Slot)) -> bool {
         match self {
-            Self::Quick(quick) => quick.for_each(visit),
-            Self::Moka(moka) => moka.for_each(visit),
+            Self::Quick(quick) => quick.look_through(max, visit),
+            Self::Moka(moka) => moka.look_through(max, visit),
         }
     }
 }
@@ -413,6 +423,9 @@ mod tests {
                 assert!(visited.insert(entry.key.prefix()), "{policy:?}: twice");
             });
             assert_eq!(visited.len(), 100, "{policy:?}");
+            let mut some = 0;
+            assert!(!l1.look_through(30, &mut |_| some += 1) && l1.look_through(100, &mut |_| {}), "{policy:?}");
+            assert_eq!(some, 30, "{policy:?}");
         }
     }
 

@@ -73,9 +73,9 @@ impl Moka {
         self.cache.weighted_size()
     }
 
-    pub(super) fn for_each(&self, visit: &mut dyn FnMut(&Slot)) {
-        for (_, slot) in &self.cache {
-            visit(&slot);
-        }
+    pub(super) fn look_through(&self, max: usize, visit: &mut dyn FnMut(&Slot)) -> bool {
+        let mut slots = self.cache.iter();
+        slots.by_ref().take(max).for_each(|(_, slot)| visit(&slot));
+        slots.next().is_none()
     }
 }

@@ -42,6 +42,12 @@ pub struct Config {
     pub rotate_age: Duration,
     /// Files kept beside the one that is written.
     pub keep: usize,
+    /// Requests that are kept in memory to be looked at, by each thread that serves clients; 0: none.
+    pub recent_max: usize,
+    /// Who may follow requests at once.
+    pub streams_max: usize,
+    /// Requests that wait for one of them; beyond that they are dropped, and it is told.
+    pub stream_queue_max: usize,
 }
 
 impl Config {

@@ -11,6 +11,7 @@ pub mod lines;
 pub mod log;
 pub mod mask;
 pub mod process;
+pub mod recent;
 pub mod rotate;
 pub mod time;
 pub mod trace;
@@ -23,4 +24,5 @@ pub use self::{
     line::{Cost, Line},
     lines::Lines,
     log::{AUDIT, Guard, LogError, Logs, check_level, init},
+    recent::Recent,
 };

@@ -35,6 +35,7 @@ mod methods;
 mod purge;
 mod ranges;
 mod reload;
+mod requests;
 mod sharing;
 mod stale;
 mod support;

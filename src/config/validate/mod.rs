@@ -358,6 +358,9 @@ fn log(log: &telemetry::config::Config) -> Vec<Finding> {
     if !log.file.is_empty() && log.file == log.audit_file {
         table.add("audit_file", "must be another file than `log.file`: each is rotated by itself");
     }
+    table.within("recent_max", log.recent_max as u64, 0..=100_000);
+    table.within("streams_max", log.streams_max as u64, 0..=1000);
+    table.within("stream_queue_max", log.stream_queue_max as u64, 1..=1_000_000);
     table.findings
 }
 

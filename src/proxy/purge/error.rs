@@ -44,6 +44,9 @@ pub enum PurgeError {
     /// Not a host.
     #[error("`hosts`: {0:?} is not a host such as \"shop.example\" or \"shop.example:8080\"")]
     Host(String),
+    /// A dry run where there is none.
+    #[error("`dry_run`: only `POST /purge` counts")]
+    DryRun,
     /// A hold nobody can mean.
     #[error("`hold`: at most 24 hours")]
     HoldTooLong,
@@ -77,6 +80,7 @@ impl PurgeError {
             Self::Prefix(_) => Some("prefixes"),
             Self::Host(_) => Some("hosts"),
             Self::HoldTooLong => Some("hold"),
+            Self::DryRun => Some("dry_run"),
         }
     }
 

@@ -20,7 +20,7 @@ mod request;
 pub use self::{
     error::PurgeError,
     plan::{HOLD_MAX, TAG_BYTES_MAX},
-    receipt::{Mode, Receipt, Refresh},
+    receipt::{Counted, Mode, Receipt, Refresh},
     request::{Ack, Hold, PurgeRequest},
 };
 
@@ -36,7 +36,16 @@ pub struct Purged {
     pub refresh: Vec<String>,
 }
 
-/// Purges what `request` names. `who` asked for it is noted in the log file.
+/// Counts what a purge would reach, without one. Blocks for the time it takes to look through what is stored.
+///
+/// # Errors
+/// Where the request cannot be understood in full.
+pub fn count(proxy: &Proxy, config: &purge::config::Config, request: &PurgeRequest) -> Result<Counted, PurgeError> {
+    let plan = plan::plan(request, proxy, config.call_scopes_max)?;
+    Ok(Counted { dry_run: true, scopes: plan.named, named: proxy.cache().named(&plan.scopes) })
+}
+
+/// Purges what `request` names, which is to be no dry run. `who` asked for it is noted in the log file.
 ///
 /// # Errors
 /// Where the request cannot be understood in full, or the log does not take it. Nothing is purged then.
@@ -66,6 +75,9 @@ async fn purged(
     request: &PurgeRequest,
     who: &str,
 ) -> Result<Purged, PurgeError> {
+    if request.dry_run {
+        return Err(PurgeError::DryRun);
+    }
     let plan = plan::plan(request, proxy, config.call_scopes_max)?;
     // Before the purge: what it makes unusable may leave the cache at once.
     let refresh = if request.refresh { proxy.cache().popular(&plan.scopes, config.refresh_max) } else { Vec::new() };

@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::request::Ack;
-use crate::purge::{self, fleet::Spread};
+use crate::{
+    cache::survey::Named,
+    purge::{self, fleet::Spread},
+};
 
 /// How a purge treats what it names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
@@ -37,6 +40,18 @@ pub struct Receipt {
     /// What became of `refresh`, where it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh: Option<Refresh>,
+}
+
+/// What a purge would name, where `dry_run` was asked for. Nothing was purged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+pub struct Counted {
+    /// True.
+    pub dry_run: bool,
+    /// How many things were named: a host is one, whatever sites it has.
+    pub scopes: usize,
+    /// The stored responses of this node that it would reach.
+    #[serde(flatten)]
+    pub named: Named,
 }
 
 /// What became of `refresh`.

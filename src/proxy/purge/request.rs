@@ -37,6 +37,9 @@ pub struct PurgeRequest {
     /// Fetch the most asked-for of what was purged again.
     #[serde(skip_serializing_if = "is_false")]
     pub refresh: bool,
+    /// Purge nothing: only count what would be.
+    #[serde(skip_serializing_if = "is_false")]
+    pub dry_run: bool,
     /// What the reply waits for. Without other nodes all three mean: durable and applied here.
     pub ack: Ack,
     /// For so long after the purge, nothing of what it names is stored for longer than the rest of it: `"5s"`, or

@@ -170,6 +170,12 @@ impl Catalogue {
         found
     }
 
+    /// Shows `visit` up to `look` entries from place `at` on, with what is known of them; whether there are more.
+    pub(super) fn visit(&self, at: usize, look: usize, mut visit: impl FnMut(u64, Worth)) -> bool {
+        self.places.iter().skip(at).take(look).for_each(|place| visit(place.prefix, place.worth()));
+        at.saturating_add(look) < self.places.len()
+    }
+
     /// The `max` entries with the most hits, the hottest first.
     pub(super) fn hottest(&self, max: usize) -> Vec<u64> {
         let mut ranked: Vec<_> = self.places.iter().map(|place| (place.worth(), place.prefix)).collect();

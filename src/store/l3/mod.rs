@@ -59,6 +59,7 @@ mod record;
 mod room;
 mod seal;
 mod stream;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod tier;
@@ -88,6 +89,7 @@ pub use self::{
     home::OpenError,
     large::{ContentError, Large, Pieces},
     stream::{Finished, Stopped, Writer},
+    survey::Rank,
     upkeep::{Collected, Verified},
 };
 
