@@ -24,6 +24,9 @@ PATIENCE = 60  # seconds for one command
 ADDRESS = re.compile(r"((?:127\.0\.0\.1|localhost|0\.0\.0\.0|10\.0\.0\.\d+|\bapp):)(\d{4,5})\b")
 PORT = re.compile(r"((?:--port|-p|shop\.py) )(\d{4,5})\b")
 ENDS = r"(?: *&|\s*$|\s+#)"
+# Commands that go on until they are ended.
+ENDLESS = r"larder tail|larder top(?! --once)|curl -N \S+/requests/stream"
+
 SERVES = (
     r"(?:[A-Z0-9_]+=\S*(?: |\\\n)+)*"
     rf"(?:(?:larder|target/release/larder)(?: +(?:serve\b|-)|{ENDS})|cargo run --release(?: -- (?:serve\b|-)|{ENDS}))"
@@ -187,11 +190,16 @@ class Stage:
                 text = self.placed(command.text)
                 if re.match(SERVES, text) and not re.search(r"&\s*(#.*)?$", text):
                     text = re.sub(r"\s*(#.*)?$", "", text, count=1) + " &"
+                endless = re.match(ENDLESS, text)
+                if endless:
+                    # The reader ends it with Ctrl-C; here it has to be there still after a second.
+                    text = f"timeout 1 {text}"
                 background = re.match(r"python3 examples/(shop)\.py|(redis)-server", text)
                 name = background and (background[1] or background[2])
                 if name:
                     script.append(f"instead_of {name}")
-                script.append(f'{{\n{text}\n}} >"$STAGE/out/{at}" 2>&1 </dev/null; echo $? >"$STAGE/out/{at}.status"')
+                script.append(f'{{\n{text}\n}} >"$STAGE/out/{at}" 2>&1 </dev/null; ended=$?')
+                script.append(f'{"[ $ended = 124 ] && ended=0; " if endless else ""}echo $ended >"$STAGE/out/{at}.status"')
                 if re.match(SERVES, command.text):
                     started += 1
                     script.append(f"settle {started}")
