@@ -70,7 +70,7 @@ impl Proxy {
             let (to, route) = (self.listeners(begun, true)?, &route.cache.name);
             Some(Self::told(to, self.cache(), request, address, &target.authority, route, begun, request_id.clone()))
         });
-        record.traced(self.hit_span(&Traced {
+        record.traced(self.hit_span(|| Traced {
             traceparent: traceparent(headers),
             begun,
             method,
@@ -116,7 +116,7 @@ impl Proxy {
         let mut record = self.record(&route.metrics, begun, || {
             self.told_plain(request, status, &authority, route, request_id.map(|range| &head[range]), address, begun)
         });
-        record.traced(self.hit_span(&Traced {
+        record.traced(self.hit_span(|| Traced {
             traceparent: request.get(TRACEPARENT.as_str()),
             begun,
             method: &Method::GET,

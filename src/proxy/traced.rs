@@ -43,8 +43,10 @@ impl Proxy {
         Some(Box::new(span))
     }
 
-    /// As [`Proxy::span`], for one that has been found in memory by now.
-    pub(super) fn hit_span(&self, request: &Traced<'_>) -> Option<Box<Span>> {
+    /// As [`Proxy::span`], for one that has been found in memory by now. Where nothing is traced, it is not asked.
+    pub(super) fn hit_span<'r>(&self, request: impl FnOnce() -> Traced<'r>) -> Option<Box<Span>> {
+        self.inner.tracer.as_ref()?;
+        let request = &request();
         let span = self.span(request)?;
         let lookup = span.context().child_since("lookup", Kind::Internal, request.begun);
         if let Some(mut lookup) = lookup {
