@@ -95,10 +95,18 @@ def twice(provider, prompt: str, ask) -> tuple[Got, Got]:
     assert first.items, "an answer"
     assert len(provider.calls_with(tag(prompt))) == 1
     assert not first.hit, first.fields.get("cache-status")
-    second = ask()
+    for _ in range(10):
+        second = ask()
+        assert second.items == first.items
+        if not has_joined(second.fields):
+            break
     assert_hit(provider, prompt, second)
-    assert second.items == first.items
     return first, second
+
+
+def has_joined(fields) -> bool:
+    """The answer is that of a call under way: SDKs read no further than a stream's last event, and it ends a moment later."""
+    return re.search(r";\s*collapsed\b", fields.get("cache-status") or "") is not None
 
 
 def assert_hit(provider, prompt: str, got: Got, calls: int = 1):
