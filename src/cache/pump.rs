@@ -96,6 +96,10 @@ impl<O: Outgoing> Fetch<O> {
             };
             if let (Some(watcher), Some(data)) = (&mut plan.watcher, frame.data_ref()) {
                 watcher.piece(data);
+                if watcher.is_unfit() {
+                    // Who reads of an error asks again at once, and wants another answer than this one.
+                    (self.permit, self.ticket) = (None, None);
+                }
             }
             match frame.into_data() {
                 Ok(data) if body.is_end_stream() => last = data,

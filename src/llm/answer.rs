@@ -127,6 +127,11 @@ impl Watcher {
         self.stream.is_some()
     }
 
+    /// Whether it is known by now that it will not be stored.
+    pub fn is_unfit(&self) -> bool {
+        self.unfit.is_some()
+    }
+
     /// What came of it; `whole` is the content of an answer that is no stream.
     pub fn end(mut self, whole: Option<&[u8]>) -> Seen {
         if let (None, Some(whole)) = (&self.stream, whole) {

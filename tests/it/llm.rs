@@ -259,6 +259,33 @@ async fn what_did_not_end_well_is_not_stored() {
     }
 }
 
+/// SDKs raise what they read, leave, and try again while the stream has not ended.
+#[tokio::test]
+async fn nobody_joins_a_stream_that_has_told_of_an_error() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let error = event(&json!({ "error": { "message": "overloaded" } }));
+    let told = error.clone();
+    let origin = origin::new()
+        .handler(CHAT, move |_, nth| match nth {
+            0 => stream(&[events(0)[0].clone(), told.clone()]).gate(&held).chunk("data: [DONE]\n\n"),
+            _ => stream(&events(nth)),
+        })
+        .run()
+        .await;
+    let gateway = gateway(&origin, "").await;
+    let body = r#"{"model":"m","temperature":0,"stream":true,"messages":[]}"#;
+    let mut first = chat(&gateway, body).open().await;
+    let text = format!("{}{error}", events(0)[0]);
+    assert_eq!(first.read(text.len()).await, text.as_bytes());
+    assert_eq!(chat(&gateway, body).send().await.text(), events(1).concat(), "of a call of its own");
+    chat(&gateway, body).send().await.assert_hit();
+    gate.open();
+    assert!(first.finish().await.text().ends_with("[DONE]\n\n"));
+    assert_eq!(origin.requests(CHAT), 2);
+    assert_eq!(chat(&gateway, body).send().await.text(), events(1).concat(), "what ended later took nothing away");
+}
+
 #[tokio::test]
 async fn a_stream_that_breaks_off_is_not_stored() {
     let gates = [Gate::new(), Gate::new()];
