@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, StatusCode, header};
-use tracing::Instrument;
 
 use super::{
     Cache,
@@ -25,6 +24,7 @@ use crate::{
     object::{scope::Position, time::Timestamp},
     origin::OriginResponse,
     store::l2::Begun,
+    telemetry::trace,
 };
 
 /// The POST that was answered.
@@ -80,7 +80,7 @@ impl Cache {
         let reader = fill.reader().ok_or(Failure::GivenUp)?;
         let start = Start { key, candidate: None, completing: None, part: false, conditions: false };
         let fetch = Fetch { exchange, start, fill: Arc::clone(&fill), permit: None, ticket: None, matching: None };
-        tokio::spawn(fetch.adopt(response, requested).in_current_span());
+        tokio::spawn(trace::within(trace::current(), fetch.adopt(response, requested)));
         let outcome = Outcome::forwarded(Forward::Method);
         match fill.head(|_| ()).await {
             Settled::Shared(shared) => {

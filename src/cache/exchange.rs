@@ -13,7 +13,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use tokio::time::Instant;
-use tracing::Instrument;
 
 use super::{
     Cache,
@@ -458,7 +457,7 @@ impl<O: Outgoing> Exchange<O> {
         let fetch = Fetch { exchange: Arc::clone(self), start, fill, permit, ticket: None, matching: None };
         // Boxed: the runtime would move it several times before it comes to rest.
         let span = fetch.fill.span();
-        tokio::spawn(Box::pin(trace::spanned(span, fetch.run())).in_current_span());
+        tokio::spawn(Box::pin(trace::spanned(span, fetch.run())));
     }
 
     /// Starts a refresh that nobody waits for, unless one is under way, or as many fills as there may be.

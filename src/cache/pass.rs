@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::{HeaderMap, Method, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::mpsc;
-use tracing::Instrument;
 
 use super::{
     Cache,
@@ -66,7 +65,7 @@ impl Cache {
         }
         let cache = self.clone();
         let sending = async move { cache.send_on(call, upgrade).await };
-        let sent = tokio::spawn(Box::pin(trace::within(trace::current(), sending)).in_current_span());
+        let sent = tokio::spawn(Box::pin(trace::within(trace::current(), sending)));
         sent.await.unwrap_or_else(|_| Err(Arc::new(Failure::GivenUp)))
     }
 

@@ -11,7 +11,6 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header, uri::PathAndQuery};
 use tokio::time::Instant;
-use tracing::Instrument;
 
 mod arriving;
 mod behind;
@@ -52,7 +51,7 @@ use self::{
     request_target::RequestTarget,
     rescue::Refusal,
     routes::{Matcher, RouteTable},
-    traced::{Traced, about, trace_id, traceparent},
+    traced::{Traced, trace_id, traceparent},
 };
 pub use self::{
     client::{Client, ClientFault, Interceptor, InterimSink, Opening},
@@ -71,7 +70,7 @@ use crate::{
     origin::{self, RequestBody, Upstream},
     telemetry::{
         AccessLog, Recent,
-        trace::{self, Tracer},
+        trace::{self, Tracer, Work},
     },
 };
 
@@ -331,7 +330,8 @@ impl Proxy {
         });
         let context = span.as_ref().map(|span| span.context().clone());
         let trace = context.as_ref().map(|context| context.own().trace);
-        let about = about(request_id.as_ref(), trace.or_else(|| trace_id(traceparent(request.headers()))));
+        let trace = trace.or_else(|| trace_id(traceparent(request.headers())));
+        let work = Work::new(context, trace::Request { id: request_id.clone(), trace });
         record.traced(span);
         let (mut head, body) = request.into_parts();
         let (uri, version) = (aliased.unwrap_or_else(|| head.uri.clone()), head.version);
@@ -353,7 +353,7 @@ impl Proxy {
                 Ok(Placed { target, .. }) => self.answer(head, body, Target { forwarded, ..target }, leaving).await,
             }
         };
-        let answered = trace::within(context, answering).instrument(about).await;
+        let answered = trace::within(work, answering).await;
         let (mut response, outcome) = match answered {
             Ok(Answer { response, outcome }) => (response, outcome),
             Err(mut response) => {

@@ -100,18 +100,6 @@ pub(super) fn traceparent(headers: &HeaderMap) -> Option<&[u8]> {
     headers.get(TRACEPARENT).map(HeaderValue::as_bytes)
 }
 
-/// What diagnostic lines about a request say of it.
-pub(super) fn about(request_id: Option<&HeaderValue>, trace: Option<TraceId>) -> tracing::Span {
-    let span = tracing::error_span!("request", request_id = tracing::field::Empty, trace_id = tracing::field::Empty);
-    if let Some(id) = request_id.and_then(|id| id.to_str().ok()) {
-        span.record("request_id", id);
-    }
-    if let Some(trace) = trace {
-        span.record("trace_id", tracing::field::display(trace));
-    }
-    span
-}
-
 /// The method, where it is one of those that are known: names of spans are few.
 fn name_of(method: &Method) -> &'static str {
     match method.as_str() {

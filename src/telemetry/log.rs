@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tracing_subscriber::{
     EnvFilter, Registry,
-    fmt::{self, writer::BoxMakeWriter},
+    fmt::{self, format::JsonFields, writer::BoxMakeWriter},
     layer::{Layer, SubscriberExt},
     reload,
     util::{SubscriberInitExt, TryInitError},
@@ -20,6 +20,7 @@ use super::{
     access::AccessLog,
     config::{Config, Format},
     lines::Lines,
+    of_request::OfRequest,
     rotate::Rotating,
 };
 
@@ -133,8 +134,11 @@ fn diagnostics(config: &Config, file: Option<Lines>) -> Result<Guard, LogError> 
     };
     let lines = fmt::layer().with_writer(writer);
     let lines = match config.format {
-        Format::Pretty => lines.with_ansi(false).boxed(),
-        Format::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
+        Format::Pretty => lines.event_format(OfRequest::text(fmt::format().with_ansi(false))).boxed(),
+        Format::Json => {
+            let format = fmt::format().json().flatten_event(true).with_current_span(false).with_span_list(false);
+            lines.fmt_fields(JsonFields::new()).event_format(OfRequest::json(format)).boxed()
+        }
     };
     tracing_subscriber::registry().with(filter).with(lines).try_init()?;
     let level = config.level.clone();

@@ -10,6 +10,7 @@ mod line;
 pub mod lines;
 pub mod log;
 pub mod mask;
+mod of_request;
 pub mod process;
 pub mod recent;
 pub mod rotate;

@@ -279,7 +279,7 @@ mod tests {
             drop(within::child("child", Kind::Internal));
         })
         .await;
-        assert!(within::current().is_none(), "it is left again");
+        assert!(within::child("none", Kind::Internal).is_none(), "it is left again");
         let (child, root) = (ended.recv().await.expect("a span"), ended.recv().await.expect("a span"));
         assert_eq!((child.parent, child.own.trace), (Some(root.own.span), context.own().trace));
         assert_eq!((root.parent, root.own), (None, context.own()));
