@@ -84,7 +84,7 @@ pub(super) async fn requests(
     let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     let limit = query.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
     let last = shared.proxy.now().recent().last(&query.filter()?, limit);
-    let lines: Vec<&str> = last.iter().map(|noted| &*noted.line).collect();
+    let lines: Vec<String> = last.iter().map(|noted| noted.line()).collect();
     let body = format!("{{\"requests\":[{}]}}", lines.join(","));
     Ok(([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], body).into_response())
 }
@@ -144,7 +144,7 @@ impl Events {
             biased;
             noted = self.following.next() => {
                 let noted = noted?;
-                Some(format!("id: {}\ndata: {}\n\n", noted.number, noted.line).into())
+                Some(format!("id: {}\ndata: {}\n\n", noted.number, noted.line()).into())
             }
             () = self.draining.cancelled() => {
                 self.ended = true;

@@ -80,6 +80,26 @@ pub struct Cost<'a> {
     pub dollars: Option<f64>,
 }
 
+impl<'a> Line<'a> {
+    /// The same line without what it does not show.
+    pub(super) fn cut(&self) -> Line<'a> {
+        let value = |text: &'a str| cut(text, VALUE_MAX);
+        Line {
+            request_id: value(self.request_id),
+            method: value(self.method),
+            // One character more than is shown tells that there was more.
+            target: cut(self.target, TARGET_MAX + 4),
+            host: value(self.host),
+            route: value(self.route),
+            detail: value(self.detail),
+            user_agent: self.user_agent.map(value),
+            error: self.error.map(value),
+            cost: self.cost.map(|cost| Cost { model: value(cost.model), ..cost }),
+            ..*self
+        }
+    }
+}
+
 impl Line<'_> {
     /// Appends the line with its line feed.
     pub(super) fn format(&self, format: Format, out: &mut Vec<u8>) {

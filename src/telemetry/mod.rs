@@ -6,6 +6,7 @@
 pub mod access;
 pub mod config;
 mod escape;
+mod kept;
 mod line;
 pub mod lines;
 pub mod log;

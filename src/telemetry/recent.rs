@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{
     config::{Config, Format},
+    kept::Kept,
     line::Line,
 };
 
@@ -60,12 +61,7 @@ struct Shared {
 pub struct Noted {
     /// Counts the requests that were noted, from 1.
     pub number: u64,
-    status: u16,
-    outcome: &'static str,
-    route: Box<str>,
-    path: Box<str>,
-    /// As the access log has it in JSON: masked, cut, and safe to show. Without a line feed.
-    pub line: Box<str>,
+    kept: Kept,
 }
 
 /// Which requests are wanted: those that fit everything that is given.
@@ -136,7 +132,7 @@ impl Recent {
     /// Notes a request that has ended.
     pub fn note(&self, line: &Line<'_>) {
         let shared = &self.shared;
-        let noted = Arc::new(Noted::of(shared.number.fetch_add(1, Relaxed) + 1, line));
+        let noted = Arc::new(Noted { number: shared.number.fetch_add(1, Relaxed) + 1, kept: Kept::of(line) });
         let mut ring = shared.ring().lock();
         let oldest = if ring.len() < shared.max { None } else { ring.pop_front() };
         ring.push_back(Arc::clone(&noted));
@@ -195,31 +191,26 @@ impl Shared {
 }
 
 impl Noted {
-    fn of(number: u64, line: &Line<'_>) -> Self {
-        let path = line.target.split('?').next().unwrap_or_default();
+    /// As the access log has it in JSON: masked, cut, and safe to show. Without a line feed.
+    pub fn line(&self) -> String {
         let mut text = Vec::with_capacity(512);
-        line.format(Format::Json, &mut text);
+        self.kept.line().format(Format::Json, &mut text);
         text.pop();
-        Self {
-            number,
-            status: line.status,
-            outcome: line.outcome,
-            route: line.route.into(),
-            path: path.into(),
-            line: String::from_utf8(text).unwrap_or_else(|_| "{}".to_owned()).into(),
-        }
+        String::from_utf8(text).unwrap_or_else(|_| "{}".to_owned())
     }
 }
 
 impl Filter {
     fn admits(&self, noted: &Noted) -> bool {
+        let line = noted.kept.line();
+        let path = || line.target.split('?').next().unwrap_or_default();
         let same = |wanted: &Option<String>, given: &str| wanted.as_deref().is_none_or(|wanted| wanted == given);
-        same(&self.outcome, noted.outcome)
-            && same(&self.route, &noted.route)
-            && self.status.is_none_or(|status| status.is(noted.status))
+        same(&self.outcome, line.outcome)
+            && same(&self.route, line.route)
+            && self.status.is_none_or(|status| status.is(line.status))
             && self.path.as_deref().is_none_or(|pattern| match pattern.strip_suffix('*') {
-                Some(beginning) => noted.path.starts_with(beginning),
-                None => *noted.path == *pattern,
+                Some(beginning) => path().starts_with(beginning),
+                None => path() == pattern,
             })
     }
 }
@@ -376,6 +367,7 @@ mod tests {
         let recent = recent(3, 1);
         recent.note(&Line { target: "/a?token=S3CR3T", ..line() });
         let noted = recent.last(&Filter::default(), 1);
-        assert!(noted[0].line.contains("token=***") && !noted[0].line.contains("S3CR3T"), "{}", noted[0].line);
+        let line = noted[0].line();
+        assert!(line.contains("token=***") && !line.contains("S3CR3T"), "{line}");
     }
 }
