@@ -1,12 +1,14 @@
 //! A log file that makes room for itself: `larder.log`, and before it `larder.log.1`, `larder.log.2` and so on.
 //!
+//! Others may make room as well: where the file was moved away or removed, another one is begun.
+//!
 //! What is written at once is in one file as a whole, or, where it cannot be written, in none: a full disk costs whole
 //! lines, and no half of one stays.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -30,8 +32,15 @@ pub struct Rotation {
 pub struct Rotating {
     path: PathBuf,
     rotation: Rotation,
+    open: Open,
+}
+
+/// A file that is open to be written.
+#[derive(Debug)]
+struct Open {
     file: File,
-    /// Its length.
+    /// Device and number, by which it is known under any name.
+    identity: (u64, u64),
     length: u64,
     begun: SystemTime,
 }
@@ -42,16 +51,28 @@ impl Rotating {
     /// # Errors
     /// Where it cannot be opened.
     pub fn open(path: &Path, rotation: Rotation) -> io::Result<Self> {
-        let (file, length, begun) = opened(path)?;
-        Ok(Self { path: path.to_owned(), rotation, file, length, begun })
+        Ok(Self { path: path.to_owned(), rotation, open: Open::at(path)? })
+    }
+
+    /// Looks what others have done to it since. To ask costs little beside a write, and nobody has to tell.
+    fn look(&mut self) {
+        let there = fs::metadata(&self.path);
+        match there.map(|told| (identity(&told), told.len())) {
+            // Somebody may have emptied it.
+            Ok((identity, length)) if identity == self.open.identity => self.open.length = length,
+            // Where no other can be begun, what is open is better than nothing.
+            _ => {
+                let _ = Open::at(&self.path).map(|open| self.open = open);
+            }
+        }
     }
 
     fn is_due(&self, more: usize) -> bool {
         let Rotation { bytes, age, .. } = self.rotation;
-        let full = bytes > 0 && self.length + more as u64 > bytes;
+        let full = bytes > 0 && self.open.length + more as u64 > bytes;
         // A clock that was set back makes no file old.
-        let old = || !age.is_zero() && self.begun.elapsed().is_ok_and(|elapsed| elapsed >= age);
-        self.length > 0 && (full || old())
+        let old = || !age.is_zero() && self.open.begun.elapsed().is_ok_and(|elapsed| elapsed >= age);
+        self.open.length > 0 && (full || old())
     }
 
     /// Begins another file. Where that fails, the one there is goes on.
@@ -64,7 +85,7 @@ impl Rotating {
             }
         }
         if keep == 0 { fs::remove_file(&self.path) } else { fs::rename(&self.path, self.numbered(1)) }?;
-        (self.file, self.length, self.begun) = opened(&self.path)?;
+        self.open = Open::at(&self.path)?;
         Ok(())
     }
 
@@ -75,37 +96,43 @@ impl Rotating {
     }
 }
 
-fn opened(path: &Path) -> io::Result<(File, u64, SystemTime)> {
-    let file = OpenOptions::new().append(true).create(true).mode(MODE).open(path)?;
-    let told = file.metadata()?;
-    // Not all file systems know when a file was made; then it is as old as what was last written to it.
-    let begun = told.created().or_else(|_| told.modified())?;
-    Ok((file, told.len(), begun))
+impl Open {
+    fn at(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).mode(MODE).open(path)?;
+        let told = file.metadata()?;
+        // Not all file systems know when a file was made; then it is as old as what was last written to it.
+        let begun = told.created().or_else(|_| told.modified())?;
+        Ok(Self { file, identity: identity(&told), length: told.len(), begun })
+    }
+}
+
+fn identity(told: &Metadata) -> (u64, u64) {
+    (told.dev(), told.ino())
 }
 
 impl Write for Rotating {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.is_due(bytes.len()) && self.rotate().is_err() && fs::exists(&self.path).is_ok_and(|there| !there) {
-            // Somebody took it away: another one, where that goes. Else what is open is better than nothing.
-            let _ = opened(&self.path).map(|(file, length, begun)| {
-                (self.file, self.length, self.begun) = (file, length, begun);
-            });
+        self.look();
+        if self.is_due(bytes.len()) && self.rotate().is_err() {
+            // It may have been moved, and no other begun.
+            self.look();
         }
-        match self.file.write_all(bytes) {
+        let open = &mut self.open;
+        match open.file.write_all(bytes) {
             Ok(()) => {
-                self.length += bytes.len() as u64;
+                open.length += bytes.len() as u64;
                 Ok(bytes.len())
             }
             Err(error) => {
                 // To make it shorter takes no room.
-                let _ = self.file.set_len(self.length);
+                let _ = open.file.set_len(open.length);
                 Err(error)
             }
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.open.file.flush()
     }
 }
 
@@ -158,9 +185,25 @@ mod tests {
         let mut file = Rotating::open(&directory.path().join("log"), rotation).expect("a file");
         file.write_all(b"one\n").expect("written");
         file.write_all(b"two\n").expect("written");
-        file.begun -= Duration::from_secs(61);
+        file.open.begun -= Duration::from_secs(61);
         file.write_all(b"three\n").expect("written");
         expect(directory.path(), &[("log", "three\n")]);
+    }
+
+    #[test]
+    fn others_may_move_it_away_remove_it_and_empty_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("log");
+        let mut file = Rotating::open(&path, Rotation { bytes: 12, ..NEVER }).expect("a file");
+        file.write_all(b"one\n").expect("written");
+        fs::rename(&path, directory.path().join("moved")).expect("moved");
+        file.write_all(b"two\n").expect("written");
+        expect(directory.path(), &[("log", "two\n"), ("moved", "one\n")]);
+        fs::remove_file(&path).expect("removed");
+        file.write_all(b"three\n").expect("written");
+        fs::write(&path, "").expect("emptied");
+        file.write_all(b"four\nfive\n").expect("written");
+        expect(directory.path(), &[("log", "four\nfive\n"), ("moved", "one\n")]);
     }
 
     #[test]
@@ -179,6 +222,6 @@ mod tests {
         // Linux has a device for that; where there is none, there is nothing to see.
         let Ok(mut file) = Rotating::open(Path::new("/dev/full"), NEVER) else { return };
         assert!(file.write_all(b"one\n").is_err());
-        assert_eq!(file.length, 0);
+        assert_eq!(file.open.length, 0);
     }
 }
