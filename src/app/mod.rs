@@ -114,9 +114,6 @@ pub enum Error {
     /// TLS cannot be served.
     #[error(transparent)]
     Tls(#[from] crate::tls::Error),
-    /// There is no randomness for TLS.
-    #[error("TLS: {0}")]
-    Tickets(#[from] rustls::Error),
     /// The collector of traces cannot be used.
     #[error("trace.endpoint: {0}")]
     Trace(#[source] otlp::Error),

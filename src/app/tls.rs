@@ -52,7 +52,7 @@ impl Certificates {
         let acceptor = |name| Arc::new(Acceptor::new(name, config.client.head_timeout, &metrics));
         let (data, admin) = (acceptor("data"), acceptor("admin"));
         let taken = Mutex::new(Asked::of(&tls::Config::default(), &tls::Config::default()));
-        let certificates = Self { server: Server::new()?, data, admin, metrics, taken };
+        let certificates = Self { server: Server::default(), data, admin, metrics, taken };
         certificates.take(certificates.read(config)?);
         Ok(Arc::new(certificates))
     }

@@ -1,6 +1,6 @@
 //! What clients are shown: certificates from files, found by the name that a client asks for (SNI, RFC 6066 section 3).
 
-use std::{collections::HashMap, io, path::Path, sync::Arc, time::SystemTime};
+use std::{collections::HashMap, io, path::Path, sync::{Arc, OnceLock}, time::SystemTime};
 
 use rustls::{
     InconsistentKeys, RootCertStore, ServerConfig,
@@ -27,8 +27,11 @@ pub struct Error {
 }
 
 /// Makes what answers handshakes. What lets clients resume sessions outlives it, and what it is made of.
+#[derive(Default)]
 pub(crate) struct Server {
-    tickets: Arc<dyn ProducesTickets>,
+    /// Made when they are needed first: the library gathers randomness of its own for that, which takes longer than all else
+    /// at the start. `None`: there is none to be had, and no session is resumed.
+    tickets: OnceLock<Option<Arc<dyn ProducesTickets>>>,
 }
 
 /// What is shown, read from its files.
@@ -50,14 +53,6 @@ pub(crate) struct Shown {
 }
 
 impl Server {
-    /// With a key of its own for sessions that are resumed.
-    ///
-    /// # Errors
-    /// Where there is no randomness.
-    pub(crate) fn new() -> Result<Self, rustls::Error> {
-        Ok(Self { tickets: aws_lc_rs::Ticketer::new()? })
-    }
-
     /// Reads all files of `config`, which is at `section` of the configuration. Warns of certificates that have expired:
     /// that may be a matter of this machine's clock.
     ///
@@ -93,11 +88,10 @@ impl Server {
         let mut settings = builder.with_cert_resolver(Arc::new(names));
         settings.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
         settings.session_storage = Arc::new(NoServerSessionStorage {});
-        if config.client_ca.is_empty() {
-            settings.ticketer = Arc::clone(&self.tickets);
-        } else {
+        match self.tickets.get_or_init(|| aws_lc_rs::Ticketer::new().ok()) {
+            Some(tickets) if config.client_ca.is_empty() => settings.ticketer = Arc::clone(tickets),
             // A session that is resumed brings the certificate it began with, whoever is trusted by then.
-            settings.send_tls13_tickets = 0;
+            _ => settings.send_tls13_tickets = 0,
         }
         Ok(Served { settings: Some(Arc::new(settings)), shown })
     }
@@ -231,7 +225,7 @@ mod tests {
     }
 
     fn read(certificates: Vec<Certificate>, client_ca: &str) -> Result<Served, String> {
-        let server = Server::new().expect("randomness");
+        let server = Server::default();
         let config = Config { certificates, client_ca: client_ca.to_owned() };
         server.read("listen.tls", &config).map_err(|error| error.to_string())
     }
