@@ -1,4 +1,4 @@
-//! One line for each call that changes something, or would have: who, from where, what, and what came of it.
+//! One line for each call that changes something, or would have, or takes everything along: who, from where, what, and what came of it.
 
 use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
@@ -71,9 +71,10 @@ pub(super) async fn audit(State(shared): State<Arc<Shared>>, mut request: Reques
     response
 }
 
-/// All but what only looks; an explanation may be asked for with a body.
+/// All but what only looks; an explanation may be asked for with a body. Who exports looks at all there is, and takes it along.
 fn changes(method: &Method, path: &str) -> bool {
-    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) && path != "/explain"
+    let looks = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || path == "/explain";
+    !looks || path == "/export"
 }
 
 impl Call {
@@ -153,6 +154,7 @@ mod tests {
     fn what_changes_something() {
         let changes = |method: &str, path: &str| changes(&method.parse().expect("a method"), path);
         assert!(changes("POST", "/purge") && changes("PURGE", "/a") && changes("PUT", "/log/level"));
+        assert!(changes("GET", "/export"));
         assert!(!changes("GET", "/stats") && !changes("POST", "/explain"));
     }
 

@@ -81,6 +81,14 @@ impl Writer {
         self.record(Kind::Dropped, &[])
     }
 
+    /// Bytes that have been written and can be sent.
+    pub fn ready(&self) -> usize {
+        match &self.out {
+            Out::Plain(out) => out.len(),
+            Out::Zstd(encoder) => encoder.get_ref().len(),
+        }
+    }
+
     /// Takes what has been written and can be sent.
     pub fn take(&mut self) -> Vec<u8> {
         match &mut self.out {
