@@ -180,10 +180,8 @@ impl<R: Fn(&Entry) -> Option<Arc<Route>>> Import<R> {
             Item::Entry(head) => self.taking = self.begin(&head).await,
             Item::Content(piece) => self.piece(piece).await,
             Item::Whole => self.whole().await,
-            Item::Dropped => {
-                self.taking = Taking::Nothing;
-                self.done.left(Left::Unreadable);
-            }
+            // The end counts it.
+            Item::Dropped => self.taking = Taking::Nothing,
             Item::End(end) => {
                 self.done.unreadable += end.unreadable;
                 self.done.complete = true;
