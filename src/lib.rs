@@ -3,7 +3,7 @@
 //! The modules are layers. Each uses only what stands below it:
 //!
 //! ```text
-//!  6  cli                                   commands: serve, check, purge, warm, explain, stats, nodes, reload, log-level, disk, ca, health, man, demo
+//!  6  cli                                   commands: serve, check, purge, warm, export, import, explain, stats, nodes, reload, log-level, disk, ca, health, man, demo
 //!  5  app ─────────── config                the only two that know all parts
 //!  4  admin      listener                   the two front doors
 //!  3  changes    webhook    otlp    warm    proxy    what surrounds every request; what backends say; what CDNs and collectors are told
