@@ -1,7 +1,7 @@
 //! What of the stored responses goes into an archive: what could be used at that moment, and nothing that a purge forbids.
 //!
 //! ```text
-//!  keys that memory alone has, noted ─▶ all that the disk has, by key ─▶ what is left of the noted
+//!  keys of memory, noted ─▶ all that the disk has, by key ─▶ what is left of the noted
 //! ```
 //!
 //! It is read on nobody's behalf: nothing counts as a use, and nothing goes into memory. Content of the disk is read in
@@ -74,7 +74,7 @@ pub struct Export<R> {
     wanted: Wanted,
     route_of: R,
     writer: Writer,
-    /// Keys that memory has and the disk lacks.
+    /// Keys that memory had at the beginning, and that are still to come.
     in_memory: HashSet<Key>,
     out: mpsc::Sender<Bytes>,
     /// How long it waits for who takes it.
@@ -103,8 +103,9 @@ impl Cache {
             let _ = timeout(FLUSHED_WITHIN, l3.flush()).await;
         }
         let cache = self.clone();
-        let in_memory = tokio::task::spawn_blocking(move || cache.in_memory_alone()).await.unwrap_or_default();
-        let header = self.archive_header(&wanted, in_memory.len() as u64);
+        let noted = tokio::task::spawn_blocking(move || cache.in_memory()).await;
+        let (in_memory, alone) = noted.unwrap_or_default();
+        let header = self.archive_header(&wanted, alone);
         let key = archive::seal_key(self.secret());
         let writer = Writer::new(form, key, &header).map_err(|_| Fenced)?;
         // One piece is taken while the next is made.
@@ -113,17 +114,17 @@ impl Cache {
         Ok((Export { cache, wanted, route_of, writer, in_memory, out, patience, end }, taken))
     }
 
-    /// Keys of entries that the disk lacks: 32 bytes for each.
-    fn in_memory_alone(&self) -> HashSet<Key> {
-        let mut keys = HashSet::new();
+    /// Keys of the entries in memory, 32 bytes for each; and how many of them the disk lacks. Those that are on their way to
+    /// the disk are among them: it may have them behind the place that is read by then.
+    fn in_memory(&self) -> (HashSet<Key>, u64) {
+        let (mut keys, mut alone) = (HashSet::new(), 0);
         self.l1().for_each(&mut |slot| {
-            if let Slot::Entry(entry) = slot
-                && self.l3().is_none_or(|l3| l3.lacks(&entry.key) || l3.is_enciphered())
-            {
+            if let Slot::Entry(entry) = slot {
                 keys.insert(entry.key);
+                alone += u64::from(self.l3().is_none_or(|l3| l3.lacks(&entry.key) || l3.is_enciphered()));
             }
         });
-        keys
+        (keys, alone)
     }
 
     fn archive_header(&self, wanted: &Wanted, in_memory: u64) -> Header {

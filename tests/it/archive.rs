@@ -467,6 +467,9 @@ async fn who_takes_everything_along_is_noted() {
     files.export(&gateway, "all", &["--admin-token", "all"]).await.assert(0, "0 entries");
     let line = gateway.access_line(|line| line["action"] == "GET /export" && line["result"] == 200).await;
     assert_eq!(line["who"], "oncall", "{line}");
+    files.import(&gateway, "all", &["--dry-run", "--admin-token", "all"]).await.assert(0, "would import: 0 entries");
+    let line = gateway.access_line(|line| line["action"] == "POST /import").await;
+    assert_eq!((&line["who"], &line["asked"]), (&json!("oncall"), &json!("dry_run=true")), "nothing of what is in it");
 }
 
 #[tokio::test]
