@@ -3,19 +3,20 @@
 //! The modules are layers. Each uses only what stands below it:
 //!
 //! ```text
-//!  6  cli                                   commands: serve, check, purge, warm, explain, stats, nodes, reload, log-level, disk, ca, health, man, demo
+//!  6  cli                                   commands: serve, check, purge, warm, export, import, explain, stats, nodes, reload, log-level, disk, ca, health, man, demo
 //!  5  app ─────────── config                the only two that know all parts
 //!  4  admin      listener                   the two front doors
 //!  3  changes    webhook    otlp    warm    proxy    what surrounds every request; what backends say; what CDNs and collectors are told
 //!  2             cache                      the decisions: hit, stale, miss, pass; flight; fill
 //!  1     store     purge     origin     intercept   jwt   strangers to each other
-//!  0  object   llm   files   tls   kv   pack   telemetry    pure rules of HTTP caching and of model calls; directories; TLS, which kv uses; Redis; recorded calls; logs
+//!  0  object   llm   files   tls   kv   pack   archive   telemetry    pure rules of HTTP caching and of model calls; directories; TLS, which kv uses; Redis; recorded calls; files of stored responses; logs
 //! ```
 //!
 //! `docs/ARCHITECTURE.md` says what must always hold.
 
 pub mod admin;
 pub mod app;
+pub mod archive;
 pub mod cache;
 pub mod changes;
 pub mod cli;

@@ -1,4 +1,4 @@
-//! One line for each call that changes something, or would have: who, from where, what, and what came of it.
+//! One line for each call that changes something, or would have, or takes everything along: who, from where, what, and what came of it.
 
 use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
@@ -58,12 +58,14 @@ pub(super) async fn audit(State(shared): State<Arc<Shared>>, mut request: Reques
     let call = Call::new(&who, request.method(), request.uri(), request.headers(), from);
     // It is not found out twice.
     request.extensions_mut().insert(who);
+    // An archive is no words of the caller, and has URLs in it.
+    let told = if request.uri().path() == "/import" { 0 } else { ASKED_MAX };
     let content = Arc::clone(&call.content);
     request = request.map(|body| {
         Body::new(body.map_frame(move |frame| {
             if let Some(data) = frame.data_ref() {
                 let mut content = content.lock();
-                let room = ASKED_MAX.saturating_sub(content.len()).min(data.len());
+                let room = told.saturating_sub(content.len()).min(data.len());
                 content.extend_from_slice(&data[..room]);
             }
             frame
@@ -74,9 +76,10 @@ pub(super) async fn audit(State(shared): State<Arc<Shared>>, mut request: Reques
     response
 }
 
-/// All but what only looks; an explanation may be asked for with a body.
+/// All but what only looks; an explanation may be asked for with a body. Who exports looks at all there is, and takes it along.
 fn changes(method: &Method, path: &str) -> bool {
-    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) && path != "/explain"
+    let looks = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || path == "/explain";
+    !looks || path == "/export"
 }
 
 impl Call {
@@ -156,6 +159,7 @@ mod tests {
     fn what_changes_something() {
         let changes = |method: &str, path: &str| changes(&method.parse().expect("a method"), path);
         assert!(changes("POST", "/purge") && changes("PURGE", "/a") && changes("PUT", "/log/level"));
+        assert!(changes("GET", "/export"));
         assert!(!changes("GET", "/stats") && !changes("POST", "/explain"));
     }
 

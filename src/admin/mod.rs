@@ -44,6 +44,7 @@ use crate::{
     warm::{self as warm_jobs, Jobs, Refresher},
 };
 
+mod archive;
 mod audit;
 pub mod auth;
 pub mod config;
@@ -94,6 +95,8 @@ pub struct Parts {
     pub purge: purge_log::config::Config,
     /// `[warm]`.
     pub warm: warm_jobs::Config,
+    /// `[archive]`.
+    pub archive: crate::archive::Config,
     /// The gateway it looks after.
     pub proxy: Live,
     /// Who may call.
@@ -135,6 +138,9 @@ struct Shared {
     jobs: Jobs,
     refresher: Refresher,
     disk_tasks: DiskTasks,
+    archive: crate::archive::Config,
+    /// Exports and imports that may begin.
+    archives: Arc<tokio::sync::Semaphore>,
     /// Whoever looks through all that is stored, one after the other.
     surveys: tokio::sync::Mutex<()>,
     registry: Arc<Mutex<Registry>>,
@@ -145,7 +151,8 @@ struct Shared {
 impl Admin {
     /// Puts it together, and starts the queue of refreshes: to be called within a runtime.
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, purge, warm, proxy, auth, reload, log, audit, registry, process, draining, tls } = parts;
+        let Parts { config, purge, warm, archive, proxy, auth, reload, log, audit, registry, process, draining, tls } =
+            parts;
         let metrics = warm_jobs::Metrics::register(&mut registry.lock());
         let fetch = warm_jobs::through(proxy.clone());
         let refresher = Refresher::start(
@@ -167,6 +174,8 @@ impl Admin {
             jobs: Jobs::new(warm, fetch, metrics, draining.clone()),
             refresher,
             disk_tasks: DiskTasks::new(draining.clone()),
+            archive,
+            archives: archive::permits(archive.jobs_max),
             surveys: tokio::sync::Mutex::default(),
             registry,
             process,
@@ -260,6 +269,8 @@ fn documented(auth: &Auth) -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(reload::reload))
         .routes(routes!(log_level::show, log_level::change))
         .routes(routes!(disk::start))
+        .routes(routes!(archive::export))
+        .routes(routes!(archive::import))
         .routes(routes!(disk::stop))
         .route_layer(require(Scope::Operate));
     OpenApiRouter::with_openapi(openapi::Document::openapi()).merge(open).merge(read).merge(purge).merge(operate)

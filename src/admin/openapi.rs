@@ -39,6 +39,7 @@ const PAGE_FIELDS: [(HeaderName, HeaderValue); 2] = [
         (name = "purge", description = "Make what is stored unusable or stale"),
         (name = "purge (compatible)", description = "The same, as other caches' clients ask for it"),
         (name = "warm", description = "Fetch ahead of clients"),
+        (name = "archive", description = "Carry what is stored to another gateway, or keep it"),
         (name = "operate", description = "Change what the gateway does"),
         (name = "disk", description = "Look after the disk tier"),
         (name = "look", description = "Figures and reasons"),

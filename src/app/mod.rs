@@ -200,6 +200,7 @@ pub async fn start(config: &Config, logs: Logs, source: Option<Source>) -> Resul
         config: config.admin.clone(),
         purge: config.purge.clone(),
         warm: config.warm.clone(),
+        archive: config.archive,
         proxy: proxy.clone(),
         auth,
         reload: reloader.clone().map(|reloader| reloader as _),

@@ -1,11 +1,11 @@
 //! Calls the admin plane of a running gateway, over http or https.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
 use rustls::{RootCertStore, pki_types::ServerName};
 use serde::{Serialize, de::DeserializeOwned};
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     admin::Problem,
+    archive,
     tls::{self, FileError, Identity, Trust},
 };
 
@@ -200,15 +201,37 @@ impl AdminClient {
 
     /// A stream of events.
     pub(super) async fn events(&self, path: &str) -> Result<Events, Error> {
+        self.download(path).await.map(Events::new)
+    }
+
+    /// The content of an answer, as it comes.
+    pub(super) async fn download(&self, path: &str) -> Result<Incoming, Error> {
         let silent = || Error::Silent { authority: self.authority.clone() };
         let response = tokio::time::timeout(ANSWER_TIMEOUT, self.begin(Method::GET, path, Bytes::new()));
         let response = response.await.map_err(|_| silent())??;
         if response.status().is_success() {
-            return Ok(Events::new(response.into_body()));
+            return Ok(response.into_body());
         }
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|_| silent())?;
         Err(refused(status, &body.to_bytes()))
+    }
+
+    /// POST of content that takes as long as it takes.
+    pub(super) async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        content: impl Body<Data = Bytes, Error = Infallible> + Send + 'static,
+    ) -> Result<T, Error> {
+        let request = self.head(Method::POST, path).header(header::CONTENT_TYPE, archive::MEDIA_TYPE).body(content);
+        let response = self.send(request.map_err(|error| Error::Argument(error.to_string()))?).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(|_| Error::Silent { authority: self.authority.clone() })?.to_bytes();
+        if !status.is_success() {
+            return Err(refused(status, &body));
+        }
+        serde_json::from_slice(&body).map_err(|_| self.not_understood())
     }
 
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, Error> {
@@ -235,22 +258,34 @@ impl AdminClient {
 
     /// The answer's head; its content is still to come.
     async fn begin(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Error> {
+        self.send(self.request(method, path, body)?).await
+    }
+
+    async fn send(
+        &self,
+        request: Request<impl Body<Data = Bytes, Error = Infallible> + Send + 'static>,
+    ) -> Result<Response<Incoming>, Error> {
         let broken = |source| self.broken(source);
         let io = TokioIo::new(self.connect().await?);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(broken)?;
         tokio::spawn(connection);
-        sender.send_request(self.request(method, path, body)?).await.map_err(broken)
+        sender.send_request(request).await.map_err(broken)
     }
 
     fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, Error> {
-        let mut request = Request::builder().method(method).uri(path).header(header::HOST, &self.authority);
+        let mut request = self.head(method, path);
         if !body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        if let Some(token) = &self.token {
-            request = request.header(header::AUTHORIZATION, token);
-        }
         request.body(Full::new(body)).map_err(|error| Error::Argument(error.to_string()))
+    }
+
+    fn head(&self, method: Method, path: &str) -> request::Builder {
+        let request = Request::builder().method(method).uri(path).header(header::HOST, &self.authority);
+        match &self.token {
+            Some(token) => request.header(header::AUTHORIZATION, token),
+            None => request,
+        }
     }
 
     async fn connect(&self) -> Result<Connection, Error> {

@@ -54,6 +54,10 @@ pub enum Command {
     Purge(Purge),
     /// Have a running gateway fetch URLs ahead of their visitors
     Warm(Warm),
+    /// Write what a running gateway has stored into a file, or list what is in one
+    Export(Export),
+    /// Have a running gateway store what is in a file of `larder export`
+    Import(Import),
     /// Ask a running gateway what it would do with a request, and why
     Explain(Explain),
     /// Show what a running gateway has been doing
@@ -291,6 +295,67 @@ pub struct Urls {
     /// Where the paths of the access log are to be found, if it names paths only
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url, requires = "access_log")]
     pub base: Option<String>,
+}
+
+/// `larder export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The file, which only you can read, and which holds the answers in clear; `-` is standard output
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Show what is in the file, a line of JSON for each entry; no gateway is asked, and `-` is standard input
+    #[arg(long)]
+    pub list: bool,
+    /// Only what is of a route
+    #[arg(long = "route", value_name = "NAME")]
+    pub routes: Vec<String>,
+    /// Only a URL, with all its variants; this and the next four add up
+    #[arg(long = "url", value_name = "URL", value_hint = ValueHint::Url)]
+    pub urls: Vec<String>,
+    /// Only what is below a URL
+    #[arg(long = "prefix", value_name = "URL", value_hint = ValueHint::Url)]
+    pub prefixes: Vec<String>,
+    /// Only what carries a tag
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// Only what is of a host
+    #[arg(long = "host", value_name = "HOST")]
+    pub hosts: Vec<String>,
+    /// Only one key, as `larder explain` shows it
+    #[arg(long = "key", value_name = "KEY")]
+    pub keys: Vec<String>,
+    /// Only what is fresh
+    #[arg(long)]
+    pub fresh_only: bool,
+    /// Do not compress the file (zstd)
+    #[arg(long)]
+    pub plain: bool,
+    /// Which gateway.
+    #[command(flatten)]
+    pub client: Client,
+}
+
+/// `larder import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// A file that `larder export` wrote; `-` is standard input
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Store nothing: only count what would be
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Only what is of a route
+    #[arg(long = "route", value_name = "NAME")]
+    pub routes: Vec<String>,
+    /// Take what another gateway exported; what was purged there after the export is yours to purge here
+    #[arg(long)]
+    pub foreign: bool,
+    /// Store entries as stale: the origin is asked about each before it is used
+    #[arg(long)]
+    pub stale: bool,
+    /// Which gateway.
+    #[command(flatten)]
+    pub client: Client,
 }
 
 /// `larder explain`.

@@ -19,10 +19,14 @@ mod demo_origin;
 pub mod disk;
 mod events;
 pub mod explain;
+pub mod export;
 pub mod health;
+pub mod import;
+mod listing;
 pub mod log_level;
 pub mod man;
 pub mod nodes;
+mod progress;
 pub mod purge;
 pub mod reload;
 mod serve;
@@ -46,6 +50,8 @@ pub fn run() -> ExitCode {
         Command::Health(args) => finish(health::run(args)),
         Command::Purge(args) => finish(purge::run(args)),
         Command::Warm(args) => finish(warm::run(args)),
+        Command::Export(args) => end(export::run(args)),
+        Command::Import(args) => end(import::run(args)),
         Command::Explain(args) => finish(explain::run(args)),
         Command::Stats(args) => finish(stats::run(args)),
         Command::Top(args) => finish(top::run(args)),
@@ -73,7 +79,10 @@ fn end<E: Error + 'static>(command: impl Future<Output = Result<u8, E>>) -> Exit
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
-    match runtime.block_on(command) {
+    let ended = runtime.block_on(command);
+    // Nobody waits for a read of the standard input that nobody wants any more.
+    runtime.shutdown_background();
+    match ended {
         Ok(code) => ExitCode::from(code),
         Err(error) => failed(&error),
     }

@@ -32,7 +32,7 @@ pub use self::{
     route::ResolvedRoute,
 };
 use crate::{
-    admin, cache, changes, intercept, jwt, listener,
+    admin, archive, cache, changes, intercept, jwt, listener,
     llm::{self, price::Prices},
     origin,
     proxy::config::{ForwardConfig, HeadersConfig, RouteConfig},
@@ -91,6 +91,8 @@ pub struct Config {
     pub changes: changes::Config,
     /// Warm-up jobs.
     pub warm: warm::config::Config,
+    /// Exports and imports.
+    pub archive: archive::Config,
     /// The admin plane.
     pub admin: admin::config::Config,
     /// The forward proxy.

@@ -11,7 +11,10 @@ use url::Url;
 use super::{Found, Proxy};
 use crate::{
     cache::{explain::Explanation, route::Route, target::Target},
-    object::path::{normalise_authority, normalise_path},
+    object::{
+        entry::Entry,
+        path::{normalise_authority, normalise_path},
+    },
 };
 
 /// A URL's route and target.
@@ -103,6 +106,22 @@ impl Proxy {
                 .clone_into(&mut explanation.verdict);
         }
         Ok(explanation)
+    }
+
+    /// The route that `entry` is of: of those its URL may fall on, in a tunnel or out of it, the one that gives it the scope
+    /// it has.
+    pub fn route_of(&self, entry: &Entry) -> Option<Arc<Route>> {
+        let url = entry.scopes().first().copied();
+        let [plain, verified] = [false, true].map(|verified| self.resolve_as(entry.url(), verified).ok());
+        let is_its = |resolved: &Resolved| Some(resolved.target.url_scope(&resolved.route)) == url;
+        let found = verified.filter(|verified| is_its(verified) && !plain.as_ref().is_some_and(is_its)).or(plain);
+        found.map(|resolved| resolved.route)
+    }
+
+    /// Names of all routes, that of the forward proxy last.
+    pub fn route_names(&self) -> Vec<String> {
+        let routes = self.routes().iter().map(|(_, route)| &route.cache).chain([&self.inner.forward_route.cache]);
+        routes.map(|route| route.name.to_string()).collect()
     }
 
     /// Brings the most used entries of the disk tier back into memory: up to `max` of them.

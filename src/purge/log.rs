@@ -22,6 +22,7 @@ use super::{
     mark::Mark,
     metrics::Metrics,
     recovery::{self, Files, Recovered},
+    runs::{Run, Runs},
     types::{Purge, PurgeError, Receipt, Standing},
     writer::{QUEUE, Request, Shared, Waiting, Writer},
 };
@@ -49,6 +50,7 @@ struct Inner {
     call_scopes_max: usize,
     /// The last record of the fleet's log that was applied before this start.
     mark: Option<Mark>,
+    runs: Runs,
     // Before the lock: it is dropped first, and then nobody writes any more.
     worker: Worker,
     _lock: Lock,
@@ -79,15 +81,27 @@ impl Log {
         lock: Lock,
     ) -> io::Result<Self> {
         let mark = recovered.mark;
+        let runs = Runs::begin(&files.runs, recovered.position, recovered.is_new, config.fsync)?;
         let (writer, shared) = Writer::new(recovered, files, config.fsync, metrics);
         let worker = Worker::start(writer)?;
-        let inner = Inner { shared, call_scopes_max: config.call_scopes_max, mark, worker, _lock: lock };
+        let inner = Inner { shared, call_scopes_max: config.call_scopes_max, mark, runs, worker, _lock: lock };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Position of the last purge that is applied. As a stamp it has to be read before the request to the origin leaves.
     pub fn position(&self) -> Position {
         Position::from_number(self.inner.shared.position.load(Acquire))
+    }
+
+    /// The name of the run that began when it was opened.
+    pub fn run(&self) -> Option<Run> {
+        self.inner.runs.current()
+    }
+
+    /// Up to which position the history of that run is this log's own: a stamp up to there can be compared with it. `None`:
+    /// it is the run of another log, or of one that this has not been since it was put back.
+    pub fn reach(&self, run: Run) -> Option<Position> {
+        self.inner.runs.reach(run, self.position())
     }
 
     /// Purges: durable, then applied, then returned. Dropping the future does not take a purge back.

@@ -24,6 +24,7 @@ mod metrics;
 mod recent;
 mod record;
 mod recovery;
+mod runs;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -36,4 +37,5 @@ mod writer;
 pub use config::Config;
 pub use fleet::{Ack, Fleet, FleetConfig};
 pub use log::Log;
+pub use runs::{InvalidRun, Run};
 pub use types::{InvalidPurgeId, Mode, Purge, PurgeError, PurgeId, Receipt, Standing};

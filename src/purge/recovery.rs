@@ -25,12 +25,13 @@ use crate::{files, object::scope::Position};
 pub(super) struct Files {
     pub(super) wal: PathBuf,
     pub(super) snapshot: PathBuf,
+    pub(super) runs: PathBuf,
 }
 
 impl Files {
     pub(super) fn of(data_dir: &Path) -> Self {
         let dir = data_dir.join("purge");
-        Self { wal: dir.join("wal"), snapshot: dir.join("snapshot") }
+        Self { wal: dir.join("wal"), snapshot: dir.join("snapshot"), runs: dir.join("runs") }
     }
 }
 
@@ -42,6 +43,8 @@ pub(super) struct Recovered {
     pub(super) position: Position,
     pub(super) wal: Wal,
     pub(super) mark: Option<Mark>,
+    /// Whether there was nothing to read.
+    pub(super) is_new: bool,
 }
 
 /// Reads what there is, repairs it and makes it compact.
@@ -74,7 +77,8 @@ pub(super) fn recover(files: &Files, config: &Config, metrics: &Metrics) -> io::
             }
         }
     };
-    Ok(Recovered { table, recent, position, wal, mark })
+    let is_new = found.snapshot.is_none() && found.replay.is_none();
+    Ok(Recovered { table, recent, position, wal, mark, is_new })
 }
 
 /// Writes a snapshot and begins a new write-ahead file. A crash in between leaves the old file, whose records are then

@@ -97,7 +97,7 @@ struct Group {
 impl Writer {
     /// Takes over what was recovered; the rest is for readers.
     pub(super) fn new(recovered: Recovered, files: Files, fsync: bool, metrics: Metrics) -> (Self, Arc<Shared>) {
-        let Recovered { table, recent, position, wal, mark } = recovered;
+        let Recovered { table, recent, position, wal, mark, is_new: _ } = recovered;
         let shared = Arc::new(Shared { table: RwLock::new(table), position: position.number().into(), metrics });
         let compact_at = COMPACT_BYTES;
         let writer = Self { shared: shared.clone(), files, fsync, wal, recent, position, mark, compact_at };

@@ -1,6 +1,12 @@
 //! What clients are shown: certificates from files, found by the name that a client asks for (SNI, RFC 6066 section 3).
 
-use std::{collections::HashMap, io, path::Path, sync::{Arc, OnceLock}, time::SystemTime};
+use std::{
+    collections::HashMap,
+    io,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
 
 use rustls::{
     InconsistentKeys, RootCertStore, ServerConfig,

@@ -2,6 +2,7 @@
 
 mod admin;
 mod adversary;
+mod archive;
 mod changes;
 mod coalesce;
 mod config;

@@ -19,8 +19,8 @@ pub(super) use self::{
 };
 use super::{Config, key_path::KeyPath};
 use crate::{
-    admin, cache, changes, intercept, listener, origin as origins, purge::FleetConfig, store, telemetry, tls, warm,
-    webhook,
+    admin, archive, cache, changes, intercept, listener, origin as origins, purge::FleetConfig, store, telemetry, tls,
+    warm, webhook,
 };
 
 /// Everything but routes.
@@ -41,6 +41,7 @@ pub(super) fn config(config: &Config) -> Vec<Finding> {
         jwt::issuers(config),
         webhooks(&config.webhook),
         warm_up(&config.warm),
+        archives(&config.archive),
         admin_plane(&config.admin),
         forward(config),
         interception(&config.intercept),
@@ -290,6 +291,14 @@ fn warm_up(warm: &warm::config::Config) -> Vec<Finding> {
         let message = format!("{} is above concurrency_max, which is {}", warm.concurrency, warm.concurrency_max);
         table.add_either("concurrency", "concurrency_max", message);
     }
+    table.findings
+}
+
+fn archives(archive: &archive::Config) -> Vec<Finding> {
+    let mut table = Table::new("archive");
+    table.at_least_one("jobs_max", archive.jobs_max as u64);
+    table.at_least_one("concurrency", archive.concurrency as u64);
+    table.some_time("idle_timeout", archive.idle_timeout);
     table.findings
 }
 

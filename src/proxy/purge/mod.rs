@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::Proxy;
 use crate::{
+    object::scope::Scope,
     purge::{self, PurgeId},
     telemetry::trace::Kind,
 };
@@ -43,6 +44,14 @@ pub struct Purged {
 pub fn count(proxy: &Proxy, config: &purge::config::Config, request: &PurgeRequest) -> Result<Counted, PurgeError> {
     let plan = plan::plan(request, proxy, config.call_scopes_max)?;
     Ok(Counted { dry_run: true, scopes: plan.named, named: proxy.cache().named(&plan.scopes) })
+}
+
+/// The scopes of what `request` names.
+///
+/// # Errors
+/// As [`count`].
+pub fn scopes(proxy: &Proxy, config: &purge::config::Config, request: &PurgeRequest) -> Result<Vec<Scope>, PurgeError> {
+    plan::plan(request, proxy, config.call_scopes_max).map(|plan| plan.scopes)
 }
 
 /// Purges what `request` names, which is to be no dry run. `who` asked for it is noted in the log file.

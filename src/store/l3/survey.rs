@@ -46,6 +46,23 @@ impl L3 {
         found.filter_map(|(locator, _)| self.tier().seal.key(&locator)).collect()
     }
 
+    /// Keys of up to `max` slots, variants records among them, in the order of keys and behind that one; none where what is
+    /// stored is enciphered, for then they are not on the disk. `None`: the tier is off. Blocks for one read of the index.
+    pub fn keys_after(&self, after: Option<Key>, max: usize) -> Option<Vec<Key>> {
+        let tier = self.tier();
+        if tier.home.is_enciphered() {
+            return Some(Vec::new());
+        }
+        let after = after.map(|key| tier.seal.locator(&key));
+        let briefs = tier.ask(|index| index.briefs(after, max))?;
+        Some(briefs.iter().filter_map(|(locator, _)| tier.seal.key(locator)).collect())
+    }
+
+    /// Whether nobody can tell by the disk alone which entries there are.
+    pub fn is_enciphered(&self) -> bool {
+        self.tier().home.is_enciphered()
+    }
+
     fn first_prefixes(&self, rank: Rank, max: usize) -> Vec<u64> {
         let mut first = BinaryHeap::with_capacity(max + 1);
         for at in (0..LOOKED_AT_MAX).step_by(STEP) {
