@@ -33,6 +33,7 @@ pub mod proxy;
 pub mod purge;
 pub mod store;
 pub mod telemetry;
+pub mod tenants;
 pub mod tls;
 pub mod warm;
 pub mod webhook;

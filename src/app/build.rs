@@ -22,6 +22,7 @@ use crate::{
     purge::{self, Fleet, fleet::Identity},
     store::{L1, L2, L3},
     telemetry::{AccessLog, Recent, trace::Tracer},
+    tenants::{Gate, Names, Tenants},
 };
 
 /// Name of the forward proxy where routes are named: in keys, metrics and logs.
@@ -38,6 +39,7 @@ pub(super) struct Ground {
     access: Option<AccessLog>,
     pub(super) tracer: Option<Tracer>,
     recent: Recent,
+    names: Names,
 }
 
 /// Makes all that is below the proxy.
@@ -56,7 +58,7 @@ pub(super) fn ground(config: &Config, access: Option<AccessLog>, registry: &mut 
     let metrics = Metrics::register(registry);
     let packs = Packs::open(all_routes(config))?;
     let recent = Recent::new(&config.log);
-    Ok(Ground { cache, kv, packs, metrics, matchers, access, recent, tracer: None })
+    Ok(Ground { cache, kv, packs, metrics, matchers, access, recent, tracer: None, names: Names::default() })
 }
 
 fn all_routes(config: &Config) -> impl Iterator<Item = &ResolvedRoute> {
@@ -101,6 +103,7 @@ impl Ground {
             forward: config.forward.clone(),
             origin: config.origin.clone(),
             headers: config.headers.clone(),
+            tenants: Tenants::new(&config.tenant, self.names.clone(), config.access.names_max),
             access: self.access.clone(),
             tracer: self.tracer.clone(),
             recent: self.recent.clone(),
@@ -203,7 +206,7 @@ fn route(
     metrics: &Metrics,
     matchers: &Matchers,
 ) -> Result<Arc<ProxyRoute>, Error> {
-    let ResolvedRoute { route, matcher, cache, origin, llm } = resolved;
+    let ResolvedRoute { route, matcher, access, cache, origin, llm } = resolved;
     let urls = match &route.upstream {
         OneOrMany::One(url) => std::slice::from_ref(url),
         OneOrMany::Many(urls) => urls,
@@ -218,6 +221,10 @@ fn route(
     let (request_set, request_remove, response) = proxy::compile(&route.headers);
     let strip = matcher.path.as_ref().filter(|_| route.strip_path).map(|path| path.as_str().to_owned());
     let mut cache = cache::route::Route::new(&route.name, site(route), cache.clone(), response, own);
+    let gate = Gate::of(access);
+    if gate.is_some() {
+        cache = cache.with_tenants();
+    }
     if let Some(protocol) = route.protocol.model() {
         let settings = Settings::new(protocol, llm.clone());
         let packed = packs.of(&cache, &settings);
@@ -230,7 +237,7 @@ fn route(
             matcher: matcher.map_err(|source| Error::Semantic { route: route.name.clone(), source })?,
         });
     }
-    Ok(Arc::new(ProxyRoute::new(
+    let route = ProxyRoute::new(
         Arc::new(cache),
         upstream,
         strip,
@@ -238,7 +245,8 @@ fn route(
         request_set,
         request_remove,
         metrics,
-    )))
+    );
+    Ok(Arc::new(route.behind(gate)))
 }
 
 /// The route's own site, where its answers cannot depend on the authority a client names.

@@ -8,7 +8,8 @@ use super::Config;
 use crate::admin::Change;
 
 /// Settings that a running gateway takes over: tables, and single keys. All others need a restart.
-const LIVE: [&str; 12] = [
+const LIVE: [&str; 14] = [
+    "access",
     "admin.tls",
     "admin.token",
     "admin.tokens",
@@ -21,6 +22,7 @@ const LIVE: [&str; 12] = [
     "origin",
     "providers.routes",
     "route",
+    "tenant",
 ];
 
 /// What of these it does not: other gateways know this one by it.

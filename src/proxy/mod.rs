@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, V
 use tokio::time::Instant;
 use tracing::Instrument;
 
+mod admission;
 mod arriving;
 mod behind;
 mod client;
@@ -62,7 +63,7 @@ pub use self::{
     metrics::Metrics,
     proxied::{ForwardRoute, Proxied, ProxyRoute, Reached, compile, own_fields},
     purging::{PurgeAnswerer, PurgeListener},
-    resolve::{ResolveError, Resolved},
+    resolve::{Explained, ResolveError, Resolved},
     tunnel::Guards,
 };
 use crate::{
@@ -73,6 +74,7 @@ use crate::{
         AccessLog, Recent,
         trace::{self, Tracer},
     },
+    tenants::{Tenant, Tenants},
 };
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
@@ -93,6 +95,7 @@ struct Inner {
     via: [HeaderValue; 3],
     loop_mark: HeaderValue,
     ids: RequestIds,
+    tenants: Tenants,
     access: Option<AccessLog>,
     tracer: Option<Tracer>,
     recent: Recent,
@@ -117,6 +120,8 @@ pub struct Parts {
     pub origin: origin::config::Config,
     /// `[headers]`.
     pub headers: HeadersConfig,
+    /// Whom requests can be of.
+    pub tenants: Tenants,
     /// Where request lines go.
     pub access: Option<AccessLog>,
     /// What makes spans of requests, where they are traced.
@@ -144,6 +149,13 @@ struct Found<'a> {
     aliased: Option<PathAndQuery>,
 }
 
+impl Placed {
+    /// The same of a tenant.
+    fn of(self, tenant: Option<Arc<Tenant>>) -> Self {
+        Self { target: Target { tenant, ..self.target }, ..self }
+    }
+}
+
 impl Found<'_> {
     /// Whether only the forward proxy goes there.
     fn is_forwarded(&self) -> bool {
@@ -163,6 +175,7 @@ impl Proxy {
             forward,
             origin,
             headers,
+            tenants,
             access,
             recent,
             tracer,
@@ -184,6 +197,7 @@ impl Proxy {
             routes,
             forward_route,
             headers,
+            tenants,
             access,
             tracer,
             recent,
@@ -256,6 +270,7 @@ impl Proxy {
         Record {
             metrics: Arc::clone(metrics),
             begun,
+            tenant: None,
             outcome: Outcome::of(Kind::Synthesised),
             sent: 0,
             status: None,
@@ -334,6 +349,15 @@ impl Proxy {
         let about = about(request_id.as_ref(), trace.or_else(|| trace_id(traceparent(request.headers()))));
         record.traced(span);
         let (mut head, body) = request.into_parts();
+        let placed = match placed {
+            // Who purges shows a token of the admin plane.
+            Ok(placed) if !self.takes_purge(&head.method, &proxied) => {
+                let admitted = self.admitted(&proxied, client.tenant.as_deref(), &mut head.headers).await;
+                record.admitted(&admitted);
+                admitted.map(|tenant| placed.of(tenant)).map_err(Refusal::from)
+            }
+            placed => placed,
+        };
         let (uri, version) = (aliased.unwrap_or_else(|| head.uri.clone()), head.version);
         let proxy = self.clone();
         let leaving =

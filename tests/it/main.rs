@@ -39,6 +39,7 @@ mod requests;
 mod sharing;
 mod stale;
 mod support;
+mod tenants;
 mod tls;
 mod traces;
 mod upgrade;

@@ -6,6 +6,7 @@ mod finding;
 mod llm;
 mod policy;
 mod route;
+mod tenant;
 
 use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive, time::Duration};
 
@@ -15,6 +16,7 @@ pub(super) use self::{
     llm::{llm, providers},
     policy::policy,
     route::{lint_route, route},
+    tenant::{access, lint_access, tenants, used_routes},
 };
 use super::{Config, key_path::KeyPath};
 use crate::{
@@ -28,6 +30,8 @@ pub(super) fn config(config: &Config) -> Vec<Finding> {
         listen(config),
         client(&config.client),
         origin(&config.origin),
+        access(&config.access),
+        tenants(&config.tenant),
         policy(&config.cache),
         fill(&config.fill),
         memory_tier(config),
