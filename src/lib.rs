@@ -22,6 +22,7 @@ pub mod cli;
 pub mod config;
 pub mod files;
 pub mod intercept;
+pub mod jwt;
 pub mod kv;
 pub mod listener;
 pub mod llm;

@@ -3,7 +3,7 @@
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use crate::tls;
+use crate::{jwt::Role, tls};
 
 /// What a token may do; each includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
@@ -15,6 +15,16 @@ pub enum Scope {
     Purge,
     /// Also warm, and everything else.
     Operate,
+}
+
+impl From<Role> for Scope {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Read => Self::Read,
+            Role::Purge => Self::Purge,
+            Role::Operate => Self::Operate,
+        }
+    }
 }
 
 /// One named token.

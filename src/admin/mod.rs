@@ -53,6 +53,7 @@ mod disk_task;
 mod door;
 mod entries;
 mod explain;
+mod foreign;
 mod health;
 mod json;
 mod log_level;

@@ -11,6 +11,7 @@ use crate::{
         llm::{Models, semantic::Matchers},
     },
     config::{Config, ResolvedRoute},
+    jwt::Issuers,
     kv::Kv,
     llm::question::Settings,
     origin::{Origins, TargetPolicy, Upstream},
@@ -30,7 +31,7 @@ const FORWARD: &str = "forward";
 
 /// What stays for the life of a process, and proxies are made over.
 pub(super) struct Ground {
-    cache: Cache,
+    pub(super) cache: Cache,
     /// Redis, where there is one.
     pub(super) kv: Option<Kv>,
     packs: Packs,
@@ -40,6 +41,8 @@ pub(super) struct Ground {
     pub(super) tracer: Option<Tracer>,
     recent: Recent,
     names: Names,
+    /// Of tokens: those that the gateway has for its life, whatever they are configured to be.
+    pub(super) issuers: Issuers,
 }
 
 /// Makes all that is below the proxy.
@@ -58,7 +61,8 @@ pub(super) fn ground(config: &Config, access: Option<AccessLog>, registry: &mut 
     let metrics = Metrics::register(registry);
     let packs = Packs::open(all_routes(config))?;
     let recent = Recent::new(&config.log);
-    Ok(Ground { cache, kv, packs, metrics, matchers, access, recent, tracer: None, names: Names::default() })
+    let (names, issuers) = (Names::default(), Issuers::none());
+    Ok(Ground { cache, kv, packs, metrics, matchers, access, recent, tracer: None, names, issuers })
 }
 
 fn all_routes(config: &Config) -> impl Iterator<Item = &ResolvedRoute> {
@@ -103,7 +107,7 @@ impl Ground {
             forward: config.forward.clone(),
             origin: config.origin.clone(),
             headers: config.headers.clone(),
-            tenants: Tenants::new(&config.tenant, self.names.clone(), config.access.names_max),
+            tenants: Tenants::new(&config.tenant, self.issuers.clone(), self.names.clone(), config.access.names_max),
             access: self.access.clone(),
             tracer: self.tracer.clone(),
             recent: self.recent.clone(),
@@ -237,15 +241,8 @@ fn route(
             matcher: matcher.map_err(|source| Error::Semantic { route: route.name.clone(), source })?,
         });
     }
-    let route = ProxyRoute::new(
-        Arc::new(cache),
-        upstream,
-        strip,
-        route.host_header,
-        request_set,
-        request_remove,
-        metrics,
-    );
+    let route =
+        ProxyRoute::new(Arc::new(cache), upstream, strip, route.host_header, request_set, request_remove, metrics);
     Ok(Arc::new(route.behind(gate)))
 }
 

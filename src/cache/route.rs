@@ -216,7 +216,10 @@ impl Route {
 
     /// Whether one URL can have several keys, variants and request content aside.
     pub(super) fn keys_hold_more(&self) -> bool {
-        self.by_tenant || self.partition != Partition::None || !self.key_headers.is_empty() || !self.policy.key_cookies.is_empty()
+        self.by_tenant
+            || self.partition != Partition::None
+            || !self.key_headers.is_empty()
+            || !self.policy.key_cookies.is_empty()
     }
 
     pub(super) fn object_bytes_max(&self) -> u64 {

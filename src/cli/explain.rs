@@ -198,7 +198,8 @@ L1       entry 200, 2.0 KiB, served 5 times, the origin took 300 ms
             |name: &'static str, value| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value));
         let client = super::super::args::Client { admin: String::new(), admin_token: None, tls: Default::default() };
         let headers = vec![field("accept", "a"), field("accept", "b"), field("x-y", "c")];
-        let request = request(Explain { url: "http://a/".to_owned(), headers, tenant: None, data: None, client }).expect("a request");
+        let request = request(Explain { url: "http://a/".to_owned(), headers, tenant: None, data: None, client })
+            .expect("a request");
         assert_eq!(request.headers["accept"], "a, b");
         assert_eq!(request.headers["x-y"], "c");
     }

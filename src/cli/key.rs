@@ -46,7 +46,8 @@ mod tests {
     #[test]
     fn a_key_comes_with_its_hash() {
         let text = run(&Key { hash: false }).expect("a key");
-        let values: Vec<_> = text.lines().filter_map(|line| line.split_once("  ")).map(|(_, value)| value.trim()).collect();
+        let values: Vec<_> =
+            text.lines().filter_map(|line| line.split_once("  ")).map(|(_, value)| value.trim()).collect();
         let [key, hash] = values[..] else { panic!("{text}") };
         assert_eq!(hash_of(key).expect("a key").to_string(), hash);
         assert!(hash_of("short").is_err() && hash_of("two words of some length").is_err());

@@ -8,7 +8,7 @@ use super::Config;
 use crate::admin::Change;
 
 /// Settings that a running gateway takes over: tables, and single keys. All others need a restart.
-const LIVE: [&str; 14] = [
+const LIVE: [&str; 16] = [
     "access",
     "admin.tls",
     "admin.token",
@@ -16,6 +16,8 @@ const LIVE: [&str; 14] = [
     "cache",
     "forward",
     "headers",
+    "issuer",
+    "jwt",
     "listen.tls",
     "llm",
     "log.level",

@@ -32,7 +32,7 @@ pub use self::{
     route::ResolvedRoute,
 };
 use crate::{
-    admin, cache, changes, intercept, listener,
+    admin, cache, changes, intercept, jwt, listener,
     llm::{self, price::Prices},
     origin,
     proxy::config::{ForwardConfig, HeadersConfig, RouteConfig},
@@ -109,6 +109,11 @@ pub struct Config {
     pub log: telemetry::config::Config,
     /// Traces.
     pub trace: telemetry::trace::Config,
+    /// Bounds of tokens that issuers sign.
+    pub jwt: jwt::Limits,
+    /// Issuers whose tokens are taken.
+    #[serde(default)]
+    pub issuer: Vec<jwt::Config>,
     /// Who is told apart.
     #[serde(default)]
     pub tenant: Vec<tenants::Config>,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     cache::config::Policy,
-    llm, origin,
+    jwt, llm, origin,
     proxy::{config::RouteConfig, routes::Matcher},
     tenants,
 };
@@ -65,6 +65,8 @@ pub(super) struct Resolver<'a> {
     sections: Sections,
     /// What is wrong with them already, and not to be told again of each route.
     known: &'a [Finding],
+    /// Whose tokens routes can take.
+    issuers: Vec<jwt::Config>,
     pub(super) routes: Vec<ResolvedRoute>,
     /// Routes that gave way.
     pub(super) unreached: Vec<ResolvedRoute>,
@@ -73,14 +75,15 @@ pub(super) struct Resolver<'a> {
 }
 
 impl<'a> Resolver<'a> {
-    pub(super) fn new(tree: &Dict, known: &'a [Finding]) -> Self {
+    pub(super) fn new(tree: &Dict, known: &'a [Finding], issuers: Vec<jwt::Config>) -> Self {
         let section = |name: &str| match tree.get(name) {
             Some(Value::Dict(_, section)) => section.clone(),
             _ => Dict::new(),
         };
         let (access, cache) = (section("access"), section("cache"));
         let sections = Sections { access, cache, origin: section("origin"), llm: section("llm") };
-        Self { sections, known, routes: Vec::new(), unreached: Vec::new(), problems: Vec::new(), warnings: Vec::new() }
+        let (routes, unreached, problems, warnings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { sections, known, issuers, routes, unreached, problems, warnings }
     }
 
     /// Takes the next route. The answer is the route as configured, if it is sound.
@@ -146,6 +149,7 @@ impl<'a> Resolver<'a> {
         }
         let sections = [
             validate::access(&resolved.access),
+            validate::used_issuers(&resolved.access, &self.issuers),
             validate::policy(&resolved.cache),
             validate::origin(&resolved.origin),
             validate::llm(&resolved.llm),

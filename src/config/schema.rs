@@ -57,6 +57,20 @@ queue_max = 1000
 retry_for = "10m"
 "#;
 
+/// The keys of one of `issuer`.
+const ISSUER: &str = r#"
+name = ""
+issuer = ""
+keys = ""
+audiences = []
+algorithms = []
+leeway = "30s"
+name_claim = "sub"
+roles_claim = "roles"
+roles = {}
+refresh = "15m"
+"#;
+
 /// What stands behind a key.
 pub(super) enum Kind {
     /// A value, such as this one by default.
@@ -72,7 +86,7 @@ pub(super) enum Kind {
 /// Keys and their kinds.
 pub(super) type Table = BTreeMap<String, Kind>;
 
-/// The whole configuration; `route`, `tenant` and `webhook` are lists of tables.
+/// The whole configuration; `route`, `tenant`, `issuer` and `webhook` are lists of tables.
 pub(super) fn root() -> &'static Table {
     static ROOT: LazyLock<Table> = LazyLock::new(|| {
         let mut root = table(DEFAULTS);
@@ -88,6 +102,7 @@ pub(super) fn root() -> &'static Table {
         root.insert("route".to_owned(), Kind::Tables(route));
         root.insert("tenant".to_owned(), Kind::Tables(table(TENANT)));
         root.insert("webhook".to_owned(), Kind::Tables(table(WEBHOOK)));
+        root.insert("issuer".to_owned(), Kind::Tables(table(ISSUER)));
         if let Some(Kind::Table(admin)) = root.get_mut("admin") {
             admin.insert("tokens".to_owned(), Kind::Tables(table(TOKEN)));
         }
@@ -180,6 +195,7 @@ mod tests {
     use super::*;
     use crate::{
         admin::config::Token,
+        jwt,
         proxy::config::{HeaderRules, RouteConfig},
         tenants, tls, webhook,
     };
@@ -209,6 +225,7 @@ mod tests {
         assert_eq!(keys(&table(CERTIFICATE)), fields::<tls::config::Certificate>());
         assert_eq!(keys(&table(TENANT)), fields::<tenants::Config>());
         assert_eq!(keys(&table(WEBHOOK)), fields::<webhook::Config>());
+        assert_eq!(keys(&table(ISSUER)), fields::<jwt::Config>());
         let Some(Kind::Table(headers)) = route().get("headers") else { panic!("a table") };
         assert_eq!(keys(headers), fields::<HeaderRules>());
     }

@@ -291,7 +291,9 @@ impl Draft<'_> {
         let Self { settings, asked, controls } = self;
         let scope = match settings.config.scope {
             Scope::Shared => Vec::new(),
-            Scope::Credential | Scope::EndUser => scope::of_credential(asked.tenant, asked.fields, asked.query, &settings.groups),
+            Scope::Credential | Scope::EndUser => {
+                scope::of_credential(asked.tenant, asked.fields, asked.query, &settings.groups)
+            }
         };
         let kind: &[u8] = if representation == Representation::Sse { b"sse" } else { b"json" };
         let mut parts = vec![

@@ -134,7 +134,7 @@ impl Metrics {
         registry.register_with_unit("response", help, Unit::Bytes, metrics.sent.clone());
         let help = "requests of tenants, by route and outcome";
         registry.register("tenant_requests", help, metrics.tenants.clone());
-        let help = "requests not let in, by route and reason: no-key, unknown-key, refused-token, other-routes";
+        let help = "requests not let in, by route and reason";
         registry.register("access_denied", help, metrics.denied.clone());
         registry.register("requests_in_flight", "requests being answered", metrics.in_flight.clone());
         registry.register("tunnels", "tunnels open", metrics.tunnels.clone());

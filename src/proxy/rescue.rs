@@ -58,6 +58,7 @@ impl Refusal {
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::ForwardOff | Self::ForwardClient | Self::ConnectPort(_) => StatusCode::FORBIDDEN,
             Self::Denied(Denied::Route(_)) => StatusCode::FORBIDDEN,
+            Self::Denied(Denied::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Denied(_) => StatusCode::UNAUTHORIZED,
             Self::Tunnels => StatusCode::SERVICE_UNAVAILABLE,
             Self::Content(ClientFault::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -80,7 +81,9 @@ impl Refusal {
     fn challenge(&self) -> Option<&'static str> {
         match self {
             Self::Denied(Denied::Missing) => Some("Bearer realm=\"larder\""),
-            Self::Denied(Denied::Unknown | Denied::Token(_)) => Some("Bearer realm=\"larder\", error=\"invalid_token\""),
+            Self::Denied(Denied::Unknown | Denied::Token(_) | Denied::Issuer | Denied::Name) => {
+                Some("Bearer realm=\"larder\", error=\"invalid_token\"")
+            }
             _ => None,
         }
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::jwt::Fault;
+
 /// Why a request is not let in. The texts are for its client: they do not tell what was nearly right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
@@ -13,10 +15,25 @@ pub enum Denied {
     Unknown,
     /// What was presented is a token that is not accepted.
     #[error("{0}")]
-    Token(String),
+    Token(Fault),
+    /// What was presented is a token of an issuer whose tokens this route does not take.
+    #[error("tokens of this issuer are not taken here")]
+    Issuer,
+    /// What was presented is a token with a name too long to be a tenant's.
+    #[error("the name in the token is too long")]
+    Name,
+    /// Whether the token that was presented is right, nobody can tell now.
+    #[error("{0}")]
+    Unavailable(Fault),
     /// The tenant may use other routes.
     #[error("tenant `{0}` may not use this route")]
     Route(Arc<str>),
+}
+
+impl From<Fault> for Denied {
+    fn from(fault: Fault) -> Self {
+        if fault.is_unavailable() { Self::Unavailable(fault) } else { Self::Token(fault) }
+    }
 }
 
 impl Denied {
@@ -25,7 +42,8 @@ impl Denied {
         match self {
             Self::Missing => "no-key",
             Self::Unknown => "unknown-key",
-            Self::Token(_) => "refused-token",
+            Self::Token(_) | Self::Issuer | Self::Name => "refused-token",
+            Self::Unavailable(_) => "issuer-unavailable",
             Self::Route(_) => "other-routes",
         }
     }

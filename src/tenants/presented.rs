@@ -123,7 +123,9 @@ mod tests {
             (HeaderName::from_static(name), HeaderValue::from_static(value))
         };
         let mut headers = HeaderMap::new();
-        lines.iter().map(line).for_each(|(name, value)| drop(headers.append(name, value)));
+        for (name, value) in lines.iter().map(line) {
+            headers.append(name, value);
+        }
         headers
     }
 

@@ -8,13 +8,11 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{
-    config::Config,
-    denied::Denied,
-    key::Digest,
-    gate::Gate,
-    presented::Presented,
-};
+use super::{config::Config, denied::Denied, gate::Gate, key::Digest, presented::Presented};
+use crate::jwt::{self, Claims, Issuers};
+
+/// Longest name in a token that can be a tenant's.
+const SUBJECT_BYTES_MAX: usize = 200;
 
 /// What metrics call tenants beyond those that they tell apart. No tenant is called so.
 const OTHERS: &str = "other";
@@ -39,6 +37,9 @@ pub struct Tenants {
 struct Inner {
     by_key: HashMap<Digest, Arc<Tenant>>,
     by_name: HashMap<Arc<str>, Arc<Tenant>>,
+    /// By what subjects say: an issuer's name, `/`, and a name or `*`.
+    by_subject: HashMap<Box<str>, Arc<Tenant>>,
+    issuers: Issuers,
     names: Names,
     names_max: usize,
 }
@@ -85,31 +86,59 @@ impl Tenant {
 }
 
 impl Tenants {
-    /// From tenants that the configuration has validated. Beside them, metrics tell `names_max` apart.
-    pub fn new(tenants: &[Config], names: Names, names_max: usize) -> Self {
-        let (mut by_key, mut by_name) = (HashMap::new(), HashMap::new());
+    /// From tenants that the configuration has validated. Beside them, there are those whom `issuers` name; metrics tell
+    /// `names_max` of them apart.
+    pub fn new(tenants: &[Config], issuers: Issuers, names: Names, names_max: usize) -> Self {
+        let (mut by_key, mut by_name, mut by_subject) = (HashMap::new(), HashMap::new(), HashMap::new());
         for config in tenants {
             let tenant = Arc::new(Tenant::of(config));
             let of_keys = config.keys.iter().map(|key| Digest::of(key.as_bytes()));
             let hashes = config.key_hashes.iter().filter_map(|hash| hash.parse().ok());
             by_key.extend(of_keys.chain(hashes).map(|digest| (digest, Arc::clone(&tenant))));
+            by_subject.extend(config.subjects.iter().map(|name| (name.as_str().into(), Arc::clone(&tenant))));
             by_name.insert(Arc::clone(&tenant.name), tenant);
         }
-        Self { inner: Arc::new(Inner { by_key, by_name, names, names_max }) }
+        Self { inner: Arc::new(Inner { by_key, by_name, by_subject, issuers, names, names_max }) }
     }
 
     /// As [`Tenants::admit`], where nothing has to be waited for; `None`: he is not let in, or it is to be waited for.
-    pub fn admit_at_once(&self, _gate: &Gate, presented: Presented<'_>, route: &str) -> Option<Arc<Tenant>> {
-        self.of_key(credential(presented).ok()?)?.admitted(route).ok()
+    pub fn admit_at_once(&self, gate: &Gate, presented: Presented<'_>, route: &str) -> Option<Arc<Tenant>> {
+        let credential = credential(presented).ok()?;
+        let tenant = if is_token(gate, credential) {
+            self.of_claims(gate, &*self.inner.issuers.remembered(credential)?).ok()?
+        } else {
+            self.of_key(credential)?
+        };
+        tenant.admitted(route).ok()
     }
 
     /// Whom a request is of that presents this to a route, if he may use it.
     ///
     /// # Errors
     /// Why he is not let in.
-    pub async fn admit(&self, _gate: &Gate, presented: Presented<'_>, route: &str) -> Result<Arc<Tenant>, Denied> {
+    pub async fn admit(&self, gate: &Gate, presented: Presented<'_>, route: &str) -> Result<Arc<Tenant>, Denied> {
         let credential = credential(presented)?;
-        self.of_key(credential).ok_or(Denied::Unknown)?.admitted(route)
+        let tenant = if is_token(gate, credential) {
+            self.of_claims(gate, &*self.inner.issuers.verified(credential).await?)?
+        } else {
+            self.of_key(credential).ok_or(Denied::Unknown)?
+        };
+        tenant.admitted(route)
+    }
+
+    /// The tenant whose subject a token names, or the one that is called as it.
+    fn of_claims(&self, gate: &Gate, claims: &Claims) -> Result<Arc<Tenant>, Denied> {
+        if !gate.takes(&claims.issuer) {
+            return Err(Denied::Issuer);
+        }
+        // What is longer may have been cut, and then be the name of several.
+        if claims.name.len() > SUBJECT_BYTES_MAX {
+            return Err(Denied::Name);
+        }
+        let subject = [&*claims.issuer, "/", &*claims.name].concat();
+        let of_all = || self.inner.by_subject.get(&*[&*claims.issuer, "/*"].concat());
+        let configured = self.inner.by_subject.get(&*subject).or_else(of_all);
+        Ok(configured.map_or_else(|| self.named(&subject), Arc::clone))
     }
 
     fn of_key(&self, key: &[u8]) -> Option<Arc<Tenant>> {
@@ -127,6 +156,11 @@ impl Tenants {
             }
         }
     }
+}
+
+/// Whether what was presented is to be taken for a token: keys with two dots are keys where no tokens are taken.
+fn is_token(gate: &Gate, credential: &[u8]) -> bool {
+    gate.takes_tokens() && jwt::looks_like(credential)
 }
 
 fn credential(presented: Presented<'_>) -> Result<&[u8], Denied> {
@@ -184,7 +218,7 @@ mod tests {
     #[tokio::test]
     async fn each_key_is_its_tenants() {
         let tenants = [config("search", &["key-1", "key-2"], &[]), config("shop", &["key-3"], &["catalogue"])];
-        let tenants = Tenants::new(&tenants, Names::default(), 0);
+        let tenants = Tenants::new(&tenants, Issuers::none(), Names::default(), 0);
         let key = |key: &'static str| Presented::Credential(key.as_bytes());
         assert_eq!(admit(&tenants, key("key-1"), "any").await, Ok("search".to_owned()));
         assert_eq!(admit(&tenants, key("key-2"), "any").await, Ok("search".to_owned()), "by its hash");
@@ -201,12 +235,16 @@ mod tests {
     #[test]
     fn names_of_issuers_have_a_bounded_number_of_labels() {
         let (names, config) = (Names::default(), [config("search", &["key"], &[])]);
-        let tenants = Tenants::new(&config, names.clone(), 2);
+        let tenants = Tenants::new(&config, Issuers::none(), names.clone(), 2);
         let labels = |tenants: &Tenants| {
             ["search", "corp/a", "corp/b", "corp/c", "corp/a"].map(|name| tenants.named(name).label.to_string())
         };
         assert_eq!(labels(&tenants), ["search", "corp/a", "corp/b", OTHERS, "corp/a"]);
         assert_eq!(tenants.named("corp/c").name.as_ref(), "corp/c");
-        assert_eq!(labels(&Tenants::new(&[], names, 2))[1..], ["corp/a", "corp/b", OTHERS, "corp/a"], "after a reload");
+        assert_eq!(
+            labels(&Tenants::new(&[], Issuers::none(), names, 2))[1..],
+            ["corp/a", "corp/b", OTHERS, "corp/a"],
+            "after a reload"
+        );
     }
 }

@@ -202,11 +202,8 @@ impl Job {
     /// Fetches until everything is fetched or the job is cancelled.
     pub(super) async fn run(&self, plan: Plan, fetch: &Fetcher, metrics: &Metrics) {
         self.0.progress.lock().start();
-        let wanted = |url: &String| Wanted {
-            url: url.clone(),
-            headers: plan.headers.clone(),
-            tenant: plan.tenant.clone(),
-        };
+        let wanted =
+            |url: &String| Wanted { url: url.clone(), headers: plan.headers.clone(), tenant: plan.tenant.clone() };
         let wanted = &wanted;
         let fetches = paced(stream::iter(plan.urls), self.0.rate)
             .map(|url| async move { (fetch(wanted(&url)).await, url) })

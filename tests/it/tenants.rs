@@ -133,8 +133,14 @@ async fn tenants_never_meet() {
     let change = client::request("POST", gateway.url("/a")).header("authorization", &format!("Bearer {BOB}")).body("x");
     change.send().await.assert_ok("answer 5");
     get(&gateway, "/a", ALICE).send().await.assert_ok("answer 6");
-    assert_eq!(gateway.metric("larder_tenant_requests_total{route=\"all\",tenant=\"search\",outcome=\"hit\"}").await, 1.0);
-    assert_eq!(gateway.metric("larder_tenant_requests_total{route=\"all\",tenant=\"shop\",outcome=\"miss\"}").await, 2.0);
+    assert_eq!(
+        gateway.metric("larder_tenant_requests_total{route=\"all\",tenant=\"search\",outcome=\"hit\"}").await,
+        1.0
+    );
+    assert_eq!(
+        gateway.metric("larder_tenant_requests_total{route=\"all\",tenant=\"shop\",outcome=\"miss\"}").await,
+        2.0
+    );
 }
 
 #[tokio::test]
@@ -180,7 +186,8 @@ async fn a_client_can_bring_the_origins_key_beside_its_own() {
 async fn what_was_presented_goes_on_where_it_is_said_to() {
     let origin = origin_of("/a").await;
     let more = "forward_credentials = true";
-    let route = format!("[[route]]\nname = 'all'\nupstream = '{}'\n[route.access]\nclients = 'tenants'\n{more}", origin.url());
+    let route =
+        format!("[[route]]\nname = 'all'\nupstream = '{}'\n[route.access]\nclients = 'tenants'\n{more}", origin.url());
     let gateway = gateway::new().config(format!("{}{route}", tenants())).run().await;
     for _ in 0..2 {
         get(&gateway, "/a", ALICE).send().await.assert_ok("hello");
@@ -326,7 +333,10 @@ async fn an_operator_explains_and_warms_as_a_tenant() {
         let explanation = explained(as_alice).await;
         assert_eq!(explanation["verdict"], "hit: a fresh response is stored in L1", "{explanation}");
         assert_eq!(explanation["tenant"], "search");
-        assert!(explanation["key_parts"].to_string().contains(r#"{"name":"tenant","value":"search"}"#), "{explanation}");
+        assert!(
+            explanation["key_parts"].to_string().contains(r#"{"name":"tenant","value":"search"}"#),
+            "{explanation}"
+        );
     }
     let as_bob = explained(json!({ "tenant": "shop" })).await;
     assert_eq!(as_bob["verdict"], "forwarded: nothing is stored under the key");
@@ -366,9 +376,7 @@ async fn a_tunnel_is_not_for_who_has_no_key() {
     let origin = origin_of("/a").await;
     let gateway = gateway(&origin, "").await;
     let mut connection = gateway.raw().await;
-    connection
-        .write("GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
-        .await;
+    connection.write("GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await;
     assert_eq!(raw::status(&connection.head().await), 401);
     assert_eq!(origin.requests("/ws"), 0);
 }
@@ -386,8 +394,14 @@ async fn what_cannot_be_meant_is_refused_without_a_word_of_a_key() {
         (tenant("a/b", &keys(&format!("'{ALICE}'"))), "tenant[0].name: a name is 1 to 64 letters"),
         (tenant("other", &keys(&format!("'{ALICE}'"))), "tenant[0].name: a name is 1 to 64 letters"),
         (format!("{alice}{alice}"), "tenant[1].name: another tenant has this name"),
-        (format!("{alice}{}", tenant("b", &keys(&format!("'{ALICE}'")))), "tenant[1].keys[0]: this key is listed before"),
-        (format!("{alice}{}", tenant("b", &format!("key_hashes = ['{hash}']"))), "tenant[1].key_hashes[0]: this key is"),
+        (
+            format!("{alice}{}", tenant("b", &keys(&format!("'{ALICE}'")))),
+            "tenant[1].keys[0]: this key is listed before",
+        ),
+        (
+            format!("{alice}{}", tenant("b", &format!("key_hashes = ['{hash}']"))),
+            "tenant[1].key_hashes[0]: this key is",
+        ),
         (tenant("a", "key_hashes = ['md5:x']"), "tenant[0].key_hashes[0]: a hash is \"sha256:\""),
         (tenant("a", "subjects = ['alice']"), "tenant[0].subjects[0]: a subject is"),
         (tenant("a", "kyes = ['x']"), "tenant[0].kyes: unknown key; did you mean `keys`?"),

@@ -88,11 +88,8 @@ fn parts(question: &Question, models: &Models, path: &str, tenant: Option<&str>)
         Some(tenant) => format!("tenant {tenant}, and a keyed hash of the credential it brings"),
         None => "a keyed hash of the credential".to_owned(),
     };
-    let mut parts = vec![
-        part("scope", scope),
-        part("upstream", models.upstream.to_string()),
-        part("path", path.to_owned()),
-    ];
+    let mut parts =
+        vec![part("scope", scope), part("upstream", models.upstream.to_string()), part("path", path.to_owned())];
     let texts = ["namespace", "representation", "anthropic-version", "anthropic-beta", "openai-beta"];
     parts.extend(question.parts.iter().map(|(name, bytes)| match texts.contains(name) {
         true => part(name, String::from_utf8_lossy(bytes).into_owned()),

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use super::finding::{Finding, Table};
 use crate::{
     config::{Config, key_path::KeyPath, route::ResolvedRoute, schema},
+    jwt,
     tenants::{self, Access, Clients, Digest, KEY_BYTES_MIN},
 };
 
@@ -102,6 +103,17 @@ pub(in crate::config) fn used_routes(tenants: &[tenants::Config], routes: &[Reso
         }
     }
     found
+}
+
+/// Whether the issuers that routes name are there; in `[access]` too, which no route may use.
+pub(in crate::config) fn used_issuers(access: &Access, issuers: &[jwt::Config]) -> Vec<Finding> {
+    let mut table = Table::new("access");
+    let names = || issuers.iter().map(|issuer| issuer.name.as_str());
+    for (nth, name) in access.issuers.iter().enumerate().filter(|(_, name)| !names().any(|known| known == *name)) {
+        let meant = schema::nearest(name, names()).map(|meant| format!("; did you mean {meant:?}?"));
+        table.add_at("issuers", nth, format!("there is no [[issuer]] {name:?}{}", meant.unwrap_or_default()));
+    }
+    table.findings
 }
 
 /// What is allowed, and surely not meant.
