@@ -37,8 +37,11 @@ async fn follow_for_ever(client: &AdminClient, path: &str, json: bool) -> Result
                     eprintln!("larder: the gateway is back");
                 }
                 (known, waiting) = (true, false);
-                if !follow(events, json).await? {
-                    return Ok(());
+                match follow(events, json).await? {
+                    Followed::Gone => {}
+                    // The next call is told why.
+                    Followed::Refused => continue,
+                    Followed::Enough => return Ok(()),
                 }
             }
             Err(error) if !known || error.is_refusal() => return Err(error),
@@ -51,8 +54,18 @@ async fn follow_for_ever(client: &AdminClient, path: &str, json: bool) -> Result
     }
 }
 
-/// Shows one stream to its end. Whether somebody reads on.
-async fn follow(mut events: Events, json: bool) -> Result<bool, Error> {
+/// How a stream ended.
+enum Followed {
+    /// The gateway has gone, or the connection.
+    Gone,
+    /// The token is none any more.
+    Refused,
+    /// Nobody reads what is shown.
+    Enough,
+}
+
+/// Shows one stream to its end.
+async fn follow(mut events: Events, json: bool) -> Result<Followed, Error> {
     while let Some(event) = events.next().await {
         let written = match event {
             Event::Request(line) if json => writeln!(io::stdout(), "{line}"),
@@ -61,13 +74,14 @@ async fn follow(mut events: Events, json: bool) -> Result<bool, Error> {
                 eprintln!("larder: {number} requests were too many to show");
                 Ok(())
             }
-            Event::End => return Ok(true),
+            Event::End => return Ok(Followed::Gone),
+            Event::Refused => return Ok(Followed::Refused),
         };
         if written.is_err() {
-            return Ok(false);
+            return Ok(Followed::Enough);
         }
     }
-    Ok(true)
+    Ok(Followed::Gone)
 }
 
 fn path(args: &Tail) -> String {

@@ -332,7 +332,9 @@ fn an_admin_plane_on_the_network_needs_a_token() {
     let open = "[listen]\nadmin = \"0.0.0.0:8081\"\n";
     refuses(
         open,
-        &["test.toml:2:9: listen.admin: 0.0.0.0:8081 is not on loopback, so admin.token or admin.tokens is needed"],
+        &[
+            "test.toml:2:9: listen.admin: 0.0.0.0:8081 is not on loopback, so admin.token, admin.tokens or an issuer with roles is needed",
+        ],
     );
     parse(&format!("{open}[admin]\ntoken = \"t\"\n"));
     parse(&format!("{open}[[admin.tokens]]\nname = \"n\"\ntoken = \"t\"\nscope = \"read\"\n"));
@@ -419,7 +421,9 @@ fn what_is_surely_not_meant_is_told() {
     );
     assert_eq!(
         warnings("[cache]\npurge_method = true\n"),
-        ["test.toml:2:16: cache.purge_method: PURGE asks for a token, and there is none in [admin]"]
+        [
+            "test.toml:2:16: cache.purge_method: PURGE asks for a token, and there is none in [admin], and no issuer with roles"
+        ]
     );
 }
 

@@ -22,6 +22,7 @@ mod intercept;
 mod intercept_clients;
 mod intercept_models;
 mod invalidation;
+mod jwt;
 mod keys;
 mod kv;
 mod kv_cluster;
