@@ -42,6 +42,7 @@ mod tunnel;
 mod upgrade;
 
 use self::{
+    admission::Known,
     behind::{Aliased, Behind},
     config::{ForwardConfig, HeadersConfig},
     finish::{Listeners, Record, Told},
@@ -74,7 +75,7 @@ use crate::{
         AccessLog, Recent,
         trace::{self, Tracer},
     },
-    tenants::{Tenant, Tenants},
+    tenants::{Gate, Tenant, Tenants},
 };
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
@@ -114,6 +115,8 @@ pub struct Parts {
     pub unreached: RouteTable<Arc<ProxyRoute>>,
     /// The forward proxy as the cache sees it.
     pub forward_route: Arc<crate::cache::route::Route>,
+    /// Whom the forward proxy lets in; `None`: nobody is asked.
+    pub forward_gate: Option<Gate>,
     /// `[forward]`.
     pub forward: ForwardConfig,
     /// `[origin]`, for the forward proxy.
@@ -138,6 +141,8 @@ struct Placed {
     target: Target,
     /// What it would ask for if it came by the route's own path.
     aliased: Option<Uri>,
+    /// Whether it came to the forward proxy, outside of tunnels.
+    forwarded: bool,
 }
 
 /// What a request falls on.
@@ -172,6 +177,7 @@ impl Proxy {
             routes,
             unreached,
             forward_route,
+            forward_gate,
             forward,
             origin,
             headers,
@@ -183,8 +189,11 @@ impl Proxy {
         } = parts;
         let pseudonym = &headers.pseudonym;
         let via = ["1.0", "1.1", "2.0"].map(|version| field(&format!("{version} {pseudonym}")));
-        let forward_route =
-            Arc::new(ForwardRoute { metrics: metrics.route(&forward_route.name), cache: forward_route });
+        let forward_route = Arc::new(ForwardRoute {
+            metrics: metrics.route(&forward_route.name),
+            cache: forward_route,
+            gate: forward_gate,
+        });
         let inner = Inner {
             via,
             loop_mark: field(pseudonym),
@@ -352,9 +361,10 @@ impl Proxy {
         let placed = match placed {
             // Who purges shows a token of the admin plane.
             Ok(placed) if !self.takes_purge(&head.method, &proxied) => {
-                let admitted = self.admitted(&proxied, client.tenant.as_deref(), &mut head.headers).await;
+                let known = Known { speaks_for: client.tenant.as_deref(), forwarded: placed.forwarded };
+                let admitted = self.admitted(&proxied, known, &mut head.headers).await;
                 record.admitted(&admitted);
-                admitted.map(|tenant| placed.of(tenant)).map_err(Refusal::from)
+                admitted.map(|tenant| placed.of(tenant))
             }
             placed => placed,
         };
@@ -370,7 +380,10 @@ impl Proxy {
                     head.extensions.insert(leaving.client.address);
                     Err(self.purged(head).await)
                 }
-                Ok(_) if head.method == Method::CONNECT => Box::pin(self.connect(&mut head, &leaving)).await,
+                Ok(Placed { target, .. }) if head.method == Method::CONNECT => {
+                    let tenant = target.tenant.map(|tenant| Arc::clone(&tenant.name));
+                    Box::pin(self.connect(&mut head, tenant, &leaving)).await
+                }
                 Ok(Placed { target, .. }) if upgrade::wanted(&head) => {
                     Box::pin(self.upgrade(head, body, Target { forwarded, ..target }, leaving)).await
                 }
@@ -435,13 +448,14 @@ impl Proxy {
         if request.method() == Method::CONNECT {
             self.forward().admits(client)?;
             let target = Target::of_authority(&target.authority);
-            return Ok(Placed { proxied: self.forward_itself(), target, aliased: None });
+            return Ok(Placed { proxied: self.forward_itself(), target, aliased: None, forwarded: true });
         }
         let RequestTarget { scheme, authority, absolute } = target;
         let (verified, path) = (client.within.is_some(), uri.path());
         let normal = normalise_path(path);
         let found = self.find(verified, scheme, &authority, (path, &normal, uri.query()));
-        if !verified && found.is_forwarded() {
+        let forwarded = !verified && found.is_forwarded();
+        if forwarded {
             if !absolute {
                 return Err(Refusal::NoRoute(format!("{authority}{normal}")));
             }
@@ -459,7 +473,7 @@ impl Proxy {
             }
         }
         let target = Target::new(proxied.cache_route(), scheme, &authority, path, &normal, query);
-        Ok(Placed { proxied, target, aliased: aliased.map(Uri::from) })
+        Ok(Placed { proxied, target, aliased: aliased.map(Uri::from), forwarded })
     }
 
     /// The route of a request. One that was sent to its host, as its client has `verified`, is not for routes that take

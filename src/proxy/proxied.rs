@@ -115,6 +115,8 @@ pub enum Proxied {
 pub struct ForwardRoute {
     /// As the cache sees it.
     pub cache: Arc<cache::route::Route>,
+    /// Whom it lets in; `None`: nobody is asked.
+    pub gate: Option<Gate>,
     pub(super) metrics: Arc<RouteMetrics>,
 }
 
@@ -202,7 +204,7 @@ impl Proxied {
     pub(super) fn gate(&self) -> Option<&Gate> {
         match self {
             Self::Route(route) => route.gate.as_ref(),
-            Self::Forward(_) => None,
+            Self::Forward(forward) => forward.gate.as_ref(),
         }
     }
 
