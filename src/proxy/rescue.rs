@@ -45,7 +45,7 @@ pub(super) enum Refusal {
     #[error(transparent)]
     Denied(#[from] Denied),
     /// The same, of the forward proxy.
-    #[error(transparent)]
+    #[error("{}", of_the_proxy(.0))]
     ForwardDenied(Denied),
     /// The content of the request.
     #[error(transparent)]
@@ -93,6 +93,16 @@ impl Refusal {
             }
             _ => None,
         }
+    }
+}
+
+/// Why the forward proxy does not let a client in; without a key, where it shows one.
+fn of_the_proxy(denied: &Denied) -> String {
+    match denied {
+        Denied::Missing => {
+            "the forward proxy needs a key: as the password in its URL, http://name:KEY@proxy".to_owned()
+        }
+        denied => denied.to_string(),
     }
 }
 

@@ -521,6 +521,7 @@ async fn the_forward_proxy_is_for_who_has_a_key_where_it_asks() {
     for (key, detail) in [(None, "no-key"), (Some(MALLORY), "unknown-key")] {
         let refused = through(key).send().await;
         assert_refused(&refused, 407, detail);
+        assert!(!refused.text().contains("Authorization"), "{}", refused.text());
         assert_eq!(refused.header("proxy-authenticate"), Some("Basic realm=\"larder\""));
     }
     through(Some(ALICE)).send().await.assert_ok("answer 1").assert_forwarded("uri-miss");
