@@ -34,7 +34,7 @@ impl Proxy {
         let Some(gate) = &route.gate else { return Ok(None) };
         let (tenants, name) = (&self.inner.tenants, &route.cache.name);
         let tenant = match speaks_for {
-            Some(tenant) => tenants.named(tenant).admitted(name).ok(),
+            Some(tenant) => tenants.spoken_for(tenant).and_then(|tenant| tenant.admitted(name)).ok(),
             None => tenants.admit_at_once(gate, gate.presented(lines), name),
         };
         tenant.map(Some).ok_or(NotAtOnce)
@@ -49,7 +49,7 @@ impl Proxy {
     ) -> Result<Option<Arc<Tenant>>, Refusal> {
         let (tenants, route) = (&self.inner.tenants, &proxied.cache_route().name);
         let spoken_for = match (known.speaks_for, &self.inner.forward_route.gate) {
-            (Some(name), _) => Some(tenants.named(name)),
+            (Some(name), _) => Some(tenants.spoken_for(name)?),
             (None, Some(gate)) if known.forwarded => Some(self.of_the_proxy(gate, headers).await?),
             (None, _) => None,
         };

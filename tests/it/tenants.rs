@@ -346,6 +346,8 @@ async fn an_operator_explains_and_warms_as_a_tenant() {
     }
     let as_bob = explained(json!({ "tenant": "shop" })).await;
     assert_eq!(as_bob["verdict"], "forwarded: nothing is stored under the key");
+    let nobody = explained(json!({ "tenant": "serach" })).await;
+    assert_eq!(nobody["verdict"], "refused: there is no tenant of that name");
     let url = gateway.url("/a");
     let shown = larder(["explain", &url, "--tenant", "search", "--admin", &gateway.admin_base()]).await;
     shown.assert(0, "tenant   search").assert(0, "hit: a fresh response");
