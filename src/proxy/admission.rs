@@ -49,6 +49,8 @@ impl Proxy {
     ) -> Result<Option<Arc<Tenant>>, Refusal> {
         let (tenants, route) = (&self.inner.tenants, &proxied.cache_route().name);
         let spoken_for = match (known.speaks_for, &self.inner.forward_route.gate) {
+            // Where nobody is asked, it does not matter.
+            (Some(name), _) if proxied.gate().is_none() => tenants.spoken_for(name).ok(),
             (Some(name), _) => Some(tenants.spoken_for(name)?),
             (None, Some(gate)) if known.forwarded => Some(self.of_the_proxy(gate, headers).await?),
             (None, _) => None,
