@@ -46,6 +46,8 @@ pub(super) struct RequestsQuery {
     outcome: Option<String>,
     /// Name of a route.
     route: Option<String>,
+    /// Name of a tenant.
+    tenant: Option<String>,
     /// A status, or a class such as `5xx`.
     status: Option<String>,
     /// A path without its query; with `*` at its end, whatever begins so.
@@ -54,7 +56,7 @@ pub(super) struct RequestsQuery {
 
 impl RequestsQuery {
     fn filter(self) -> Result<Filter, Problem> {
-        let Self { outcome, route, status, path, .. } = self;
+        let Self { outcome, route, tenant, status, path, .. } = self;
         if let Some(outcome) = outcome.as_deref().filter(|outcome| !Outcome::NAMES.contains(outcome)) {
             let near = nearest(outcome, Outcome::NAMES).map(|near| format!(": did you mean `{near}`?"));
             let detail = format!("`outcome`: {outcome:?} is none{}", near.unwrap_or_default());
@@ -65,7 +67,7 @@ impl RequestsQuery {
             .map(|status| status.parse())
             .transpose()
             .map_err(|expected| Problem::bad_request(format!("`status`: write {expected}")).with_field("status"))?;
-        Ok(Filter { outcome, route, status, path })
+        Ok(Filter { outcome, route, tenant, status, path })
     }
 }
 

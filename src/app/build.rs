@@ -11,6 +11,7 @@ use crate::{
         llm::{Models, semantic::Matchers},
     },
     config::{Config, ResolvedRoute},
+    jwt::Issuers,
     kv::Kv,
     llm::question::Settings,
     origin::{Origins, TargetPolicy, Upstream},
@@ -22,6 +23,7 @@ use crate::{
     purge::{self, Fleet, fleet::Identity},
     store::{L1, L2, L3},
     telemetry::{AccessLog, Recent, trace::Tracer},
+    tenants::{Access, Gate, Names, Tenants},
 };
 
 /// Name of the forward proxy where routes are named: in keys, metrics and logs.
@@ -29,7 +31,7 @@ const FORWARD: &str = "forward";
 
 /// What stays for the life of a process, and proxies are made over.
 pub(super) struct Ground {
-    cache: Cache,
+    pub(super) cache: Cache,
     /// Redis, where there is one.
     pub(super) kv: Option<Kv>,
     packs: Packs,
@@ -38,6 +40,9 @@ pub(super) struct Ground {
     access: Option<AccessLog>,
     pub(super) tracer: Option<Tracer>,
     recent: Recent,
+    names: Names,
+    /// Of tokens: those that the gateway has for its life, whatever they are configured to be.
+    pub(super) issuers: Issuers,
 }
 
 /// Makes all that is below the proxy.
@@ -56,7 +61,8 @@ pub(super) fn ground(config: &Config, access: Option<AccessLog>, registry: &mut 
     let metrics = Metrics::register(registry);
     let packs = Packs::open(all_routes(config))?;
     let recent = Recent::new(&config.log);
-    Ok(Ground { cache, kv, packs, metrics, matchers, access, recent, tracer: None })
+    let (names, issuers) = (Names::default(), Issuers::none());
+    Ok(Ground { cache, kv, packs, metrics, matchers, access, recent, tracer: None, names, issuers })
 }
 
 fn all_routes(config: &Config) -> impl Iterator<Item = &ResolvedRoute> {
@@ -92,15 +98,21 @@ impl Ground {
         };
         let (routes, unreached) = (table(config.routes())?, table(config.unreached_routes())?);
         let rules = cache::route::ResponseRules::default();
-        let forward_route = cache::route::Route::new(FORWARD, None, config.cache.clone(), rules, own.clone());
+        let mut forward_route = cache::route::Route::new(FORWARD, None, config.cache.clone(), rules, own.clone());
+        let forward_gate = Gate::of(&Access { clients: config.forward.clients_auth, ..config.access.clone() });
+        if forward_gate.is_some() {
+            forward_route = forward_route.with_tenants();
+        }
         let parts = proxy::Parts {
             cache: self.cache.clone(),
             routes,
             unreached,
             forward_route: Arc::new(forward_route),
+            forward_gate,
             forward: config.forward.clone(),
             origin: config.origin.clone(),
             headers: config.headers.clone(),
+            tenants: Tenants::new(&config.tenant, self.issuers.clone(), self.names.clone(), config.access.names_max),
             access: self.access.clone(),
             tracer: self.tracer.clone(),
             recent: self.recent.clone(),
@@ -203,7 +215,7 @@ fn route(
     metrics: &Metrics,
     matchers: &Matchers,
 ) -> Result<Arc<ProxyRoute>, Error> {
-    let ResolvedRoute { route, matcher, cache, origin, llm } = resolved;
+    let ResolvedRoute { route, matcher, access, cache, origin, llm } = resolved;
     let urls = match &route.upstream {
         OneOrMany::One(url) => std::slice::from_ref(url),
         OneOrMany::Many(urls) => urls,
@@ -218,6 +230,10 @@ fn route(
     let (request_set, request_remove, response) = proxy::compile(&route.headers);
     let strip = matcher.path.as_ref().filter(|_| route.strip_path).map(|path| path.as_str().to_owned());
     let mut cache = cache::route::Route::new(&route.name, site(route), cache.clone(), response, own);
+    let gate = Gate::of(access);
+    if gate.is_some() {
+        cache = cache.with_tenants();
+    }
     if let Some(protocol) = route.protocol.model() {
         let settings = Settings::new(protocol, llm.clone());
         let packed = packs.of(&cache, &settings);
@@ -230,15 +246,9 @@ fn route(
             matcher: matcher.map_err(|source| Error::Semantic { route: route.name.clone(), source })?,
         });
     }
-    Ok(Arc::new(ProxyRoute::new(
-        Arc::new(cache),
-        upstream,
-        strip,
-        route.host_header,
-        request_set,
-        request_remove,
-        metrics,
-    )))
+    let route =
+        ProxyRoute::new(Arc::new(cache), upstream, strip, route.host_header, request_set, request_remove, metrics);
+    Ok(Arc::new(route.behind(gate)))
 }
 
 /// The route's own site, where its answers cannot depend on the authority a client names.

@@ -172,9 +172,10 @@ pub async fn start(config: &Config, logs: Logs, source: Option<Source>) -> Resul
     let mut ground = build::ground(config, logs.access.clone(), &mut registry)?;
     let traced = (!config.trace.endpoint.is_empty()).then(|| Tracer::new(&config.trace));
     ground.tracer = traced.as_ref().map(|(tracer, _)| tracer.clone());
-    let proxy = Live::new(ground.proxy(config, None)?);
-    let keys = Keys::new(config, proxy.now().cache().origins());
+    let keys = Keys::new(config, ground.cache.origins());
     let issuers = Issuers::new(&config.jwt, &config.issuer, Arc::clone(&keys) as _, &mut registry)?;
+    ground.issuers = issuers.clone();
+    let proxy = Live::new(ground.proxy(config, None)?);
     let (kv, auth) = (ground.kv.clone(), Auth::new(&config.admin, issuers.clone()));
     let certificates = Certificates::new(config, &mut registry)?;
     let server = Server::new(config.client.clone(), &mut registry).with_tls(certificates.data());
@@ -235,7 +236,7 @@ pub async fn start(config: &Config, logs: Logs, source: Option<Source>) -> Resul
     });
     let answer_purge = admin_plane.purge_answerer();
     proxy.now().answer_purges(Box::new(move |head| Box::pin(answer_purge(head).then(handler::collected))));
-    let (handler, stopped) = (ProxyHandler { proxy: proxy.clone(), interception }, stop.clone());
+    let (handler, stopped) = (ProxyHandler { proxy: proxy.clone(), interception, tenant: None }, stop.clone());
     let serving = Workers::start(config.listen.workers, data_listener, &server, &handler, &stopped);
     let serving = serving.map_err(Error::Workers)?;
     let (warming, stopped, max) = (proxy.current(), stop.clone(), config.l3.preload_max);

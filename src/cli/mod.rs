@@ -22,6 +22,7 @@ pub mod explain;
 pub mod export;
 pub mod health;
 pub mod import;
+pub mod key;
 mod listing;
 pub mod log_level;
 pub mod man;
@@ -45,6 +46,10 @@ pub fn run() -> ExitCode {
         Command::Completions { shell } => written(&man::completions(shell)),
         Command::Man(args) => match man::run(&args) {
             Ok(page) => written(&page),
+            Err(error) => failed(&error),
+        },
+        Command::Key(args) => match key::run(&args) {
+            Ok(text) => written(text.as_bytes()),
             Err(error) => failed(&error),
         },
         Command::Health(args) => finish(health::run(args)),

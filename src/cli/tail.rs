@@ -86,8 +86,8 @@ async fn follow(mut events: Events, json: bool) -> Result<Followed, Error> {
 
 fn path(args: &Tail) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
-    let given = [("outcome", &args.outcome), ("route", &args.route), ("status", &args.status), ("path", &args.path)];
-    for (name, value) in given {
+    let given = [("outcome", &args.outcome), ("route", &args.route), ("tenant", &args.tenant)];
+    for (name, value) in given.into_iter().chain([("status", &args.status), ("path", &args.path)]) {
         if let Some(value) = value {
             query.append_pair(name, value);
         }
@@ -103,6 +103,8 @@ pub(super) fn shown(line: &str) -> String {
     let clock = time.split_once('T').map_or(&*time, |(_, clock)| clock.trim_end_matches('Z'));
     let detail = text("detail");
     let outcome = if detail.is_empty() { text("outcome") } else { format!("{} ({detail})", text("outcome")) };
+    let tenant = text("tenant");
+    let place = if tenant.is_empty() { text("route") } else { format!("{} {tenant}", text("route")) };
     let bytes = bytesize::ByteSize::b(request["bytes_sent"].as_u64().unwrap_or_default());
     let mut shown = format!(
         "{clock:<12}  {}  {outcome:<22}  {:>9.1} ms  {:>9}  {:<4} {}{}  [{}]",
@@ -112,7 +114,7 @@ pub(super) fn shown(line: &str) -> String {
         text("method"),
         text("host"),
         text("target"),
-        text("route"),
+        place,
     );
     let error = text("error");
     if !error.is_empty() {

@@ -8,7 +8,8 @@ use super::Config;
 use crate::admin::Change;
 
 /// Settings that a running gateway takes over: tables, and single keys. All others need a restart.
-const LIVE: [&str; 14] = [
+const LIVE: [&str; 16] = [
+    "access",
     "admin.tls",
     "admin.token",
     "admin.tokens",
@@ -23,6 +24,7 @@ const LIVE: [&str; 14] = [
     "origin",
     "providers.routes",
     "route",
+    "tenant",
 ];
 
 /// What of these it does not: other gateways know this one by it.

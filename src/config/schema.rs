@@ -9,7 +9,7 @@ use super::key_path::KeyPath;
 /// The defaults, which are also the manual.
 pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-/// The keys of a route beside `cache`, `origin` and `llm`, which have the keys of the tables of that name.
+/// The keys of a route beside `access`, `cache`, `origin` and `llm`, which have the keys of the tables of that name.
 const ROUTE: &str = r#"
 name = ""
 host = ""
@@ -32,6 +32,15 @@ scope = "read"
 const CERTIFICATE: &str = r#"
 cert = ""
 key = ""
+"#;
+
+/// The keys of one of `tenant`.
+const TENANT: &str = r#"
+name = ""
+keys = []
+key_hashes = []
+subjects = []
+routes = []
 "#;
 
 /// The keys of one of `webhook`.
@@ -77,16 +86,21 @@ pub(super) enum Kind {
 /// Keys and their kinds.
 pub(super) type Table = BTreeMap<String, Kind>;
 
-/// The whole configuration; `route`, `webhook` and `issuer` are lists of tables.
+/// The whole configuration; `route`, `tenant`, `issuer` and `webhook` are lists of tables.
 pub(super) fn root() -> &'static Table {
     static ROOT: LazyLock<Table> = LazyLock::new(|| {
         let mut root = table(DEFAULTS);
         let mut route = table(ROUTE);
-        for section in ["cache", "origin", "llm"] {
+        for section in ["access", "cache", "origin", "llm"] {
             let defaults = document(DEFAULTS);
             route.insert(section.to_owned(), kind(&defaults[section]));
         }
+        if let Some(Kind::Table(access)) = route.get_mut("access") {
+            // Metrics are everybody's.
+            access.remove("names_max");
+        }
         root.insert("route".to_owned(), Kind::Tables(route));
+        root.insert("tenant".to_owned(), Kind::Tables(table(TENANT)));
         root.insert("webhook".to_owned(), Kind::Tables(table(WEBHOOK)));
         root.insert("issuer".to_owned(), Kind::Tables(table(ISSUER)));
         if let Some(Kind::Table(admin)) = root.get_mut("admin") {
@@ -183,7 +197,7 @@ mod tests {
         admin::config::Token,
         jwt,
         proxy::config::{HeaderRules, RouteConfig},
-        tls, webhook,
+        tenants, tls, webhook,
     };
 
     /// The fields serde knows of `T`, which it tells when it meets one it does not.
@@ -209,6 +223,7 @@ mod tests {
         assert_eq!(keys(route()), fields::<RouteConfig>());
         assert_eq!(keys(&table(TOKEN)), fields::<Token>());
         assert_eq!(keys(&table(CERTIFICATE)), fields::<tls::config::Certificate>());
+        assert_eq!(keys(&table(TENANT)), fields::<tenants::Config>());
         assert_eq!(keys(&table(WEBHOOK)), fields::<webhook::Config>());
         assert_eq!(keys(&table(ISSUER)), fields::<jwt::Config>());
         let Some(Kind::Table(headers)) = route().get("headers") else { panic!("a table") };

@@ -291,7 +291,9 @@ fn routes_override_key_by_key() {
 fn what_is_wrong_in_cache_is_told_once_whatever_routes_there_are() {
     refuses(
         "[cache]\npartition = \"user\"\n[[route]]\nname = \"a\"\nupstream = \"http://h\"\n",
-        &["test.toml:2:13: cache.partition: \"user\" is none of \"none\", \"authorization\", \"header:NAME\""],
+        &[
+            "test.toml:2:13: cache.partition: \"user\" is none of \"tenant\", \"none\", \"authorization\", \"header:NAME\"",
+        ],
     );
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use figment::value::Dict;
 use serde::{Deserialize, Serialize};
 
-use crate::llm::endpoint;
+use crate::{llm::endpoint, tenants::Clients};
 
 /// One origin or several.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -106,6 +106,9 @@ pub struct RouteConfig {
     /// See [`HeaderRules`].
     #[serde(default)]
     pub headers: HeaderRules,
+    /// What differs from `[access]`.
+    #[serde(default)]
+    pub access: Dict,
     /// What differs from `[cache]`.
     #[serde(default)]
     pub cache: Dict,
@@ -120,7 +123,8 @@ pub struct RouteConfig {
 impl fmt::Debug for RouteConfig {
     /// Without the values of `llm`, of which one may be a key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, host, path, strip_path, upstream, protocol, host_header, headers, cache, origin, llm } = self;
+        let Self { name, host, path, strip_path, upstream, protocol, host_header, headers, .. } = self;
+        let Self { access, cache, origin, llm, .. } = self;
         f.debug_struct("RouteConfig")
             .field("name", name)
             .field("host", host)
@@ -130,6 +134,7 @@ impl fmt::Debug for RouteConfig {
             .field("protocol", protocol)
             .field("host_header", host_header)
             .field("headers", headers)
+            .field("access", access)
             .field("cache", cache)
             .field("origin", origin)
             .field("llm", &llm.keys())
@@ -153,6 +158,8 @@ pub struct ForwardConfig {
     pub enabled: bool,
     /// Networks whose clients may use it.
     pub clients: Vec<ipnet::IpNet>,
+    /// Whether they are asked for a key (`Proxy-Authorization`).
+    pub clients_auth: Clients,
     /// Private, loopback and link-local targets that are allowed all the same: networks, checked after resolution.
     pub targets_allowed: Vec<ipnet::IpNet>,
     /// Ports CONNECT may go to.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     Proxy, ProxyRoute, X_CACHE,
+    admission::NotAtOnce,
     arriving::Noted,
     finish::{Sent, Told},
     request_target::RequestTarget,
@@ -23,6 +24,7 @@ use crate::{
         path::{normalise_authority, normalise_path},
         plain::Plain,
     },
+    tenants::Lines,
 };
 
 /// Longest content that is written behind the head of an answer.
@@ -37,13 +39,15 @@ pub struct Came<'a> {
     pub scheme: &'static str,
     /// See [`super::Client::within`].
     pub within: Option<&'a str>,
+    /// See [`super::Client::tenant`].
+    pub tenant: Option<&'a str>,
 }
 
 impl Proxy {
     /// Answers at once what can be: a fresh response in memory, to a request without content. Nothing of the request is
     /// kept or copied.
     pub fn at_once<B>(&self, request: &Request<B>, came: Came<'_>) -> Option<Response<Sent>> {
-        let Came { address, scheme, within } = came;
+        let Came { address, scheme, within, tenant } = came;
         let (method, headers) = (request.method(), request.headers());
         if !matches!(*method, Method::GET | Method::HEAD) {
             return None;
@@ -63,13 +67,16 @@ impl Proxy {
         let route = self.route(within.is_some(), &target.authority, path)?;
         let site = site(route, target.scheme, &target.authority);
         let (query, forwarded) = (request.uri().query(), self.believes(noted, address));
-        let view = View { scheme: target.scheme, path, query, site: &site, forwarded };
+        let tenant = self.admitted_at_once(route, tenant, |name| Lines::of(headers, name)).ok()?;
+        let whose = tenant.as_deref().map(|tenant| &*tenant.name);
+        let view = View { scheme: target.scheme, path, query, site: &site, forwarded, tenant: whose };
         let Answer { mut response, outcome } = self.inner.cache.hit(&route.cache, view, method, headers, begun)?;
         let request_id = self.inner.ids.of(headers);
         let mut record = self.record(&route.metrics, begun, || {
             let (to, route) = (self.listeners(begun, true)?, &route.cache.name);
             Some(Self::told(to, self.cache(), request, address, &target.authority, route, begun, request_id.clone()))
         });
+        record.tenant = tenant;
         record.traced(self.hit_span(|| Traced {
             traceparent: traceparent(headers),
             begun,
@@ -90,7 +97,7 @@ impl Proxy {
     /// # Errors
     /// Where there is no such answer; nothing has been written then.
     pub fn express(&self, request: &Plain<'_>, came: Came<'_>, head: &mut Vec<u8>) -> Result<Sent, NotPlain> {
-        let Came { address, scheme, within } = came;
+        let Came { address, scheme, within, tenant } = came;
         let noted = Noted::of_plain(request);
         if noted.cdn_loop || self.is_forged(noted, address) || request.host.is_empty() {
             return Err(NotPlain::Request);
@@ -103,7 +110,10 @@ impl Proxy {
         let (path, query) = (request.path(), request.query());
         let route = self.route(within.is_some(), &authority, path).ok_or(NotPlain::Request)?;
         let site = site(route, scheme, &authority);
-        let view = View { scheme, path, query, site: &site, forwarded: self.believes(noted, address) };
+        let tenant = self.admitted_at_once(route, tenant, |name| Lines::of_plain(request, name));
+        let tenant = tenant.map_err(|NotAtOnce| NotPlain::Request)?;
+        let (forwarded, whose) = (self.believes(noted, address), tenant.as_deref().map(|tenant| &*tenant.name));
+        let view = View { scheme, path, query, site: &site, forwarded, tenant: whose };
         let PlainHit { status, content, outcome } =
             self.inner.cache.plain_hit(&route.cache, view, request, begun, head)?;
         let request_id = self.write_request_id(request, head);
@@ -116,6 +126,7 @@ impl Proxy {
         let mut record = self.record(&route.metrics, begun, || {
             self.told_plain(request, status, &authority, route, request_id.map(|range| &head[range]), address, begun)
         });
+        record.tenant = tenant;
         record.traced(self.hit_span(|| Traced {
             traceparent: request.get(TRACEPARENT.as_str()),
             begun,

@@ -14,19 +14,22 @@ use http::{HeaderValue, Method, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::metrics::RouteMetrics;
+use super::{metrics::RouteMetrics, rescue::Refusal};
 use crate::{
     cache::{Body, Broken, Outcome, llm::accounts::Receipt},
     telemetry::{
         AccessLog, Cost, Line, Recent,
         trace::{Span, TraceId},
     },
+    tenants::Tenant,
 };
 
 /// One request, from its head to the end of its answer.
 pub(super) struct Record {
     pub(super) metrics: Arc<RouteMetrics>,
     pub(super) begun: Instant,
+    /// Whom it is of, where that was asked.
+    pub(super) tenant: Option<Arc<Tenant>>,
     pub(super) outcome: Outcome,
     pub(super) sent: u64,
     /// Of the answer; `None`: none has begun.
@@ -64,6 +67,18 @@ pub(super) struct Told {
 }
 
 impl Record {
+    /// Notes whom it is of, or why it is not let in.
+    pub(super) fn admitted(&mut self, admitted: &Result<Option<Arc<Tenant>>, Refusal>) {
+        match admitted {
+            Ok(tenant) => self.tenant.clone_from(tenant),
+            Err(Refusal::Denied(denied) | Refusal::ForwardDenied(denied)) => {
+                self.outcome.detail = Some(denied.as_str());
+                self.metrics.denied(denied);
+            }
+            Err(_) => {}
+        }
+    }
+
     /// Notes how the answer begins.
     pub(super) fn answered(&mut self, outcome: Outcome, status: StatusCode) {
         self.outcome = outcome;
@@ -85,7 +100,13 @@ impl Drop for Record {
     fn drop(&mut self) {
         let duration = self.begun.elapsed();
         self.metrics.ended(&self.outcome, self.status, self.sent, duration);
+        if let Some(tenant) = &self.tenant {
+            self.metrics.ended_of(tenant, &self.outcome);
+        }
         if let Some(span) = &mut self.span {
+            if let Some(tenant) = &self.tenant {
+                span.set("larder.tenant", tenant.name.to_string());
+            }
             span.set("larder.outcome", self.outcome.name());
             span.set("larder.detail", self.outcome.reason());
         }
@@ -104,6 +125,7 @@ impl Drop for Record {
                 version: told.version,
                 status: told.status,
                 route: &told.route,
+                tenant: self.tenant.as_ref().map(|tenant| &*tenant.name),
                 outcome: self.outcome.name(),
                 detail: self.outcome.reason(),
                 bytes_sent: self.sent,

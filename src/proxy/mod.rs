@@ -12,6 +12,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header, uri::PathAndQuery};
 use tokio::time::Instant;
 
+mod admission;
 mod arriving;
 mod behind;
 mod client;
@@ -40,6 +41,7 @@ mod tunnel;
 mod upgrade;
 
 use self::{
+    admission::Known,
     behind::{Aliased, Behind},
     config::{ForwardConfig, HeadersConfig},
     finish::{Listeners, Record, Told},
@@ -61,7 +63,7 @@ pub use self::{
     metrics::Metrics,
     proxied::{ForwardRoute, Proxied, ProxyRoute, Reached, compile, own_fields},
     purging::{PurgeAnswerer, PurgeListener},
-    resolve::{ResolveError, Resolved},
+    resolve::{Explained, ResolveError, Resolved},
     tunnel::Guards,
 };
 use crate::{
@@ -72,6 +74,7 @@ use crate::{
         AccessLog, Recent,
         trace::{self, Tracer, Work},
     },
+    tenants::{Gate, Tenant, Tenants},
 };
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
@@ -92,6 +95,7 @@ struct Inner {
     via: [HeaderValue; 3],
     loop_mark: HeaderValue,
     ids: RequestIds,
+    tenants: Tenants,
     access: Option<AccessLog>,
     tracer: Option<Tracer>,
     recent: Recent,
@@ -110,12 +114,16 @@ pub struct Parts {
     pub unreached: RouteTable<Arc<ProxyRoute>>,
     /// The forward proxy as the cache sees it.
     pub forward_route: Arc<crate::cache::route::Route>,
+    /// Whom the forward proxy lets in; `None`: nobody is asked.
+    pub forward_gate: Option<Gate>,
     /// `[forward]`.
     pub forward: ForwardConfig,
     /// `[origin]`, for the forward proxy.
     pub origin: origin::config::Config,
     /// `[headers]`.
     pub headers: HeadersConfig,
+    /// Whom requests can be of.
+    pub tenants: Tenants,
     /// Where request lines go.
     pub access: Option<AccessLog>,
     /// What makes spans of requests, where they are traced.
@@ -132,6 +140,8 @@ struct Placed {
     target: Target,
     /// What it would ask for if it came by the route's own path.
     aliased: Option<Uri>,
+    /// Whether it came to the forward proxy, outside of tunnels.
+    forwarded: bool,
 }
 
 /// What a request falls on.
@@ -141,6 +151,13 @@ struct Found<'a> {
     matcher: Option<&'a Matcher>,
     /// What it would ask for if it came by the route's own path.
     aliased: Option<PathAndQuery>,
+}
+
+impl Placed {
+    /// The same of a tenant.
+    fn of(self, tenant: Option<Arc<Tenant>>) -> Self {
+        Self { target: Target { tenant, ..self.target }, ..self }
+    }
 }
 
 impl Found<'_> {
@@ -159,9 +176,11 @@ impl Proxy {
             routes,
             unreached,
             forward_route,
+            forward_gate,
             forward,
             origin,
             headers,
+            tenants,
             access,
             recent,
             tracer,
@@ -169,8 +188,11 @@ impl Proxy {
         } = parts;
         let pseudonym = &headers.pseudonym;
         let via = ["1.0", "1.1", "2.0"].map(|version| field(&format!("{version} {pseudonym}")));
-        let forward_route =
-            Arc::new(ForwardRoute { metrics: metrics.route(&forward_route.name), cache: forward_route });
+        let forward_route = Arc::new(ForwardRoute {
+            metrics: metrics.route(&forward_route.name),
+            cache: forward_route,
+            gate: forward_gate,
+        });
         let inner = Inner {
             via,
             loop_mark: field(pseudonym),
@@ -183,6 +205,7 @@ impl Proxy {
             routes,
             forward_route,
             headers,
+            tenants,
             access,
             tracer,
             recent,
@@ -255,6 +278,7 @@ impl Proxy {
         Record {
             metrics: Arc::clone(metrics),
             begun,
+            tenant: None,
             outcome: Outcome::of(Kind::Synthesised),
             sent: 0,
             status: None,
@@ -334,6 +358,16 @@ impl Proxy {
         let work = Work::new(context, trace::Request { id: request_id.clone(), trace });
         record.traced(span);
         let (mut head, body) = request.into_parts();
+        let placed = match placed {
+            // Who purges shows a token of the admin plane.
+            Ok(placed) if !self.takes_purge(&head.method, &proxied) => {
+                let known = Known { speaks_for: client.tenant.as_deref(), forwarded: placed.forwarded };
+                let admitted = self.admitted(&proxied, known, &mut head.headers).await;
+                record.admitted(&admitted);
+                admitted.map(|tenant| placed.of(tenant))
+            }
+            placed => placed,
+        };
         let (uri, version) = (aliased.unwrap_or_else(|| head.uri.clone()), head.version);
         let proxy = self.clone();
         let leaving =
@@ -346,7 +380,10 @@ impl Proxy {
                     head.extensions.insert(leaving.client.address);
                     Err(self.purged(head).await)
                 }
-                Ok(_) if head.method == Method::CONNECT => Box::pin(self.connect(&mut head, &leaving)).await,
+                Ok(Placed { target, .. }) if head.method == Method::CONNECT => {
+                    let tenant = target.tenant.map(|tenant| Arc::clone(&tenant.name));
+                    Box::pin(self.connect(&mut head, tenant, &leaving)).await
+                }
                 Ok(Placed { target, .. }) if upgrade::wanted(&head) => {
                     Box::pin(self.upgrade(head, body, Target { forwarded, ..target }, leaving)).await
                 }
@@ -411,13 +448,14 @@ impl Proxy {
         if request.method() == Method::CONNECT {
             self.forward().admits(client)?;
             let target = Target::of_authority(&target.authority);
-            return Ok(Placed { proxied: self.forward_itself(), target, aliased: None });
+            return Ok(Placed { proxied: self.forward_itself(), target, aliased: None, forwarded: true });
         }
         let RequestTarget { scheme, authority, absolute } = target;
         let (verified, path) = (client.within.is_some(), uri.path());
         let normal = normalise_path(path);
         let found = self.find(verified, scheme, &authority, (path, &normal, uri.query()));
-        if !verified && found.is_forwarded() {
+        let forwarded = !verified && found.is_forwarded();
+        if forwarded {
             if !absolute {
                 return Err(Refusal::NoRoute(format!("{authority}{normal}")));
             }
@@ -435,7 +473,7 @@ impl Proxy {
             }
         }
         let target = Target::new(proxied.cache_route(), scheme, &authority, path, &normal, query);
-        Ok(Placed { proxied, target, aliased: aliased.map(Uri::from) })
+        Ok(Placed { proxied, target, aliased: aliased.map(Uri::from), forwarded })
     }
 
     /// The route of a request. One that was sent to its host, as its client has `verified`, is not for routes that take

@@ -16,6 +16,7 @@ use crate::{
     llm::provider::is_label,
     object::path::{has_dot_segments, normalise_authority},
     origin::{self, TargetPolicy, Upstream},
+    tenants::Gate,
 };
 
 /// A route with all it needs at run time.
@@ -32,6 +33,8 @@ pub struct ProxyRoute {
     pub request_set: Vec<(HeaderName, HeaderValue)>,
     /// Fields removed from requests.
     pub request_remove: Vec<HeaderName>,
+    /// Whom it lets in; `None`: nobody is asked.
+    pub gate: Option<Gate>,
     pub(super) metrics: Arc<RouteMetrics>,
 }
 
@@ -112,6 +115,8 @@ pub enum Proxied {
 pub struct ForwardRoute {
     /// As the cache sees it.
     pub cache: Arc<cache::route::Route>,
+    /// Whom it lets in; `None`: nobody is asked.
+    pub gate: Option<Gate>,
     pub(super) metrics: Arc<RouteMetrics>,
 }
 
@@ -127,7 +132,13 @@ impl ProxyRoute {
         metrics: &Metrics,
     ) -> Self {
         let metrics = metrics.route(&cache.name);
-        Self { cache, upstream, strip, host_header, request_set, request_remove, metrics }
+        Self { cache, upstream, strip, host_header, request_set, request_remove, gate: None, metrics }
+    }
+
+    /// The same, behind a gate where there is one.
+    #[must_use]
+    pub fn behind(self, gate: Option<Gate>) -> Self {
+        Self { gate, ..self }
     }
 
     /// Segments of a path that are the route's own and go no further.
@@ -186,6 +197,14 @@ impl Proxied {
         match self {
             Self::Route(route) => &route.cache,
             Self::Forward(forward) => &forward.cache,
+        }
+    }
+
+    /// Whom it lets in; `None`: nobody is asked.
+    pub(super) fn gate(&self) -> Option<&Gate> {
+        match self {
+            Self::Route(route) => route.gate.as_ref(),
+            Self::Forward(forward) => forward.gate.as_ref(),
         }
     }
 

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::client::ClientFault;
-use crate::cache::{Body, Failure};
+use crate::{
+    cache::{Body, Failure},
+    tenants::Denied,
+};
 
 /// What a request is refused for, beside failures of the cache and the origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +41,12 @@ pub(super) enum Refusal {
     /// Too many tunnels.
     #[error("too many tunnels are open (forward.tunnels_max)")]
     Tunnels,
+    /// It is of nobody who is let in.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The same, of the forward proxy.
+    #[error("{}", of_the_proxy(.0))]
+    ForwardDenied(Denied),
     /// The content of the request.
     #[error(transparent)]
     Content(#[from] ClientFault),
@@ -51,6 +60,12 @@ impl Refusal {
             Self::Misdirected(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::ForwardOff | Self::ForwardClient | Self::ConnectPort(_) => StatusCode::FORBIDDEN,
+            Self::ForwardDenied(Denied::Route(_)) | Self::Denied(Denied::Route(_)) => StatusCode::FORBIDDEN,
+            Self::ForwardDenied(Denied::Unavailable(_)) | Self::Denied(Denied::Unavailable(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::ForwardDenied(_) => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+            Self::Denied(_) => StatusCode::UNAUTHORIZED,
             Self::Tunnels => StatusCode::SERVICE_UNAVAILABLE,
             Self::Content(ClientFault::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Content(ClientFault::TooSlow) => StatusCode::REQUEST_TIMEOUT,
@@ -65,13 +80,42 @@ impl Refusal {
             Self::Tunnels => "connection_limit_reached",
             Self::BadTarget(_) | Self::Misdirected(_) | Self::Content(_) => "http_request_error",
             Self::ForwardOff | Self::ForwardClient | Self::ConnectPort(_) => "http_request_denied",
+            Self::Denied(_) | Self::ForwardDenied(_) => "http_request_denied",
         }
+    }
+
+    /// What a client has to show (RFC 6750 section 3).
+    fn challenge(&self) -> Option<&'static str> {
+        match self {
+            Self::Denied(Denied::Missing) => Some("Bearer realm=\"larder\""),
+            Self::Denied(Denied::Unknown | Denied::Token(_) | Denied::Issuer | Denied::Name) => {
+                Some("Bearer realm=\"larder\", error=\"invalid_token\"")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Why the forward proxy does not let a client in; without a key, where it shows one.
+fn of_the_proxy(denied: &Denied) -> String {
+    match denied {
+        Denied::Missing => {
+            "the forward proxy needs a key: as the password in its URL, http://name:KEY@proxy".to_owned()
+        }
+        denied => denied.to_string(),
     }
 }
 
 /// A refusal as the client sees it.
 pub(super) fn refusal(refusal: &Refusal, name: &str) -> Response<Body> {
-    problem(refusal.status(), &refusal.to_string(), Some(refusal.proxy_status()), name)
+    let mut response = problem(refusal.status(), &refusal.to_string(), Some(refusal.proxy_status()), name);
+    if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+        response.headers_mut().insert(header::PROXY_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"larder\""));
+    }
+    if let Some(challenge) = refusal.challenge() {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
+    response
 }
 
 /// A failure of the cache or the origin as the client sees it.

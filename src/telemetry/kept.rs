@@ -3,7 +3,7 @@
 use super::line::{Cost, Line};
 
 /// Texts of a line.
-const TEXTS: usize = 9;
+const TEXTS: usize = 10;
 
 /// A line with all it borrows, in one piece.
 #[derive(Debug)]
@@ -23,7 +23,8 @@ impl Kept {
         let agent = line.user_agent.unwrap_or_default();
         let error = line.error.unwrap_or_default();
         let model = line.cost.map_or("", |cost| cost.model);
-        let texts = [request_id, method, target, host, route, detail, agent, error, model];
+        let tenant = line.tenant.unwrap_or_default();
+        let texts = [request_id, method, target, host, route, detail, agent, error, model, tenant];
         let mut all = String::with_capacity(texts.iter().map(|text| text.len()).sum());
         let ends = texts.map(|text| {
             all.push_str(text);
@@ -36,6 +37,7 @@ impl Kept {
             host: "",
             route: "",
             detail: "",
+            tenant: line.tenant.map(|_| ""),
             user_agent: line.user_agent.map(|_| ""),
             error: line.error.map(|_| ""),
             cost: line.cost.map(|cost| Cost { model: "", ..cost }),
@@ -52,7 +54,7 @@ impl Kept {
             start = end as usize;
             text
         });
-        let [request_id, method, target, host, route, detail, agent, error, model] = texts;
+        let [request_id, method, target, host, route, detail, agent, error, model, tenant] = texts;
         Line {
             request_id,
             method,
@@ -60,6 +62,7 @@ impl Kept {
             host,
             route,
             detail,
+            tenant: self.bare.tenant.map(|_| tenant),
             user_agent: self.bare.user_agent.map(|_| agent),
             error: self.bare.error.map(|_| error),
             cost: self.bare.cost.map(|cost| Cost { model, ..cost }),
@@ -87,7 +90,7 @@ mod tests {
         let cost = Cost { model: "m", account: "billed", input_tokens: 1, output_tokens: 2, dollars: Some(0.5) };
         let lines = [
             line(),
-            Line { user_agent: None, error: Some("broken"), cost: Some(cost), ..line() },
+            Line { user_agent: None, tenant: Some("search"), error: Some("broken"), cost: Some(cost), ..line() },
             Line { user_agent: Some(""), target: &long, host: &long, detail: &long, ..line() },
         ];
         for line in lines {

@@ -41,6 +41,7 @@ mod requests;
 mod sharing;
 mod stale;
 mod support;
+mod tenants;
 mod tls;
 mod traces;
 mod upgrade;

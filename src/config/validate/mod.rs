@@ -7,6 +7,7 @@ mod jwt;
 mod llm;
 mod policy;
 mod route;
+mod tenant;
 
 use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive, time::Duration};
 
@@ -16,6 +17,7 @@ pub(super) use self::{
     llm::{llm, providers},
     policy::policy,
     route::{lint_route, route},
+    tenant::{access, lint_access, tenants, used_issuers, used_routes},
 };
 use super::{Config, key_path::KeyPath};
 use crate::{
@@ -29,6 +31,9 @@ pub(super) fn config(config: &Config) -> Vec<Finding> {
         listen(config),
         client(&config.client),
         origin(&config.origin),
+        access(&config.access),
+        used_issuers(&config.access, &config.issuer),
+        tenants(&config.tenant),
         policy(&config.cache),
         fill(&config.fill),
         memory_tier(config),
