@@ -8,7 +8,7 @@
 //!  4  admin      listener                   the two front doors
 //!  3  changes    webhook    otlp    warm    proxy    what surrounds every request; what backends say; what CDNs and collectors are told
 //!  2             cache                      the decisions: hit, stale, miss, pass; flight; fill
-//!  1     store     purge     origin     intercept   strangers to each other
+//!  1     store     purge     origin     intercept     limit   strangers to each other
 //!  0  object   llm   files   tls   kv   pack   telemetry    pure rules of HTTP caching and of model calls; directories; TLS, which kv uses; Redis; recorded calls; logs
 //! ```
 //!
@@ -23,6 +23,7 @@ pub mod config;
 pub mod files;
 pub mod intercept;
 pub mod kv;
+pub mod limit;
 pub mod listener;
 pub mod llm;
 pub mod object;
