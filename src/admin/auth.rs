@@ -238,6 +238,9 @@ mod tests {
             token: token.to_owned(),
             tokens: tokens.iter().map(named).collect(),
             body_bytes_max: bytesize::ByteSize::mib(1),
+            connections_max: 1,
+            rate: "1/s".parse().expect("a rate"),
+            failures_rate: "1/s".parse().expect("a rate"),
             tls: crate::tls::Config::default(),
         })
     }

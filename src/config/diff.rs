@@ -8,13 +8,15 @@ use super::Config;
 use crate::admin::Change;
 
 /// Settings that a running gateway takes over: tables, and single keys. All others need a restart.
-const LIVE: [&str; 12] = [
+const LIVE: [&str; 14] = [
     "admin.tls",
     "admin.token",
     "admin.tokens",
     "cache",
     "forward",
     "headers",
+    "limit",
+    "limits.fields",
     "listen.tls",
     "llm",
     "log.level",

@@ -32,7 +32,7 @@ pub use self::{
     route::ResolvedRoute,
 };
 use crate::{
-    admin, cache, changes, intercept, listener,
+    admin, cache, changes, intercept, limit, listener,
     llm::{self, price::Prices},
     origin,
     proxy::config::{ForwardConfig, HeadersConfig, RouteConfig},
@@ -107,6 +107,11 @@ pub struct Config {
     pub log: telemetry::config::Config,
     /// Traces.
     pub trace: telemetry::trace::Config,
+    /// What holds for all limits.
+    pub limits: limit::Config,
+    /// How many requests of whom are admitted.
+    #[serde(default)]
+    pub limit: Vec<limit::LimitConfig>,
     /// Who is told of purges.
     #[serde(default)]
     pub webhook: Vec<webhook::Config>,

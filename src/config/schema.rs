@@ -48,6 +48,21 @@ queue_max = 1000
 retry_for = "10m"
 "#;
 
+/// The keys of one of `limit`.
+const LIMIT: &str = r#"
+name = ""
+routes = []
+per = "route"
+rate = "100/min"
+burst = 0
+count = "requests"
+over = "memory"
+fallback = "local"
+batch = 1
+exempt = []
+enforce = true
+"#;
+
 /// What stands behind a key.
 pub(super) enum Kind {
     /// A value, such as this one by default.
@@ -63,7 +78,7 @@ pub(super) enum Kind {
 /// Keys and their kinds.
 pub(super) type Table = BTreeMap<String, Kind>;
 
-/// The whole configuration; `route` and `webhook` are lists of tables.
+/// The whole configuration; `route`, `webhook` and `limit` are lists of tables.
 pub(super) fn root() -> &'static Table {
     static ROOT: LazyLock<Table> = LazyLock::new(|| {
         let mut root = table(DEFAULTS);
@@ -74,6 +89,7 @@ pub(super) fn root() -> &'static Table {
         }
         root.insert("route".to_owned(), Kind::Tables(route));
         root.insert("webhook".to_owned(), Kind::Tables(table(WEBHOOK)));
+        root.insert("limit".to_owned(), Kind::Tables(table(LIMIT)));
         if let Some(Kind::Table(admin)) = root.get_mut("admin") {
             admin.insert("tokens".to_owned(), Kind::Tables(table(TOKEN)));
         }
@@ -166,6 +182,7 @@ mod tests {
     use super::*;
     use crate::{
         admin::config::Token,
+        limit::LimitConfig,
         proxy::config::{HeaderRules, RouteConfig},
         tls, webhook,
     };
@@ -194,6 +211,7 @@ mod tests {
         assert_eq!(keys(&table(TOKEN)), fields::<Token>());
         assert_eq!(keys(&table(CERTIFICATE)), fields::<tls::config::Certificate>());
         assert_eq!(keys(&table(WEBHOOK)), fields::<webhook::Config>());
+        assert_eq!(keys(&table(LIMIT)), fields::<LimitConfig>());
         let Some(Kind::Table(headers)) = route().get("headers") else { panic!("a table") };
         assert_eq!(keys(headers), fields::<HeaderRules>());
     }

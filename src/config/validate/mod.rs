@@ -3,6 +3,7 @@
 //! Nothing here stops at the first finding, and nothing opens a file or a socket.
 
 mod finding;
+mod limits;
 mod llm;
 mod policy;
 mod route;
@@ -12,6 +13,7 @@ use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive, time::Duratio
 use self::finding::{Table, is_field_name, is_token};
 pub(super) use self::{
     finding::Finding,
+    limits::limited_routes,
     llm::{llm, providers},
     policy::policy,
     route::{lint_route, route},
@@ -44,6 +46,7 @@ pub(super) fn config(config: &Config) -> Vec<Finding> {
         llm(&config.llm),
         providers(&config.providers),
         headers(config),
+        limits::limits(config),
         log(&config.log),
         trace(&config.trace),
     ]
@@ -301,6 +304,7 @@ fn admin_plane(admin: &admin::config::Config) -> Vec<Finding> {
         table.findings.extend(found);
     }
     table.some_bytes("body_bytes_max", admin.body_bytes_max);
+    table.at_least_one("connections_max", admin.connections_max as u64);
     table.findings.extend(certificates(&table.at, &admin.tls));
     table.findings
 }
