@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, uri::PathAndQue
 
 use super::{body::Body, outcome::Outcome, route::Route, target::Target};
 use crate::{
+    limit::Refused,
     origin::{self, RequestBody, Upstream},
     telemetry::trace::Span,
 };
@@ -36,6 +37,11 @@ pub trait Outgoing: Send + Sync + 'static {
 
     /// Passes an interim response on to the client that waits.
     fn interim(&self, status: StatusCode, fields: &HeaderMap);
+
+    /// Whether its client may have the origin asked: called once, when it is to be and nothing else can answer.
+    fn admitted(&self) -> impl Future<Output = Result<(), Refused>> + Send {
+        std::future::ready(Ok(()))
+    }
 }
 
 impl<O: Outgoing> Outgoing for Arc<O> {
@@ -45,6 +51,10 @@ impl<O: Outgoing> Outgoing for Arc<O> {
 
     fn interim(&self, status: StatusCode, fields: &HeaderMap) {
         (**self).interim(status, fields);
+    }
+
+    fn admitted(&self) -> impl Future<Output = Result<(), Refused>> + Send {
+        (**self).admitted()
     }
 }
 
