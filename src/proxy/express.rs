@@ -65,6 +65,7 @@ impl Proxy {
         let (query, forwarded) = (request.uri().query(), self.believes(noted, address));
         let view = View { scheme: target.scheme, path, query, site: &site, forwarded };
         let Answer { mut response, outcome } = self.inner.cache.hit(&route.cache, view, method, headers, begun)?;
+        let passed = self.within_at_once(route, headers, address, begun)?;
         let request_id = self.inner.ids.of(headers);
         let mut record = self.record(&route.metrics, begun, || {
             let (to, route) = (self.listeners(begun, true)?, &route.cache.name);
@@ -79,6 +80,9 @@ impl Proxy {
             authority: &target.authority,
             route: &route.cache.name,
         }));
+        if let Some(limits) = &route.limits {
+            limits.tell(&passed, response.headers_mut());
+        }
         self.finish_head(response.headers_mut(), &outcome, request_id);
         record.answered(outcome, response.status());
         Some(response.map(|body| Sent::new(body, record)))
@@ -104,8 +108,17 @@ impl Proxy {
         let route = self.route(within.is_some(), &authority, path).ok_or(NotPlain::Request)?;
         let site = site(route, scheme, &authority);
         let view = View { scheme, path, query, site: &site, forwarded: self.believes(noted, address) };
+        let start = head.len();
         let PlainHit { status, content, outcome } =
             self.inner.cache.plain_hit(&route.cache, view, request, begun, head)?;
+        if let Some(limits) = &route.limits {
+            let Some(passed) = self.within_at_once(route, request, address, begun) else {
+                head.truncate(start);
+                // What is stored is not the answer: it need not be looked for again.
+                return Err(NotPlain::Nothing);
+            };
+            limits.write(&passed, head);
+        }
         let request_id = self.write_request_id(request, head);
         if self.inner.headers.x_cache {
             for piece in [X_CACHE.as_str(), ": HIT\r\n"] {

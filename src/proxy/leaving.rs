@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     cache::{Departure, Outgoing},
+    limit::{Refused, ToOrigin},
     object::fields,
     origin,
 };
@@ -37,6 +38,8 @@ pub(super) struct Leaving {
     pub(super) uri: Uri,
     pub(super) version: Version,
     pub(super) request_id: Option<HeaderValue>,
+    /// What it costs to go to the origin, where that is counted.
+    pub(super) to_origin: Option<Arc<ToOrigin>>,
 }
 
 impl Outgoing for Leaving {
@@ -67,6 +70,13 @@ impl Outgoing for Leaving {
             && self.version == Version::HTTP_11
         {
             interim.send(status, fields);
+        }
+    }
+
+    async fn admitted(&self) -> Result<(), Refused> {
+        match &self.to_origin {
+            Some(to_origin) => to_origin.admit().await,
+            None => Ok(()),
         }
     }
 }

@@ -24,6 +24,7 @@ mod forwarded;
 mod hosts;
 mod internal;
 mod leaving;
+mod limited;
 mod live;
 mod metrics;
 mod proxied;
@@ -67,6 +68,7 @@ pub use self::{
 };
 use crate::{
     cache::{Answer, Cache, Call, Failure, Kind, Outcome, target::Target},
+    limit::{Passed, RouteLimits},
     object::path::normalise_path,
     origin::{self, RequestBody, Upstream},
     telemetry::{
@@ -111,6 +113,8 @@ pub struct Parts {
     pub unreached: RouteTable<Arc<ProxyRoute>>,
     /// The forward proxy as the cache sees it.
     pub forward_route: Arc<crate::cache::route::Route>,
+    /// How much may be asked of it.
+    pub forward_limits: Option<Arc<RouteLimits>>,
     /// `[forward]`.
     pub forward: ForwardConfig,
     /// `[origin]`, for the forward proxy.
@@ -160,6 +164,7 @@ impl Proxy {
             routes,
             unreached,
             forward_route,
+            forward_limits,
             forward,
             origin,
             headers,
@@ -170,8 +175,9 @@ impl Proxy {
         } = parts;
         let pseudonym = &headers.pseudonym;
         let via = ["1.0", "1.1", "2.0"].map(|version| field(&format!("{version} {pseudonym}")));
+        let forward_metrics = metrics.route(&forward_route.name);
         let forward_route =
-            Arc::new(ForwardRoute { metrics: metrics.route(&forward_route.name), cache: forward_route });
+            Arc::new(ForwardRoute { metrics: forward_metrics, cache: forward_route, limits: forward_limits });
         let inner = Inner {
             via,
             loop_mark: field(pseudonym),
@@ -333,12 +339,32 @@ impl Proxy {
         let trace = context.as_ref().map(|context| context.own().trace);
         let about = about(request_id.as_ref(), trace.or_else(|| trace_id(traceparent(request.headers()))));
         record.traced(span);
+        let counts = placed.is_ok() && !client.itself && !self.takes_purge(request.method(), &proxied);
+        let limited = proxied.limits().filter(|_| counts).cloned();
+        let to_origin = limited.as_ref().and_then(|limits| self.to_origin(limits, request.headers(), client.address));
+        let address = client.address;
         let (mut head, body) = request.into_parts();
         let (uri, version) = (aliased.unwrap_or_else(|| head.uri.clone()), head.version);
         let proxy = self.clone();
-        let leaving =
-            Leaving { proxy, proxied, client, scheme, authority, uri, version, request_id: request_id.clone() };
+        let leaving = Leaving {
+            proxy,
+            proxied,
+            client,
+            scheme,
+            authority,
+            uri,
+            version,
+            request_id: request_id.clone(),
+            to_origin: to_origin.clone(),
+        };
+        let mut passed = Passed::default();
         let answering = async {
+            if let Some(limits) = &limited {
+                match self.within(limits, &head, address).await {
+                    Ok(left) => passed = left,
+                    Err(refused) => return Ok(self.limited(&refused)),
+                }
+            }
             match placed {
                 Err(refusal) => Err(rescue::refusal(&refusal, self.name())),
                 Ok(_) if self.takes_purge(&head.method, &leaving.proxied) => {
@@ -356,12 +382,15 @@ impl Proxy {
         let answered = trace::within(context, answering).instrument(about).await;
         let (mut response, outcome) = match answered {
             Ok(Answer { response, outcome }) => (response, outcome),
-            Err(mut response) => {
-                let status = record.outcome.cache_status(self.name());
-                response.headers_mut().append("cache-status", status);
-                (response, record.outcome)
+            Err(response) => {
+                let Answer { response, outcome } = self.synthesised(response, record.outcome);
+                (response, outcome)
             }
         };
+        if let Some(limits) = limited.filter(|_| outcome.kind != Kind::Limited) {
+            to_origin.iter().for_each(|to_origin| passed.add(&to_origin.passed()));
+            limits.tell(&passed, response.headers_mut());
+        }
         self.finish_head(response.headers_mut(), &outcome, request_id);
         record.answered(outcome, response.status());
         if let Some(told) = &mut record.told {
@@ -383,15 +412,24 @@ impl Proxy {
         let route = Arc::clone(leaving.proxied.cache_route());
         let fault = Arc::clone(&leaving.client.fault);
         let call = Call { route, target, method: head.method, headers: head.headers, body, outgoing: leaving };
-        self.inner.cache.call(call).await.map_err(|failure| self.failed(&failure, fault.get()))
+        let answered = self.inner.cache.call(call).await;
+        Ok(answered.unwrap_or_else(|failure| self.failed(&failure, fault.get())))
     }
 
     /// A failure as the client sees it; its own fault where there is one.
-    fn failed(&self, failure: &Failure, fault: Option<&ClientFault>) -> Response<crate::cache::Body> {
-        match fault {
-            Some(fault) => rescue::refusal(&Refusal::Content(*fault), self.name()),
-            None => rescue::failure(failure, self.name()),
-        }
+    fn failed(&self, failure: &Failure, fault: Option<&ClientFault>) -> Answer {
+        let response = match (fault, failure) {
+            (Some(fault), _) => rescue::refusal(&Refusal::Content(*fault), self.name()),
+            (None, Failure::Limited(refused)) => return self.limited(refused),
+            (None, _) => rescue::failure(failure, self.name()),
+        };
+        self.synthesised(response, Outcome::of(Kind::Synthesised))
+    }
+
+    /// An answer of the gateway's own.
+    fn synthesised(&self, mut response: Response<crate::cache::Body>, outcome: Outcome) -> Answer {
+        response.headers_mut().append("cache-status", outcome.cache_status(self.name()));
+        Answer { response, outcome }
     }
 
     /// Where a request belongs: a route, or the forward proxy.

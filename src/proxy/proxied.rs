@@ -13,12 +13,14 @@ use super::{
 };
 use crate::{
     cache,
+    limit::RouteLimits,
     llm::provider::is_label,
     object::path::{has_dot_segments, normalise_authority},
     origin::{self, TargetPolicy, Upstream},
 };
 
-/// A route with all it needs at run time.
+/// A route with all it needs at run time. Copies share what it has learnt.
+#[derive(Clone)]
 pub struct ProxyRoute {
     /// As the cache sees it.
     pub cache: Arc<cache::route::Route>,
@@ -32,10 +34,13 @@ pub struct ProxyRoute {
     pub request_set: Vec<(HeaderName, HeaderValue)>,
     /// Fields removed from requests.
     pub request_remove: Vec<HeaderName>,
+    /// How much may be asked of it; `None`: as much as anybody likes.
+    pub limits: Option<Arc<RouteLimits>>,
     pub(super) metrics: Arc<RouteMetrics>,
 }
 
 /// How the origin of a route is reached.
+#[derive(Clone)]
 pub enum Reached {
     /// One origin.
     One(Upstream),
@@ -44,7 +49,7 @@ pub enum Reached {
         /// Its base URL, with `{}` for that part.
         template: Box<str>,
         /// Those that were asked for.
-        hosts: Box<Divided>,
+        hosts: Arc<Divided>,
     },
 }
 
@@ -56,7 +61,7 @@ impl Reached {
     pub fn divided(template: &str, origin: origin::config::Config, max: usize) -> Self {
         Self::Divided {
             template: template.into(),
-            hosts: Box::new(Divided(Hosts::new(origin, TargetPolicy::Any, max))),
+            hosts: Arc::new(Divided(Hosts::new(origin, TargetPolicy::Any, max))),
         }
     }
 
@@ -112,6 +117,8 @@ pub enum Proxied {
 pub struct ForwardRoute {
     /// As the cache sees it.
     pub cache: Arc<cache::route::Route>,
+    /// See [`ProxyRoute::limits`].
+    pub limits: Option<Arc<RouteLimits>>,
     pub(super) metrics: Arc<RouteMetrics>,
 }
 
@@ -127,7 +134,12 @@ impl ProxyRoute {
         metrics: &Metrics,
     ) -> Self {
         let metrics = metrics.route(&cache.name);
-        Self { cache, upstream, strip, host_header, request_set, request_remove, metrics }
+        Self { cache, upstream, strip, host_header, request_set, request_remove, limits: None, metrics }
+    }
+
+    /// The same route under these limits.
+    pub fn limited(&self, limits: Option<Arc<RouteLimits>>) -> Arc<Self> {
+        Arc::new(Self { limits, ..self.clone() })
     }
 
     /// Segments of a path that are the route's own and go no further.
@@ -186,6 +198,13 @@ impl Proxied {
         match self {
             Self::Route(route) => &route.cache,
             Self::Forward(forward) => &forward.cache,
+        }
+    }
+
+    pub(super) fn limits(&self) -> Option<&Arc<RouteLimits>> {
+        match self {
+            Self::Route(route) => route.limits.as_ref(),
+            Self::Forward(forward) => forward.limits.as_ref(),
         }
     }
 
