@@ -3,7 +3,7 @@
 //! `PURGE` with a URL or with tags in header fields (Varnish, Squid, Fastly), Fastly's API and Cloudflare's. Each is
 //! turned into a [`PurgeRequest`]; what it guarantees is what `POST /purge` guarantees.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Extension, Json as Answer,
@@ -58,9 +58,17 @@ impl Shared {
             let detail = "PURGE needs a token, and none is configured: set `admin.token`, or purge on the admin plane";
             return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
         }
+        let address = head.extensions.get::<IpAddr>().copied();
+        if let Some(Err(limited)) = address.map(|address| self.limits.may_try(address)) {
+            return limited.into_response();
+        }
         match self.auth.admit(head, Scope::Purge) {
             Ok(caller) => purged(self, head, &caller).await.into_response(),
-            Err(problem) => auth::refusal(problem),
+            Err(problem) => {
+                let refusal = auth::refusal(problem);
+                address.inspect(|address| self.limits.answered(*address, refusal.status()));
+                refusal
+            }
         }
     }
 }
