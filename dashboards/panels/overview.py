@@ -3,7 +3,7 @@
 from .grafana import BAD, FAIR, GOOD, ROUTE, dashboard, heatmap, now, quantile, quantiles, series, stat, steps, total
 
 HITS = 'outcome=~"hit|stale|stale-if-error"'
-LOOKED_UP = 'outcome!~"pass|error"'
+LOOKED_UP = 'outcome!~"pass|error|limited"'
 SPARED = 'outcome=~"hit|stale|stale-if-error|collapsed"'
 FAILED, RESPONSES = 'status="5xx"', "larder_responses_total"
 REQUESTS, DURATION = "larder_requests_total", "larder_request_duration_seconds"

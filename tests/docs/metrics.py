@@ -122,6 +122,7 @@ when it is not up to date.
 """
 PARTS = [
     ("Requests", ("larder_requests", "larder_request_", "larder_response", "larder_tier_hits", "larder_tunnels")),
+    ("Limits", ("larder_limit_",)),
     ("Fills: responses on their way into the cache", ("larder_fill", "larder_follower", "larder_spill", "larder_invalidated")),
     ("Clients", ("larder_client_",)),
     ("Origins", ("larder_origin_",)),
