@@ -159,7 +159,7 @@ fn route(query: Query, key_headers: &[&str]) -> Route {
 
 fn bench_key(bencher: Bencher<'_, '_>, route: &Route, query: Option<&str>) {
     let request = request();
-    let view = View { scheme: "http", path: PATH, query, site: SITE, forwarded: false };
+    let view = View { scheme: "http", path: PATH, query, site: SITE, forwarded: false, tenant: None };
     bencher.bench(|| black_box(view).key(route, &SECRET, &&request, Class::Get, None));
 }
 

@@ -8,7 +8,7 @@
 //!  4  admin      listener                   the two front doors
 //!  3  changes    webhook    otlp    warm    proxy    what surrounds every request; what backends say; what CDNs and collectors are told
 //!  2             cache                      the decisions: hit, stale, miss, pass; flight; fill
-//!  1     store     purge     origin     intercept     limit   strangers to each other
+//!  1     store     purge     origin     intercept   jwt   limit   strangers to each other
 //!  0  object   llm   files   tls   kv   pack   telemetry    pure rules of HTTP caching and of model calls; directories; TLS, which kv uses; Redis; recorded calls; logs
 //! ```
 //!
@@ -22,6 +22,7 @@ pub mod cli;
 pub mod config;
 pub mod files;
 pub mod intercept;
+pub mod jwt;
 pub mod kv;
 pub mod limit;
 pub mod listener;
@@ -34,6 +35,7 @@ pub mod proxy;
 pub mod purge;
 pub mod store;
 pub mod telemetry;
+pub mod tenants;
 pub mod tls;
 pub mod warm;
 pub mod webhook;

@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::{REQUEST_ID, Shared, door::Remote};
+use super::{REQUEST_ID, Shared, auth::Identified, door::Remote};
 use crate::telemetry::{AUDIT, mask, time};
 
 /// Bytes of a call's content that are told, and of any other text in a line.
@@ -25,7 +25,7 @@ const TEXT_MAX: usize = 256;
 struct Line<'a> {
     time: &'a str,
     target: &'static str,
-    /// Name of the token; empty: none that is known.
+    /// Name of the token, or issuer and name; empty: none that is known.
     who: &'a str,
     /// Address; empty: not known.
     from: &'a str,
@@ -54,7 +54,11 @@ pub(super) async fn audit(State(shared): State<Arc<Shared>>, mut request: Reques
         return next.run(request).await;
     }
     let from = request.extensions().get::<ConnectInfo<Remote>>().map(|info| info.0.0.ip());
-    let call = Call::new(&shared, request.method(), request.uri(), request.headers(), from);
+    let who = match request.extensions().get::<Identified>() {
+        Some(who) => who.clone(),
+        None => shared.auth.identify(request.headers()).await,
+    };
+    let call = Call::new(&who, request.method(), request.uri(), request.headers(), from);
     let content = Arc::clone(&call.content);
     request = request.map(|body| {
         Body::new(body.map_frame(move |frame| {
@@ -77,14 +81,14 @@ fn changes(method: &Method, path: &str) -> bool {
 }
 
 impl Call {
-    fn new(shared: &Shared, method: &Method, uri: &Uri, headers: &HeaderMap, from: Option<IpAddr>) -> Self {
+    fn new(who: &Identified, method: &Method, uri: &Uri, headers: &HeaderMap, from: Option<IpAddr>) -> Self {
         // PURGE names what it purges in its target.
         let (mut action, mut query) = (String::new(), String::new());
         mask::url(uri.path(), |piece| action.push_str(piece));
         mask::url(&format!("?{}", uri.query().unwrap_or_default()), |piece| query.push_str(piece));
         let request_id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
         Self {
-            who: shared.auth.name_of(headers),
+            who: who.name(),
             from,
             action: format!("{method} {}", cut(&action, TEXT_MAX)),
             query: cut(query.trim_start_matches('?'), ASKED_MAX).to_owned(),
@@ -94,8 +98,8 @@ impl Call {
     }
 
     /// A `PURGE` of the data listener, where the address of the client is beside its head.
-    pub(super) fn of_client(shared: &Shared, head: &Parts) -> Self {
-        Self::new(shared, &head.method, &head.uri, &head.headers, head.extensions.get().copied())
+    pub(super) fn of_client(who: &Identified, head: &Parts) -> Self {
+        Self::new(who, &head.method, &head.uri, &head.headers, head.extensions.get().copied())
     }
 
     /// Writes the line.

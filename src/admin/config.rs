@@ -3,7 +3,7 @@
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use crate::{limit::config::Speed, tls};
+use crate::{jwt::Role, limit::config::Speed, tls};
 
 /// What a token may do; each includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
@@ -15,6 +15,16 @@ pub enum Scope {
     Purge,
     /// Also warm, and everything else.
     Operate,
+}
+
+impl From<Role> for Scope {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Read => Self::Read,
+            Role::Purge => Self::Purge,
+            Role::Operate => Self::Operate,
+        }
+    }
 }
 
 /// One named token.
@@ -49,7 +59,7 @@ pub struct Config {
     pub connections_max: usize,
     /// Calls of one caller: of a token, or of an address without one.
     pub rate: Speed,
-    /// Calls of one address with a token that is none, or without one that is needed.
+    /// Calls of one address with a token that is none.
     pub failures_rate: Speed,
     /// TLS on `listen.admin`.
     pub tls: tls::Config,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Shared, json::Json, problem::Problem};
-use crate::cache::explain::Explanation;
+use crate::{cache::explain::Explanation, proxy::Explained};
 
 /// A request to explain.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, ToSchema)]
@@ -26,6 +26,9 @@ pub struct ExplainRequest {
     /// Request header fields.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
+    /// Name of the tenant it is of, where its route asks for one and `headers` have no key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// Content of a call to a model: as JSON, or as a text that is taken as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<serde_json::Value>,
@@ -39,6 +42,8 @@ pub(super) struct ExplainQuery {
     url: String,
     /// Method; GET where absent.
     method: Option<String>,
+    /// Name of the tenant it is of, where its route asks for one.
+    tenant: Option<String>,
 }
 
 /// Explain a request that has no header fields of interest.
@@ -50,10 +55,10 @@ pub(super) async fn by_query(
     State(shared): State<Arc<Shared>>,
     query: Result<Query<ExplainQuery>, QueryRejection>,
 ) -> Result<Answer<Explanation>, Problem> {
-    let Query(ExplainQuery { url, method }) = query.map_err(|rejection| {
+    let Query(ExplainQuery { url, method, tenant }) = query.map_err(|rejection| {
         Problem::bad_request(format!("{}: call /explain?url=http://shop.example/a", rejection.body_text()))
     })?;
-    explained(&shared, &ExplainRequest { url, method, ..ExplainRequest::default() }).await
+    explained(&shared, &ExplainRequest { url, method, tenant, ..ExplainRequest::default() }).await
 }
 
 /// Explain a request with its header fields.
@@ -79,7 +84,14 @@ async fn explained(shared: &Shared, request: &ExplainRequest) -> Result<Answer<E
         Some(serde_json::Value::String(text)) => text.clone(),
         Some(json) => json.to_string(),
     };
-    let explained = shared.proxy.current().explain(&request.url, &method, headers, body.as_bytes()).await;
+    let asked = Explained {
+        url: &request.url,
+        method: &method,
+        headers,
+        body: body.as_bytes(),
+        tenant: request.tenant.as_deref(),
+    };
+    let explained = shared.proxy.current().explain(asked).await;
     explained.map(Answer).map_err(|error| Problem::bad_request(format!("`url`: {error}")).with_field("url"))
 }
 

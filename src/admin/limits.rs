@@ -10,9 +10,9 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, StatusCode, header};
+use http::{StatusCode, header};
 
-use super::{Shared, config::Config, door::Remote, problem::Problem};
+use super::{Shared, auth, config::Config, door::Remote, problem::Problem};
 use crate::limit::{Callers, gcra::Rate};
 
 /// Callers known at once, less than a megabyte of them.
@@ -42,12 +42,12 @@ impl Limits {
     /// Whether an address may try another token.
     pub(super) fn may_try(&self, address: IpAddr) -> Result<(), Limited> {
         let waits = self.callers.wait_of_address(FAILURES, address, &self.failures);
-        waits.map_or(Ok(()), |wait| Err(Limited { what: "calls without a token that is known", wait }))
+        waits.map_or(Ok(()), |wait| Err(Limited { what: "calls with tokens that are none", wait }))
     }
 
-    /// Notes what came of a call.
-    pub(super) fn answered(&self, address: IpAddr, status: StatusCode) {
-        if status == StatusCode::UNAUTHORIZED {
+    /// Notes what came of a call. Without a token it is no try of one.
+    pub(super) fn answered(&self, address: IpAddr, tries: bool, status: StatusCode) {
+        if tries && status == StatusCode::UNAUTHORIZED {
             // One that is over the rate by now was answered at the same time as others.
             let _ = self.callers.take_address(FAILURES, address, &self.failures);
         }
@@ -80,31 +80,28 @@ impl IntoResponse for Limited {
 }
 
 /// Middleware: answers calls that are too many.
-pub(super) async fn limit(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+pub(super) async fn limit(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if PROBES.contains(&path) {
         return next.run(request).await;
     }
+    let counts = path != METRICS;
     let address = request.extensions().get::<ConnectInfo<Remote>>().map(|info| info.0.0.ip());
-    if let Err(limited) = shared.before(address, (path != METRICS).then(|| request.headers())) {
+    if let Some(Err(limited)) = address.map(|address| shared.limits.may_try(address)) {
         return limited.into_response();
     }
+    if counts {
+        let who = shared.auth.identify(request.headers()).await;
+        if let Err(limited) = shared.limits.call(&who.name(), address) {
+            return limited.into_response();
+        }
+        // It is not found out twice.
+        request.extensions_mut().insert(who);
+    }
+    let tries = auth::shows_token(request.headers());
     let response = next.run(request).await;
     if let Some(address) = address {
-        shared.limits.answered(address, response.status());
+        shared.limits.answered(address, tries, response.status());
     }
     response
-}
-
-impl Shared {
-    /// Whether a call is to be looked at; `counted` are the fields of one that counts.
-    fn before(&self, address: Option<IpAddr>, counted: Option<&HeaderMap>) -> Result<(), Limited> {
-        if let Some(address) = address {
-            self.limits.may_try(address)?;
-        }
-        match counted {
-            Some(headers) => self.limits.call(&self.auth.name_of(headers), address),
-            None => Ok(()),
-        }
-    }
 }

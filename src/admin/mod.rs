@@ -1,7 +1,7 @@
 //! The admin plane: purge, warm, look, explain, over HTTP.
 //!
 //! ```text
-//!  request ─▶ id ─▶ audit ─▶ limits ─▶ panics ─▶ size ─▶ PURGE? ─▶ route ─▶ token ─▶ deadline ─▶ handler
+//!  request ─▶ id ─▶ limits ─▶ audit ─▶ panics ─▶ size ─▶ PURGE? ─▶ route ─▶ token ─▶ deadline ─▶ handler
 //! ```
 //!
 //! Errors are problem+json (RFC 9457) that name what was wrong and the way out. The paths and their meaning are in the
@@ -54,6 +54,7 @@ mod disk_task;
 mod door;
 mod entries;
 mod explain;
+mod foreign;
 mod health;
 mod json;
 mod limits;
@@ -225,8 +226,8 @@ impl Admin {
             .with_state(Arc::clone(&self.shared))
             .layer(DefaultBodyLimit::max(self.body_bytes_max))
             .layer(CatchPanicLayer::custom(panicked))
-            .layer(middleware::from_fn_with_state(Arc::clone(&self.shared), limits::limit))
             .layer(middleware::from_fn_with_state(Arc::clone(&self.shared), audit::audit))
+            .layer(middleware::from_fn_with_state(Arc::clone(&self.shared), limits::limit))
             .layer(PropagateRequestIdLayer::new(REQUEST_ID))
             .layer(SetRequestIdLayer::new(REQUEST_ID, RandomId))
     }

@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use super::{
     Shared,
     audit::Call,
-    auth::{self, Caller},
+    auth::{Caller, Identified},
     config::Scope,
     json,
     problem::Problem,
@@ -37,38 +37,36 @@ pub(super) async fn purge_method(State(shared): State<Arc<Shared>>, request: Req
         return next.run(request).await;
     }
     let (head, _) = request.into_parts();
-    match shared.auth.admit(&head, Scope::Purge) {
+    match shared.auth.admit(&head, Scope::Purge).await {
         Ok(caller) => purged(&shared, &head, &caller).await.into_response(),
-        Err(problem) => auth::refusal(problem),
+        Err(refusal) => refusal.into_response(),
     }
 }
 
 impl Shared {
     /// Answers a `PURGE` of the data listener, and tells of it.
     pub(super) async fn purge_of_client(&self, head: &Parts) -> Response {
-        let call = Call::of_client(self, head);
-        let response = self.answer_client(head).await;
-        call.ended(self, response.status().as_u16());
-        response
-    }
-
-    /// There, unlike here, a token is needed always: anybody may reach it.
-    async fn answer_client(&self, head: &Parts) -> Response {
-        if !self.auth.is_required() {
-            let detail = "PURGE needs a token, and none is configured: set `admin.token`, or purge on the admin plane";
-            return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
-        }
         let address = head.extensions.get::<IpAddr>().copied();
         if let Some(Err(limited)) = address.map(|address| self.limits.may_try(address)) {
             return limited.into_response();
         }
-        match self.auth.admit(head, Scope::Purge) {
+        let who = self.auth.identify(&head.headers).await;
+        let call = Call::of_client(&who, head);
+        let response = self.answer_client(head, who).await;
+        call.ended(self, response.status().as_u16());
+        address.inspect(|address| self.limits.answered(*address, auth::shows_token(&head.headers), response.status()));
+        response
+    }
+
+    /// There, unlike here, a token is needed always: anybody may reach it.
+    async fn answer_client(&self, head: &Parts, who: Identified) -> Response {
+        if !self.auth.is_required() {
+            let detail = "PURGE needs a token, and none is configured: set `admin.token`, or purge on the admin plane";
+            return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
+        }
+        match self.auth.admit_as(who, head, Scope::Purge) {
             Ok(caller) => purged(self, head, &caller).await.into_response(),
-            Err(problem) => {
-                let refusal = auth::refusal(problem);
-                address.inspect(|address| self.limits.answered(*address, refusal.status()));
-                refusal
-            }
+            Err(refusal) => refusal.into_response(),
         }
     }
 }

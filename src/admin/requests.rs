@@ -3,6 +3,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     body::Body,
     extract::{Query, State, rejection::QueryRejection},
     response::{IntoResponse, Response},
@@ -10,11 +11,14 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Shared,
+    auth::{Auth, Caller},
+    config::Scope,
     problem::{Problem, nearest},
 };
 use crate::{
@@ -28,6 +32,9 @@ const LIMIT_MAX: usize = 1000;
 /// How often a stream without requests says that it is still there.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
+/// How often it is seen whether who reads a stream still may.
+const LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
+
 /// Which requests are wanted: those that fit all of it.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -39,6 +46,8 @@ pub(super) struct RequestsQuery {
     outcome: Option<String>,
     /// Name of a route.
     route: Option<String>,
+    /// Name of a tenant.
+    tenant: Option<String>,
     /// A status, or a class such as `5xx`.
     status: Option<String>,
     /// A path without its query; with `*` at its end, whatever begins so.
@@ -47,7 +56,7 @@ pub(super) struct RequestsQuery {
 
 impl RequestsQuery {
     fn filter(self) -> Result<Filter, Problem> {
-        let Self { outcome, route, status, path, .. } = self;
+        let Self { outcome, route, tenant, status, path, .. } = self;
         if let Some(outcome) = outcome.as_deref().filter(|outcome| !Outcome::NAMES.contains(outcome)) {
             let near = nearest(outcome, Outcome::NAMES).map(|near| format!(": did you mean `{near}`?"));
             let detail = format!("`outcome`: {outcome:?} is none{}", near.unwrap_or_default());
@@ -58,7 +67,7 @@ impl RequestsQuery {
             .map(|status| status.parse())
             .transpose()
             .map_err(|expected| Problem::bad_request(format!("`status`: write {expected}")).with_field("status"))?;
-        Ok(Filter { outcome, route, status, path })
+        Ok(Filter { outcome, route, tenant, status, path })
     }
 }
 
@@ -92,7 +101,8 @@ pub(super) async fn requests(
 /// Requests as they end, as server-sent events.
 ///
 /// Each event has one request in its data, as `/requests` shows it, and its number as its id. Who reads too slowly
-/// misses some, and is told how many by an event `dropped`. The stream ends with an event `end` when the gateway stops.
+/// misses some, and is told how many by an event `dropped`. The stream ends with an event `end` when the gateway stops, and
+/// with an event `refused` when its token has expired, or is no longer one.
 #[utoipa::path(get, path = "/requests/stream", tag = "look", security(("token" = [])), params(RequestsQuery), responses(
     (status = 200, body = String, content_type = "text/event-stream"),
     (status = 400, body = Problem, content_type = "application/problem+json"),
@@ -100,6 +110,7 @@ pub(super) async fn requests(
 ))]
 pub(super) async fn stream(
     State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Caller>,
     query: Result<Query<RequestsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
@@ -108,7 +119,9 @@ pub(super) async fn stream(
         let detail = "as many follow requests as may (log.streams_max), or none are kept (log.recent_max)";
         Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)
     })?;
-    let events = Events { following, draining: shared.draining.clone(), begun: false, ended: false };
+    let (auth, draining) = (shared.auth.clone(), shared.draining.clone());
+    let look = Instant::now() + LOOKED_AT_EVERY;
+    let events = Events { following, draining, auth, caller, look, begun: false, ended: false };
     let stream = futures_util::stream::unfold(events, |mut events| async {
         let event = events.next().await?;
         Some((Ok::<_, Infallible>(event), events))
@@ -124,6 +137,10 @@ pub(super) async fn stream(
 struct Events {
     following: Following,
     draining: CancellationToken,
+    auth: Auth,
+    caller: Caller,
+    /// When its token is looked at next.
+    look: Instant,
     begun: bool,
     ended: bool,
 }
@@ -136,21 +153,32 @@ impl Events {
         if !std::mem::replace(&mut self.begun, true) {
             return Some(Bytes::from_static(b": requests from now on\n\n"));
         }
-        let dropped = self.following.dropped();
-        if dropped > 0 {
-            return Some(format!("event: dropped\ndata: {{\"dropped\":{dropped}}}\n\n").into());
-        }
-        tokio::select! {
-            biased;
-            noted = self.following.next() => {
-                let noted = noted?;
-                Some(format!("id: {}\ndata: {}\n\n", noted.number, noted.line).into())
+        let sign_of_life = Instant::now() + SIGN_OF_LIFE;
+        loop {
+            if Instant::now() >= self.look {
+                if !self.auth.still_admits(&self.caller, Scope::Read).await {
+                    self.ended = true;
+                    return Some(Bytes::from_static(b"event: refused\ndata: {}\n\n"));
+                }
+                self.look = Instant::now() + LOOKED_AT_EVERY;
             }
-            () = self.draining.cancelled() => {
-                self.ended = true;
-                Some(Bytes::from_static(b"event: end\ndata: {}\n\n"))
+            let dropped = self.following.dropped();
+            if dropped > 0 {
+                return Some(format!("event: dropped\ndata: {{\"dropped\":{dropped}}}\n\n").into());
             }
-            () = tokio::time::sleep(SIGN_OF_LIFE) => Some(Bytes::from_static(b":\n\n")),
+            tokio::select! {
+                biased;
+                noted = self.following.next() => {
+                    let noted = noted?;
+                    return Some(format!("id: {}\ndata: {}\n\n", noted.number, noted.line).into());
+                }
+                () = self.draining.cancelled() => {
+                    self.ended = true;
+                    return Some(Bytes::from_static(b"event: end\ndata: {}\n\n"));
+                }
+                () = sleep_until(self.look) => {}
+                () = sleep_until(sign_of_life) => return Some(Bytes::from_static(b":\n\n")),
+            }
         }
     }
 }

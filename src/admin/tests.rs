@@ -8,6 +8,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::app;
+use crate::jwt::Issuers;
 use crate::tls;
 
 const ROOT: &str = "root-secret-of-some-length";
@@ -33,7 +34,7 @@ impl Plane {
             purge: config.purge.clone(),
             warm: config.warm.clone(),
             proxy: gateway.proxy().clone(),
-            auth: Auth::new(&config.admin),
+            auth: Auth::new(&config.admin, Issuers::none()),
             reload: None,
             log: None,
             audit: None,

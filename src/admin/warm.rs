@@ -33,6 +33,9 @@ pub struct WarmRequest {
     /// Request header fields of every fetch.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
+    /// Name of the tenant for whom it is, where routes ask for one and `headers` have no key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// Fetches at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
@@ -133,7 +136,8 @@ fn plan(request: WarmRequest, config: &Config) -> Result<Plan, Problem> {
         let detail = format!("`concurrency`: 1 to {} (`warm.concurrency_max`)", config.concurrency_max);
         return Err(Problem::bad_request(detail).with_field("concurrency"));
     }
-    Ok(Plan { urls: urls(request, config.urls_max)?, headers, concurrency, rate })
+    let tenant = request.tenant.as_deref().map(Into::into);
+    Ok(Plan { urls: urls(request, config.urls_max)?, headers, tenant, concurrency, rate })
 }
 
 /// The URLs of a job: those named, then those of the log as far as there is room.

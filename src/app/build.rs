@@ -11,6 +11,7 @@ use crate::{
         llm::{Models, semantic::Matchers},
     },
     config::{Config, ResolvedRoute},
+    jwt::Issuers,
     kv::Kv,
     limit::Limits,
     llm::question::Settings,
@@ -23,6 +24,7 @@ use crate::{
     purge::{self, Fleet, fleet::Identity},
     store::{L1, L2, L3},
     telemetry::{AccessLog, Recent, trace::Tracer},
+    tenants::{Gate, Names, Tenants},
 };
 
 /// Name of the forward proxy where routes are named: in keys, metrics and logs.
@@ -30,7 +32,7 @@ const FORWARD: &str = "forward";
 
 /// What stays for the life of a process, and proxies are made over.
 pub(super) struct Ground {
-    cache: Cache,
+    pub(super) cache: Cache,
     /// Redis, where there is one.
     pub(super) kv: Option<Kv>,
     packs: Packs,
@@ -40,6 +42,9 @@ pub(super) struct Ground {
     access: Option<AccessLog>,
     pub(super) tracer: Option<Tracer>,
     recent: Recent,
+    names: Names,
+    /// Of tokens: those that the gateway has for its life, whatever they are configured to be.
+    pub(super) issuers: Issuers,
 }
 
 /// Makes all that is below the proxy.
@@ -60,7 +65,8 @@ pub(super) fn ground(config: &Config, access: Option<AccessLog>, registry: &mut 
     let metrics = Metrics::register(registry);
     let packs = Packs::open(all_routes(config))?;
     let recent = Recent::new(&config.log);
-    Ok(Ground { cache, kv, packs, limits, metrics, matchers, access, recent, tracer: None })
+    let (names, issuers) = (Names::default(), Issuers::none());
+    Ok(Ground { cache, kv, packs, limits, metrics, matchers, access, recent, tracer: None, names, issuers })
 }
 
 fn all_routes(config: &Config) -> impl Iterator<Item = &ResolvedRoute> {
@@ -108,6 +114,7 @@ impl Ground {
             forward: config.forward.clone(),
             origin: config.origin.clone(),
             headers: config.headers.clone(),
+            tenants: Tenants::new(&config.tenant, self.issuers.clone(), self.names.clone(), config.access.names_max),
             access: self.access.clone(),
             tracer: self.tracer.clone(),
             recent: self.recent.clone(),
@@ -210,7 +217,7 @@ fn route(
     metrics: &Metrics,
     matchers: &Matchers,
 ) -> Result<Arc<ProxyRoute>, Error> {
-    let ResolvedRoute { route, matcher, cache, origin, llm } = resolved;
+    let ResolvedRoute { route, matcher, access, cache, origin, llm } = resolved;
     let urls = match &route.upstream {
         OneOrMany::One(url) => std::slice::from_ref(url),
         OneOrMany::Many(urls) => urls,
@@ -225,6 +232,10 @@ fn route(
     let (request_set, request_remove, response) = proxy::compile(&route.headers);
     let strip = matcher.path.as_ref().filter(|_| route.strip_path).map(|path| path.as_str().to_owned());
     let mut cache = cache::route::Route::new(&route.name, site(route), cache.clone(), response, own);
+    let gate = Gate::of(access);
+    if gate.is_some() {
+        cache = cache.with_tenants();
+    }
     if let Some(protocol) = route.protocol.model() {
         let settings = Settings::new(protocol, llm.clone());
         let packed = packs.of(&cache, &settings);
@@ -237,15 +248,9 @@ fn route(
             matcher: matcher.map_err(|source| Error::Semantic { route: route.name.clone(), source })?,
         });
     }
-    Ok(Arc::new(ProxyRoute::new(
-        Arc::new(cache),
-        upstream,
-        strip,
-        route.host_header,
-        request_set,
-        request_remove,
-        metrics,
-    )))
+    let route =
+        ProxyRoute::new(Arc::new(cache), upstream, strip, route.host_header, request_set, request_remove, metrics);
+    Ok(Arc::new(route.behind(gate)))
 }
 
 /// The route's own site, where its answers cannot depend on the authority a client names.

@@ -61,6 +61,7 @@ impl ProxyHandler {
             address: peer.addr.ip(),
             scheme: peer.scheme(),
             within: peer.within.clone(),
+            tenant: None,
             interceptor,
             interim,
             hold: hold.map(|hold| Arc::new(hold) as _),

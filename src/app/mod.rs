@@ -12,6 +12,7 @@ mod build;
 pub mod disk;
 mod handler;
 mod intercept;
+mod jwt;
 mod packs;
 mod reload;
 mod secret;
@@ -21,13 +22,14 @@ mod workers;
 
 pub use self::reload::{Reader, Source};
 use self::{
-    handler::ProxyHandler, intercept::Interception, reload::Reloader, sockets::Sockets, tls::Certificates,
+    handler::ProxyHandler, intercept::Interception, jwt::Keys, reload::Reloader, sockets::Sockets, tls::Certificates,
     workers::Workers,
 };
 use crate::{
     admin::{self, Admin, Auth},
     changes::{self, Consumer},
     config::Config,
+    jwt::Issuers,
     kv,
     listener::Server,
     otlp::{self, Exporter},
@@ -98,6 +100,9 @@ pub enum Error {
         /// Why.
         source: crate::cache::llm::semantic::Error,
     },
+    /// The keys of an issuer of tokens cannot be used.
+    #[error(transparent)]
+    Issuer(#[from] crate::jwt::Error),
     /// A webhook cannot be used.
     #[error("webhook {name:?}: {source}")]
     Webhook {
@@ -170,8 +175,11 @@ pub async fn start(config: &Config, logs: Logs, source: Option<Source>) -> Resul
     let mut ground = build::ground(config, logs.access.clone(), &mut registry)?;
     let traced = (!config.trace.endpoint.is_empty()).then(|| Tracer::new(&config.trace));
     ground.tracer = traced.as_ref().map(|(tracer, _)| tracer.clone());
-    let (kv, auth) = (ground.kv.clone(), Auth::new(&config.admin));
+    let keys = Keys::new(config, ground.cache.origins());
+    let issuers = Issuers::new(&config.jwt, &config.issuer, Arc::clone(&keys) as _, &mut registry)?;
+    ground.issuers = issuers.clone();
     let proxy = Live::new(ground.proxy(config, None)?);
+    let (kv, auth) = (ground.kv.clone(), Auth::new(&config.admin, issuers.clone()));
     let certificates = Certificates::new(config, &mut registry)?;
     let server = Server::new(config.client.clone(), &mut registry).with_tls(certificates.data());
     let server = Arc::new(server);
@@ -181,7 +189,16 @@ pub async fn start(config: &Config, logs: Logs, source: Option<Source>) -> Resul
     let log = source.as_ref().and_then(|source| source.log.clone());
     let reloader = source.map(|source| {
         let (live, auth, current) = (proxy.clone(), auth.clone(), Mutex::new(config.clone()));
-        Arc::new(Reloader { source, ground, live, auth, certificates: Arc::clone(&certificates), current })
+        Arc::new(Reloader {
+            source,
+            ground,
+            live,
+            auth,
+            issuers,
+            keys,
+            certificates: Arc::clone(&certificates),
+            current,
+        })
     });
     let admin_plane = Admin::new(admin::Parts {
         config: config.admin.clone(),

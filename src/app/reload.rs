@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{build::Ground, tls::Certificates};
+use super::{build::Ground, jwt::Keys, tls::Certificates};
 use crate::{
     admin::{Auth, Change, Reload, Reloaded},
     config::{Config, Errors},
+    jwt::Issuers,
     proxy::Live,
     telemetry::Guard,
 };
@@ -33,6 +34,8 @@ pub(super) struct Reloader {
     pub(super) ground: Ground,
     pub(super) live: Live,
     pub(super) auth: Auth,
+    pub(super) issuers: Issuers,
+    pub(super) keys: Arc<Keys>,
     pub(super) certificates: Arc<Certificates>,
     /// As taken over last.
     pub(super) current: Mutex<Config>,
@@ -59,6 +62,10 @@ impl Reload for Reloader {
             Ok(certificates) => certificates,
             Err(error) => return Reloaded::Invalid(error.to_string()),
         };
+        let issuers = match self.issuers.read(&read.jwt, &read.issuer) {
+            Ok(issuers) => issuers,
+            Err(error) => return Reloaded::Invalid(error.to_string()),
+        };
         if dry_run {
             return Reloaded::Done { changes, warnings: warnings(&read) };
         }
@@ -79,6 +86,8 @@ impl Reload for Reloader {
         }
         // From here on nothing can fail.
         self.auth.replace(&read.admin);
+        self.keys.replace(&read);
+        self.issuers.take(issuers);
         self.certificates.take(certificates);
         self.live.replace(proxy);
         let warnings = warnings(&read);

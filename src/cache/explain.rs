@@ -40,6 +40,9 @@ pub struct Explanation {
     pub url: String,
     /// Route it falls on.
     pub route: String,
+    /// The tenant it is of, where its route asks for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// One sentence: what would happen to this request now.
     pub verdict: String,
     /// How the method takes part in caching.
@@ -155,6 +158,7 @@ impl Cache {
         Explanation {
             url: target.url(),
             route: route.name.to_string(),
+            tenant: target.tenant().map(str::to_owned),
             verdict: match passes {
                 Some(why) => format!("passed on: {}", why.as_str()),
                 None => self.verdict_on(route, &key, class, headers, now).await,
@@ -378,6 +382,9 @@ fn key_parts(route: &Route, target: &Target, headers: &HeaderMap) -> Vec<KeyPart
         part("path", Some(target.path.to_string())),
         part("query", route.key_query(target.query.as_deref()).map(Cow::into_owned)),
     ];
+    if let Some(tenant) = target.tenant().filter(|_| route.by_tenant) {
+        parts.push(part("tenant", Some(tenant.to_owned())));
+    }
     if let Partition::Field(name) = &route.partition {
         let value = if headers.contains_key(name) { "a keyed hash of its value" } else { "absent" };
         parts.push(part(&format!("partition by {name}"), Some(value.to_owned())));

@@ -59,6 +59,8 @@ pub struct Route {
     pub response: ResponseRules,
     /// See [`Partition`].
     pub partition: Partition,
+    /// Whether responses to tenants are kept apart as well.
+    pub by_tenant: bool,
     /// What decides on storing.
     pub rules: Rules,
     pub(super) tag_fields: Names,
@@ -125,6 +127,7 @@ impl Route {
             site,
             response,
             partition: partition(&policy.partition),
+            by_tenant: false,
             rules: rules(&policy),
             tag_fields: tag_fields.into_iter().collect(),
             key_headers: names(&policy.key_headers).into(),
@@ -134,6 +137,12 @@ impl Route {
             policy,
             models: None,
         }
+    }
+
+    /// The same, where requests are of tenants: they share nothing, unless the policy says that all share.
+    #[must_use]
+    pub fn with_tenants(self) -> Self {
+        Self { by_tenant: self.policy.partition != "none", ..self }
     }
 
     /// The same, for calls to models.
@@ -196,7 +205,8 @@ impl Route {
     }
 
     /// Whether the response to a request with these fields is kept apart from others'. Without the field that tells
-    /// whose it is, it is everybody's.
+    /// whose it is, it is everybody's. That of a tenant is for all who have its key, so what is meant for one client is not
+    /// stored for it either.
     pub(super) fn partitions(&self, request: &HeaderMap) -> bool {
         match &self.partition {
             Partition::None => false,
@@ -206,7 +216,10 @@ impl Route {
 
     /// Whether one URL can have several keys, variants and request content aside.
     pub(super) fn keys_hold_more(&self) -> bool {
-        self.partition != Partition::None || !self.key_headers.is_empty() || !self.policy.key_cookies.is_empty()
+        self.by_tenant
+            || self.partition != Partition::None
+            || !self.key_headers.is_empty()
+            || !self.policy.key_cookies.is_empty()
     }
 
     pub(super) fn object_bytes_max(&self) -> u64 {

@@ -11,6 +11,7 @@ use crate::object::{
     path::normalise_path,
     scope::Scope,
 };
+use crate::tenants::Tenant;
 
 /// Scheme, authority, path and query of a request, normalised; and the site that its key and scopes name.
 #[derive(Debug, Clone)]
@@ -31,6 +32,8 @@ pub struct Target {
     /// Whether forwarding fields of the request tell of a URL in front of a trusted proxy. The origin is told of it, so
     /// the key holds it.
     pub forwarded: bool,
+    /// Whom the request is of, where that was asked.
+    pub tenant: Option<Arc<Tenant>>,
 }
 
 impl Target {
@@ -52,14 +55,15 @@ impl Target {
         let normal_path = if *path == *normal { Arc::clone(&path) } else { normal.into() };
         let site = route.site.clone().unwrap_or_else(|| Self::site_of(scheme, authority).into());
         let (authority, query) = (authority.into(), query.map(Into::into));
-        Self { scheme, authority, path, normal_path, query, site, forwarded: false }
+        Self { scheme, authority, path, normal_path, query, site, forwarded: false, tenant: None }
     }
 
     /// Of CONNECT, which names nothing but an authority.
     pub fn of_authority(authority: &str) -> Self {
         let empty: Arc<str> = "".into();
         let (path, normal_path, site) = (Arc::clone(&empty), Arc::clone(&empty), empty);
-        Self { scheme: "https", authority: authority.into(), path, normal_path, query: None, site, forwarded: false }
+        let (scheme, authority) = ("https", authority.into());
+        Self { scheme, authority, path, normal_path, query: None, site, forwarded: false, tenant: None }
     }
 
     /// The URL as a client names it.
@@ -89,7 +93,12 @@ impl Target {
 
     fn view(&self) -> View<'_> {
         let (query, forwarded) = (self.query.as_deref(), self.forwarded);
-        View { scheme: self.scheme, path: &self.path, query, site: &self.site, forwarded }
+        View { scheme: self.scheme, path: &self.path, query, site: &self.site, forwarded, tenant: self.tenant() }
+    }
+
+    /// Name of the tenant that it is of.
+    pub fn tenant(&self) -> Option<&str> {
+        self.tenant.as_deref().map(|tenant| &*tenant.name)
     }
 
     /// What `reference`, a `Location` or `Content-Location`, names if it is of the same origin (RFC 9111 section 4.4).
@@ -119,7 +128,7 @@ impl Target {
         first.into_iter().chain(Scope::prefixes(&self.site, &self.normal_path)).collect()
     }
 
-    /// The partition a request falls into, as tags are scoped by it; empty: shared.
+    /// The partition a request falls into by its fields, as tags are scoped by it; empty: shared.
     pub fn partition(route: &Route, secret: &[u8; 32], request: &HeaderMap) -> Vec<u8> {
         let mut bytes = Vec::new();
         partition(route, secret, &request, |value| bytes.extend_from_slice(value.unwrap_or_default()));
@@ -143,6 +152,8 @@ pub struct View<'a> {
     pub site: &'a str,
     /// See [`Target::forwarded`].
     pub forwarded: bool,
+    /// See [`Target::tenant`].
+    pub tenant: Option<&'a str>,
 }
 
 impl View<'_> {
@@ -160,9 +171,14 @@ impl View<'_> {
         // A route's own site says nothing that its name does not.
         key.optional(route.site.is_none().then_some(self.site.as_bytes())).field(self.path.as_bytes());
         key.optional(route.key_query(self.query).as_deref().map(str::as_bytes));
-        partition(route, secret, request, |value| {
-            key.optional(value);
-        });
+        match self.tenant.filter(|_| route.by_tenant) {
+            None => partition(route, secret, request, |value| {
+                key.optional(value);
+            }),
+            Some(tenant) => partition(route, secret, request, |value| {
+                key.optional(Some(&of_tenant(tenant, value, secret)));
+            }),
+        }
         for name in &route.key_headers {
             key.optional(combined(request, name).as_deref());
         }
@@ -205,6 +221,14 @@ fn partition(
             Some(value) => then(Some(blake3::keyed_hash(secret, &value).as_bytes())),
         },
     }
+}
+
+/// What keeps a tenant's responses apart, and within them the value of a field where the route says so. No value of a field
+/// is the same: it is hashed by itself.
+fn of_tenant(tenant: &str, value: Option<&[u8]>, secret: &[u8; 32]) -> [u8; 32] {
+    let mut parts = KeyBuilder::new("tenant");
+    parts.field(tenant.as_bytes()).optional(value);
+    *parts.finish_keyed(secret).as_bytes()
 }
 
 /// All lines of a field as one value (RFC 9110 section 5.3).

@@ -72,6 +72,8 @@ pub enum Command {
     Disk(Disk),
     /// Look after the certificate authority with which https calls through the proxy are opened and cached
     Ca(Ca),
+    /// Make a key for a tenant, and print it with its hash
+    Key(Key),
     /// Ask a running gateway whether requests should be sent to it; ends with 1 where they should not
     Health(Health),
     /// Print completions for a shell
@@ -267,6 +269,9 @@ pub struct Warm {
     /// Fetches a second at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
+    /// Tenant for whom it is, where routes ask for one
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
     /// Do not wait until it is done
     #[arg(long)]
     pub no_wait: bool,
@@ -302,6 +307,9 @@ pub struct Explain {
     /// Header field of the request, `Name: value`
     #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = field)]
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Tenant it is of, where its route asks for one and no field has its key
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
     /// Content of a call to a model, or `@FILE` that has it
     #[arg(short = 'd', long, value_name = "CONTENT", value_hint = ValueHint::FilePath)]
     pub data: Option<String>,
@@ -344,6 +352,9 @@ pub struct Tail {
     /// Only those of this route
     #[arg(long, value_name = "NAME")]
     pub route: Option<String>,
+    /// Only those of this tenant
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
     /// Only those with this status, or of this class: 404, 5xx
     #[arg(long, value_name = "STATUS")]
     pub status: Option<String>,
@@ -356,6 +367,14 @@ pub struct Tail {
     /// Which gateway.
     #[command(flatten)]
     pub client: Client,
+}
+
+/// `larder key`.
+#[derive(Debug, Args)]
+pub struct Key {
+    /// Print the hash of the key on the standard input instead
+    #[arg(long)]
+    pub hash: bool,
 }
 
 /// `larder reload`.

@@ -16,6 +16,8 @@ pub(super) enum Event {
     Dropped(u64),
     /// The gateway stops.
     End,
+    /// The token has expired, or is no longer one.
+    Refused,
 }
 
 /// A stream of events.
@@ -74,6 +76,7 @@ fn event(text: &str) -> Option<Event> {
             told["dropped"].as_u64().map(Event::Dropped)
         }
         Some("end") => Some(Event::End),
+        Some("refused") => Some(Event::Refused),
         Some(_) => None,
     }
 }
@@ -85,7 +88,7 @@ mod tests {
     #[test]
     fn events_come_in_any_pieces() {
         let text = ": hello\n\nid: 1\ndata: {\"a\":1}\n\n:\n\nevent: dropped\ndata: {\"dropped\":7}\n\nevent: new\ndata: x\n\n\
-                    event: end\ndata: {}\n\n";
+                    event: end\ndata: {}\n\nevent: refused\ndata: {}\n\n";
         for size in [1, 3, 1000] {
             let mut parser = Parser::default();
             let mut events = Vec::new();
@@ -93,7 +96,8 @@ mod tests {
                 parser.rest.extend_from_slice(piece);
                 events.extend(std::iter::from_fn(|| parser.next()));
             }
-            assert_eq!(events, [Event::Request("{\"a\":1}".to_owned()), Event::Dropped(7), Event::End], "{size}");
+            let request = Event::Request("{\"a\":1}".to_owned());
+            assert_eq!(events, [request, Event::Dropped(7), Event::End, Event::Refused], "{size}");
         }
     }
 }

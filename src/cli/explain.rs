@@ -32,7 +32,7 @@ fn request(args: Explain) -> Result<ExplainRequest, Error> {
         combined.push_str(value);
     }
     let body = args.data.map(content).transpose()?;
-    Ok(ExplainRequest { url: args.url, method: None, headers, body })
+    Ok(ExplainRequest { url: args.url, method: None, headers, tenant: args.tenant, body })
 }
 
 /// The content itself, or that of the file behind an `@`.
@@ -48,6 +48,9 @@ fn shown(explanation: &Value) -> String {
     let mut text = format!("{}\n  {}\n\n", word(&explanation["url"]), word(&explanation["verdict"]));
     // Writing to a String cannot fail.
     let _ = writeln!(text, "route    {}", word(&explanation["route"]));
+    if let Some(tenant) = explanation["tenant"].as_str() {
+        let _ = writeln!(text, "tenant   {tenant}");
+    }
     let _ = writeln!(text, "key      {}", word(&explanation["key"]));
     for part in explanation["key_parts"].as_array().into_iter().flatten() {
         let value = part["value"].as_str().unwrap_or("(absent)");
@@ -195,7 +198,8 @@ L1       entry 200, 2.0 KiB, served 5 times, the origin took 300 ms
             |name: &'static str, value| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value));
         let client = super::super::args::Client { admin: String::new(), admin_token: None, tls: Default::default() };
         let headers = vec![field("accept", "a"), field("accept", "b"), field("x-y", "c")];
-        let request = request(Explain { url: "http://a/".to_owned(), headers, data: None, client }).expect("a request");
+        let request = request(Explain { url: "http://a/".to_owned(), headers, tenant: None, data: None, client })
+            .expect("a request");
         assert_eq!(request.headers["accept"], "a, b");
         assert_eq!(request.headers["x-y"], "c");
     }

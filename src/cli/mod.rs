@@ -20,6 +20,7 @@ pub mod disk;
 mod events;
 pub mod explain;
 pub mod health;
+pub mod key;
 pub mod log_level;
 pub mod man;
 pub mod nodes;
@@ -41,6 +42,10 @@ pub fn run() -> ExitCode {
         Command::Completions { shell } => written(&man::completions(shell)),
         Command::Man(args) => match man::run(&args) {
             Ok(page) => written(&page),
+            Err(error) => failed(&error),
+        },
+        Command::Key(args) => match key::run(&args) {
+            Ok(text) => written(text.as_bytes()),
             Err(error) => failed(&error),
         },
         Command::Health(args) => finish(health::run(args)),

@@ -37,8 +37,11 @@ async fn follow_for_ever(client: &AdminClient, path: &str, json: bool) -> Result
                     eprintln!("larder: the gateway is back");
                 }
                 (known, waiting) = (true, false);
-                if !follow(events, json).await? {
-                    return Ok(());
+                match follow(events, json).await? {
+                    Followed::Gone => {}
+                    // The next call is told why.
+                    Followed::Refused => continue,
+                    Followed::Enough => return Ok(()),
                 }
             }
             Err(error) if !known || error.is_refusal() => return Err(error),
@@ -51,8 +54,18 @@ async fn follow_for_ever(client: &AdminClient, path: &str, json: bool) -> Result
     }
 }
 
-/// Shows one stream to its end. Whether somebody reads on.
-async fn follow(mut events: Events, json: bool) -> Result<bool, Error> {
+/// How a stream ended.
+enum Followed {
+    /// The gateway has gone, or the connection.
+    Gone,
+    /// The token is none any more.
+    Refused,
+    /// Nobody reads what is shown.
+    Enough,
+}
+
+/// Shows one stream to its end.
+async fn follow(mut events: Events, json: bool) -> Result<Followed, Error> {
     while let Some(event) = events.next().await {
         let written = match event {
             Event::Request(line) if json => writeln!(io::stdout(), "{line}"),
@@ -61,19 +74,20 @@ async fn follow(mut events: Events, json: bool) -> Result<bool, Error> {
                 eprintln!("larder: {number} requests were too many to show");
                 Ok(())
             }
-            Event::End => return Ok(true),
+            Event::End => return Ok(Followed::Gone),
+            Event::Refused => return Ok(Followed::Refused),
         };
         if written.is_err() {
-            return Ok(false);
+            return Ok(Followed::Enough);
         }
     }
-    Ok(true)
+    Ok(Followed::Gone)
 }
 
 fn path(args: &Tail) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
-    let given = [("outcome", &args.outcome), ("route", &args.route), ("status", &args.status), ("path", &args.path)];
-    for (name, value) in given {
+    let given = [("outcome", &args.outcome), ("route", &args.route), ("tenant", &args.tenant)];
+    for (name, value) in given.into_iter().chain([("status", &args.status), ("path", &args.path)]) {
         if let Some(value) = value {
             query.append_pair(name, value);
         }
@@ -89,6 +103,8 @@ pub(super) fn shown(line: &str) -> String {
     let clock = time.split_once('T').map_or(&*time, |(_, clock)| clock.trim_end_matches('Z'));
     let detail = text("detail");
     let outcome = if detail.is_empty() { text("outcome") } else { format!("{} ({detail})", text("outcome")) };
+    let tenant = text("tenant");
+    let place = if tenant.is_empty() { text("route") } else { format!("{} {tenant}", text("route")) };
     let bytes = bytesize::ByteSize::b(request["bytes_sent"].as_u64().unwrap_or_default());
     let mut shown = format!(
         "{clock:<12}  {}  {outcome:<22}  {:>9.1} ms  {:>9}  {:<4} {}{}  [{}]",
@@ -98,7 +114,7 @@ pub(super) fn shown(line: &str) -> String {
         text("method"),
         text("host"),
         text("target"),
-        text("route"),
+        place,
     );
     let error = text("error");
     if !error.is_empty() {

@@ -80,12 +80,12 @@ fn summary(status: &Status) -> String {
 }
 
 fn request(args: Warm) -> Result<WarmRequest, Error> {
-    let Warm { what: Urls { mut urls, file, access_log, base }, concurrency, rate, .. } = args;
+    let Warm { what: Urls { mut urls, file, access_log, base }, concurrency, rate, tenant, .. } = args;
     if let Some(path) = file {
         urls.extend(sources::url_list(&read(&path)?).map(str::to_owned));
     }
     let access_log = access_log.as_deref().map(read).transpose()?;
-    Ok(WarmRequest { urls, access_log, base, concurrency, rate, ..WarmRequest::default() })
+    Ok(WarmRequest { urls, access_log, base, concurrency, rate, tenant, ..WarmRequest::default() })
 }
 
 /// A file, or the standard input where it is called `-`. Log files may hold bytes that are no UTF-8.

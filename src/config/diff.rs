@@ -8,13 +8,16 @@ use super::Config;
 use crate::admin::Change;
 
 /// Settings that a running gateway takes over: tables, and single keys. All others need a restart.
-const LIVE: [&str; 14] = [
+const LIVE: [&str; 18] = [
+    "access",
     "admin.tls",
     "admin.token",
     "admin.tokens",
     "cache",
     "forward",
     "headers",
+    "issuer",
+    "jwt",
     "limit",
     "limits.fields",
     "listen.tls",
@@ -23,6 +26,7 @@ const LIVE: [&str; 14] = [
     "origin",
     "providers.routes",
     "route",
+    "tenant",
 ];
 
 /// What of these it does not: other gateways know this one by it.

@@ -143,16 +143,18 @@ fn assemble(layers: [Layer; 3], env: &[(String, String)]) -> Result<Config, Erro
 
     let findings = validate::config(&config);
     problems.extend(placed(&findings, &settings));
-    let mut resolver = Resolver::new(&tree, &findings);
+    let mut resolver = Resolver::new(&tree, &findings, config.issuer.clone());
     let mut routes: Vec<_> = routes.into_iter().flatten().flatten().filter_map(|route| resolver.add(route)).collect();
     routes.extend(providers::routes(&config.providers).filter_map(|route| resolver.add_unless_taken(route)));
     problems.append(&mut resolver.problems);
     let known: Vec<_> = resolver.routes.iter().chain(&resolver.unreached).map(|one| &one.route.name[..]).collect();
     problems.extend(placed(&validate::limited_routes(&config.limit, &known), &settings));
+    problems.extend(placed(&validate::used_routes(&config.tenant, &resolver.routes), &settings));
     if !problems.is_empty() {
         return Err(Errors::new(problems));
     }
     let mut warnings = placed(&validate::lint(&config), &settings);
+    warnings.extend(placed(&validate::lint_access(&config, &resolver.routes), &settings));
     warnings.append(&mut resolver.warnings);
     Ok(complete(config, (resolver.routes, resolver.unreached), warnings, with_routes(tree, routes), env))
 }

@@ -21,12 +21,13 @@ pub(super) fn may_hold_secret(line: &str) -> bool {
     is_secret_field(line)
 }
 
-/// Whether `path` leads to one: a token of the admin plane, a field a route sets, the key of an embedder, what a
-/// webhook shows or signs with, or what Redis wants to be told.
+/// Whether `path` leads to one: a token of the admin plane, a key of a tenant, a field a route sets, the key of an
+/// embedder, what a webhook shows or signs with, or what Redis wants to be told.
 pub(super) fn is_secret(path: &KeyPath) -> bool {
     let keys: Vec<_> = path.steps().iter().filter_map(Step::as_key).collect();
     match keys[..] {
         ["admin", .., last] => last == "token",
+        ["tenant", last] => last == "keys",
         ["webhook", last] => last == "token" || last == "secret",
         [.., "semantic", last] => last == "api_key",
         ["trace", "headers", name] => is_secret_field(name),
@@ -47,6 +48,11 @@ pub(super) fn mask(mut settings: Dict) -> Dict {
     if let Some(Value::Dict(_, l2)) = settings.get_mut("l2") {
         mask_value(l2.get_mut("password"));
         mask_urls(l2.get_mut("url"));
+    }
+    for tenant in elements(settings.get_mut("tenant")) {
+        if let Some(Value::Array(_, keys)) = tenant.get_mut("keys") {
+            keys.iter_mut().for_each(|key| mask_value(Some(key)));
+        }
     }
     for webhook in elements(settings.get_mut("webhook")) {
         mask_value(webhook.get_mut("token"));

@@ -32,11 +32,11 @@ pub use self::{
     route::ResolvedRoute,
 };
 use crate::{
-    admin, cache, changes, intercept, limit, listener,
+    admin, cache, changes, intercept, jwt, limit, listener,
     llm::{self, price::Prices},
     origin,
     proxy::config::{ForwardConfig, HeadersConfig, RouteConfig},
-    purge, store, telemetry, tls, warm, webhook,
+    purge, store, telemetry, tenants, tls, warm, webhook,
 };
 
 /// What a command ends with when its configuration is wrong (`EX_USAGE` of sysexits.h).
@@ -58,8 +58,8 @@ pub struct Listen {
 
 /// Everything that can be set.
 ///
-/// Routes are resolved while loading: a change made to [`Config::cache`], [`Config::origin`] or [`Config::llm`] afterwards is no change
-/// of [`Config::routes`].
+/// Routes are resolved while loading: a change made to [`Config::access`], [`Config::cache`], [`Config::origin`] or
+/// [`Config::llm`] afterwards is no change of [`Config::routes`].
 #[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -73,6 +73,8 @@ pub struct Config {
     pub client: listener::config::Config,
     /// Limits towards origins.
     pub origin: origin::config::Config,
+    /// Whom routes answer.
+    pub access: tenants::Access,
     /// What is stored, and for how long.
     pub cache: cache::config::Policy,
     /// Origin responses under way.
@@ -112,6 +114,14 @@ pub struct Config {
     /// How many requests of whom are admitted.
     #[serde(default)]
     pub limit: Vec<limit::LimitConfig>,
+    /// Bounds of tokens that issuers sign.
+    pub jwt: jwt::Limits,
+    /// Issuers whose tokens are taken.
+    #[serde(default)]
+    pub issuer: Vec<jwt::Config>,
+    /// Who is told apart.
+    #[serde(default)]
+    pub tenant: Vec<tenants::Config>,
     /// Who is told of purges.
     #[serde(default)]
     pub webhook: Vec<webhook::Config>,
@@ -146,7 +156,8 @@ impl Config {
         load::parse(name, text)
     }
 
-    /// Routes in order, each with `[cache]`, `[origin]` and `[llm]` as it overrides them; the built-in ones are the last.
+    /// Routes in order, each with `[access]`, `[cache]`, `[origin]` and `[llm]` as it overrides them; the built-in ones
+    /// are the last.
     pub fn routes(&self) -> &[ResolvedRoute] {
         &self.derived.routes
     }

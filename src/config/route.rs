@@ -13,8 +13,9 @@ use super::{
 };
 use crate::{
     cache::config::Policy,
-    llm, origin,
+    jwt, llm, origin,
     proxy::{config::RouteConfig, routes::Matcher},
+    tenants,
 };
 
 /// A route, ready to be built.
@@ -24,6 +25,8 @@ pub struct ResolvedRoute {
     pub route: RouteConfig,
     /// Its host and path.
     pub matcher: Matcher,
+    /// `[access]` with what the route overrides.
+    pub access: tenants::Access,
     /// `[cache]` with what the route overrides.
     pub cache: Policy,
     /// `[origin]` with what the route overrides.
@@ -35,11 +38,12 @@ pub struct ResolvedRoute {
 impl fmt::Debug for ResolvedRoute {
     /// Without the fields it sets, which may be secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { route, matcher, cache, origin, llm } = self;
+        let Self { route, matcher, access, cache, origin, llm } = self;
         f.debug_struct("ResolvedRoute")
             .field("name", &route.name)
             .field("matcher", matcher)
             .field("upstream", &route.upstream)
+            .field("access", access)
             .field("cache", cache)
             .field("origin", origin)
             .field("llm", llm)
@@ -49,6 +53,7 @@ impl fmt::Debug for ResolvedRoute {
 
 /// What routes override.
 struct Sections {
+    access: Dict,
     cache: Dict,
     origin: Dict,
     llm: Dict,
@@ -56,10 +61,12 @@ struct Sections {
 
 /// Takes routes in their order.
 pub(super) struct Resolver<'a> {
-    /// `[cache]`, `[origin]` and `[llm]` as configured.
+    /// `[access]`, `[cache]`, `[origin]` and `[llm]` as configured.
     sections: Sections,
     /// What is wrong with them already, and not to be told again of each route.
     known: &'a [Finding],
+    /// Whose tokens routes can take.
+    issuers: Vec<jwt::Config>,
     pub(super) routes: Vec<ResolvedRoute>,
     /// Routes that gave way.
     pub(super) unreached: Vec<ResolvedRoute>,
@@ -68,13 +75,15 @@ pub(super) struct Resolver<'a> {
 }
 
 impl<'a> Resolver<'a> {
-    pub(super) fn new(tree: &Dict, known: &'a [Finding]) -> Self {
+    pub(super) fn new(tree: &Dict, known: &'a [Finding], issuers: Vec<jwt::Config>) -> Self {
         let section = |name: &str| match tree.get(name) {
             Some(Value::Dict(_, section)) => section.clone(),
             _ => Dict::new(),
         };
-        let sections = Sections { cache: section("cache"), origin: section("origin"), llm: section("llm") };
-        Self { sections, known, routes: Vec::new(), unreached: Vec::new(), problems: Vec::new(), warnings: Vec::new() }
+        let (access, cache) = (section("access"), section("cache"));
+        let sections = Sections { access, cache, origin: section("origin"), llm: section("llm") };
+        let (routes, unreached, problems, warnings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { sections, known, issuers, routes, unreached, problems, warnings }
     }
 
     /// Takes the next route. The answer is the route as configured, if it is sound.
@@ -123,13 +132,14 @@ impl<'a> Resolver<'a> {
     }
 
     fn resolve(&self, route: RouteConfig) -> Result<ResolvedRoute, Refusal> {
-        let Sections { cache, origin, llm } = &self.sections;
+        let Sections { access, cache, origin, llm } = &self.sections;
         let (cache, llm) = (merged(cache, &route.cache)?, merged(llm, &route.llm)?);
+        let access = merged(access, &route.access)?;
         let mut origin: origin::config::Config = merged(origin, &with_patience(&route))?;
         origin.tls_ca_file.take_if(|file| file.as_os_str().is_empty());
         // A pattern that is none is found by `validate`, and the route never used.
         let matcher = Matcher::parse(route.host.as_deref(), route.path.as_deref()).unwrap_or_default();
-        Ok(ResolvedRoute { route, matcher, cache, origin, llm })
+        Ok(ResolvedRoute { route, matcher, access, cache, origin, llm })
     }
 
     fn findings(&self, resolved: &ResolvedRoute) -> Vec<Finding> {
@@ -137,8 +147,13 @@ impl<'a> Resolver<'a> {
         if self.routes.iter().any(|other| other.route.name == resolved.route.name) {
             findings.push(Finding::new(KeyPath::root().key("name"), "another route has this name"));
         }
-        let sections =
-            [validate::policy(&resolved.cache), validate::origin(&resolved.origin), validate::llm(&resolved.llm)];
+        let sections = [
+            validate::access(&resolved.access),
+            validate::used_issuers(&resolved.access, &self.issuers),
+            validate::policy(&resolved.cache),
+            validate::origin(&resolved.origin),
+            validate::llm(&resolved.llm),
+        ];
         findings.extend(sections.into_iter().flatten().filter(|finding| !self.known.contains(finding)));
         findings
     }
@@ -169,6 +184,9 @@ fn with_patience(route: &RouteConfig) -> Dict {
 fn probe(sections: &Sections, setting: &Setting) -> Result<(), Refusal> {
     let tree = setting.tree();
     match (setting.path.keys().next(), tree.values().next()) {
+        (Some("access"), Some(Value::Dict(_, overrides))) => {
+            merged::<tenants::Access>(&sections.access, overrides).map(drop)
+        }
         (Some("cache"), Some(Value::Dict(_, overrides))) => merged::<Policy>(&sections.cache, overrides).map(drop),
         (Some("origin"), Some(Value::Dict(_, overrides))) => {
             merged::<origin::config::Config>(&sections.origin, overrides).map(drop)

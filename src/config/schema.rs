@@ -9,7 +9,7 @@ use super::key_path::KeyPath;
 /// The defaults, which are also the manual.
 pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-/// The keys of a route beside `cache`, `origin` and `llm`, which have the keys of the tables of that name.
+/// The keys of a route beside `access`, `cache`, `origin` and `llm`, which have the keys of the tables of that name.
 const ROUTE: &str = r#"
 name = ""
 host = ""
@@ -34,6 +34,15 @@ cert = ""
 key = ""
 "#;
 
+/// The keys of one of `tenant`.
+const TENANT: &str = r#"
+name = ""
+keys = []
+key_hashes = []
+subjects = []
+routes = []
+"#;
+
 /// The keys of one of `webhook`.
 const WEBHOOK: &str = r#"
 name = ""
@@ -46,6 +55,20 @@ token_file = ""
 secret = ""
 queue_max = 1000
 retry_for = "10m"
+"#;
+
+/// The keys of one of `issuer`.
+const ISSUER: &str = r#"
+name = ""
+issuer = ""
+keys = ""
+audiences = []
+algorithms = []
+leeway = "30s"
+name_claim = "sub"
+roles_claim = "roles"
+roles = {}
+refresh = "15m"
 "#;
 
 /// The keys of one of `limit`.
@@ -78,18 +101,24 @@ pub(super) enum Kind {
 /// Keys and their kinds.
 pub(super) type Table = BTreeMap<String, Kind>;
 
-/// The whole configuration; `route`, `webhook` and `limit` are lists of tables.
+/// The whole configuration; `route`, `tenant`, `issuer`, `limit` and `webhook` are lists of tables.
 pub(super) fn root() -> &'static Table {
     static ROOT: LazyLock<Table> = LazyLock::new(|| {
         let mut root = table(DEFAULTS);
         let mut route = table(ROUTE);
-        for section in ["cache", "origin", "llm"] {
+        for section in ["access", "cache", "origin", "llm"] {
             let defaults = document(DEFAULTS);
             route.insert(section.to_owned(), kind(&defaults[section]));
         }
+        if let Some(Kind::Table(access)) = route.get_mut("access") {
+            // Metrics are everybody's.
+            access.remove("names_max");
+        }
         root.insert("route".to_owned(), Kind::Tables(route));
+        root.insert("tenant".to_owned(), Kind::Tables(table(TENANT)));
         root.insert("webhook".to_owned(), Kind::Tables(table(WEBHOOK)));
         root.insert("limit".to_owned(), Kind::Tables(table(LIMIT)));
+        root.insert("issuer".to_owned(), Kind::Tables(table(ISSUER)));
         if let Some(Kind::Table(admin)) = root.get_mut("admin") {
             admin.insert("tokens".to_owned(), Kind::Tables(table(TOKEN)));
         }
@@ -182,9 +211,10 @@ mod tests {
     use super::*;
     use crate::{
         admin::config::Token,
+        jwt,
         limit::LimitConfig,
         proxy::config::{HeaderRules, RouteConfig},
-        tls, webhook,
+        tenants, tls, webhook,
     };
 
     /// The fields serde knows of `T`, which it tells when it meets one it does not.
@@ -210,8 +240,10 @@ mod tests {
         assert_eq!(keys(route()), fields::<RouteConfig>());
         assert_eq!(keys(&table(TOKEN)), fields::<Token>());
         assert_eq!(keys(&table(CERTIFICATE)), fields::<tls::config::Certificate>());
+        assert_eq!(keys(&table(TENANT)), fields::<tenants::Config>());
         assert_eq!(keys(&table(WEBHOOK)), fields::<webhook::Config>());
         assert_eq!(keys(&table(LIMIT)), fields::<LimitConfig>());
+        assert_eq!(keys(&table(ISSUER)), fields::<jwt::Config>());
         let Some(Kind::Table(headers)) = route().get("headers") else { panic!("a table") };
         assert_eq!(keys(headers), fields::<HeaderRules>());
     }

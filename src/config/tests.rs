@@ -294,7 +294,9 @@ fn routes_override_key_by_key() {
 fn what_is_wrong_in_cache_is_told_once_whatever_routes_there_are() {
     refuses(
         "[cache]\npartition = \"user\"\n[[route]]\nname = \"a\"\nupstream = \"http://h\"\n",
-        &["test.toml:2:13: cache.partition: \"user\" is none of \"none\", \"authorization\", \"header:NAME\""],
+        &[
+            "test.toml:2:13: cache.partition: \"user\" is none of \"tenant\", \"none\", \"authorization\", \"header:NAME\"",
+        ],
     );
 }
 
@@ -333,7 +335,9 @@ fn an_admin_plane_on_the_network_needs_a_token() {
     let open = "[listen]\nadmin = \"0.0.0.0:8081\"\n";
     refuses(
         open,
-        &["test.toml:2:9: listen.admin: 0.0.0.0:8081 is not on loopback, so admin.token or admin.tokens is needed"],
+        &[
+            "test.toml:2:9: listen.admin: 0.0.0.0:8081 is not on loopback, so admin.token, admin.tokens or an issuer with roles is needed",
+        ],
     );
     parse(&format!("{open}[admin]\ntoken = \"t\"\n"));
     parse(&format!("{open}[[admin.tokens]]\nname = \"n\"\ntoken = \"t\"\nscope = \"read\"\n"));
@@ -420,7 +424,9 @@ fn what_is_surely_not_meant_is_told() {
     );
     assert_eq!(
         warnings("[cache]\npurge_method = true\n"),
-        ["test.toml:2:16: cache.purge_method: PURGE asks for a token, and there is none in [admin]"]
+        [
+            "test.toml:2:16: cache.purge_method: PURGE asks for a token, and there is none in [admin], and no issuer with roles"
+        ]
     );
 }
 

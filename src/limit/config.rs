@@ -33,6 +33,8 @@ pub enum Per {
     Address,
     /// A field of the request; all that have none count together.
     Field(HeaderName),
+    /// The tenant a request is of; those of none count together.
+    Tenant,
 }
 
 /// What is counted.
@@ -191,8 +193,9 @@ impl FromStr for Per {
         match text {
             "route" => Ok(Self::Route),
             "address" => Ok(Self::Address),
+            "tenant" => Ok(Self::Tenant),
             _ => text.strip_prefix("field:").and_then(|name| name.parse().ok()).map(Self::Field).ok_or(
-                "\"route\", \"address\" or \"field:\" and the name of a field of requests, such as \"field:x-client\"",
+                "\"route\", \"address\", \"tenant\" or \"field:\" and the name of a field of requests, such as \"field:x-client\"",
             ),
         }
     }
@@ -203,6 +206,7 @@ impl fmt::Display for Per {
         match self {
             Self::Route => f.write_str("route"),
             Self::Address => f.write_str("address"),
+            Self::Tenant => f.write_str("tenant"),
             Self::Field(name) => write!(f, "field:{name}"),
         }
     }
@@ -247,7 +251,7 @@ mod tests {
 
     #[test]
     fn subjects_are_texts() {
-        for text in ["route", "address", "field:x-client"] {
+        for text in ["route", "address", "tenant", "field:x-client"] {
             assert_eq!(text.parse::<Per>().expect("one").to_string(), text);
         }
         for text in ["", "ip", "field:", "field:a b", "Route"] {

@@ -81,6 +81,12 @@ impl RouteLimits {
         self.by_address
     }
 
+    /// Whether fields of requests matter.
+    pub fn by_field(&self) -> bool {
+        let by_field = |gate: &Gate| matches!(gate.limit.config.per, Per::Field(_));
+        self.requests.iter().chain(&self.origin).any(by_field)
+    }
+
     /// Whether what goes to the origin is counted.
     pub fn counts_origin(&self) -> bool {
         !self.origin.is_empty()

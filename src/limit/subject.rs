@@ -30,6 +30,8 @@ impl Fields for Plain<'_> {
 pub struct Caller<'a> {
     /// The client's address, as far as it is known.
     pub address: IpAddr,
+    /// Name of the tenant it is of.
+    pub tenant: Option<&'a str>,
     /// Fields of the request.
     pub fields: &'a dyn Fields,
 }
@@ -42,6 +44,7 @@ pub(super) fn of(per: &Per, caller: &Caller<'_>, secret: &[u8; 32]) -> u128 {
     match per {
         Per::Route => NOBODY,
         Per::Address => of_address(caller.address),
+        Per::Tenant => caller.tenant.map_or(NOBODY, of_text),
         Per::Field(name) => of_field(name, caller.fields, secret),
     }
 }
@@ -82,7 +85,7 @@ mod tests {
         for (name, value) in fields {
             map.append(*name, value.parse().expect("a value"));
         }
-        let caller = Caller { address: address.parse().expect("an address"), fields: &map };
+        let caller = Caller { address: address.parse().expect("an address"), tenant: None, fields: &map };
         of(&per.parse().expect("a subject"), &caller, &[7; 32])
     }
 
@@ -111,7 +114,7 @@ mod tests {
         let mut slots = crate::object::plain::Slots::default();
         let bytes = b"GET / HTTP/1.1\r\nhost: x\r\nX-Client: a\r\nx-client: b\r\n\r\n";
         let (plain, _) = Plain::parse(bytes, &mut slots).expect("plain");
-        let caller = Caller { address: [192, 0, 2, 1].into(), fields: &plain };
+        let caller = Caller { address: [192, 0, 2, 1].into(), tenant: None, fields: &plain };
         let per = "field:x-client".parse().expect("a subject");
         let fields = [("x-client", "a"), ("x-client", "b")];
         assert_eq!(of(&per, &caller, &[7; 32]), subject("field:x-client", "192.0.2.1", &fields));

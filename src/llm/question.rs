@@ -40,6 +40,8 @@ pub struct Asked<'a> {
     pub path: &'a str,
     /// Its query.
     pub query: Option<&'a str>,
+    /// The tenant it is of.
+    pub tenant: Option<&'a str>,
     /// Its fields.
     pub fields: &'a HeaderMap,
     /// Its content.
@@ -240,7 +242,7 @@ impl Draft<'_> {
             scope::of_end_user(&body, &mut question.scope);
         }
         if settings.config.scope == Scope::Shared && fields.names_file.get() {
-            question.scope = scope::of_credential(asked.fields, asked.query, &settings.groups);
+            question.scope = scope::of_credential(asked.tenant, asked.fields, asked.query, &settings.groups);
         }
         Ok(question)
     }
@@ -289,7 +291,9 @@ impl Draft<'_> {
         let Self { settings, asked, controls } = self;
         let scope = match settings.config.scope {
             Scope::Shared => Vec::new(),
-            Scope::Credential | Scope::EndUser => scope::of_credential(asked.fields, asked.query, &settings.groups),
+            Scope::Credential | Scope::EndUser => {
+                scope::of_credential(asked.tenant, asked.fields, asked.query, &settings.groups)
+            }
         };
         let kind: &[u8] = if representation == Representation::Sse { b"sse" } else { b"json" };
         let mut parts = vec![
@@ -455,7 +459,8 @@ mod tests {
             fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
         let fields = fields.collect();
         let (endpoint, path) = (Endpoint::ChatCompletions, "/v1/chat/completions");
-        settings(scope).question(&Asked { endpoint, path, query: None, fields: &fields, body: body.as_bytes() }, 0)
+        let asked = Asked { endpoint, path, query: None, tenant: None, fields: &fields, body: body.as_bytes() };
+        settings(scope).question(&asked, 0)
     }
 
     fn lifetime(body: &str) -> Result<Duration, Why> {

@@ -66,8 +66,9 @@ fn without_scheme(credential: &[u8]) -> &[u8] {
     }
 }
 
-/// The credentials of a request and what they are used for, each behind its length; or the group that they belong to.
-pub fn of_credential(fields: &HeaderMap, query: Option<&str>, groups: &Groups) -> Vec<u8> {
+/// The tenant of a request, its credentials and what they are used for, each behind its length; or the group that the
+/// credentials belong to. With a key of the gateway's own, which is gone by then, the tenant is all that is left.
+pub fn of_credential(tenant: Option<&str>, fields: &HeaderMap, query: Option<&str>, groups: &Groups) -> Vec<u8> {
     let lines =
         |name: &'static str| fields.get_all(HeaderName::from_static(name)).iter().map(move |value| (name, value));
     let credentials: Vec<_> = CREDENTIALS.into_iter().flat_map(lines).collect();
@@ -80,6 +81,9 @@ pub fn of_credential(fields: &HeaderMap, query: Option<&str>, groups: &Groups) -
             scope.extend_from_slice(part);
         }
     };
+    if let Some(tenant) = tenant {
+        put("tenant", tenant.as_bytes());
+    }
     match first.and_then(|credential| groups.of(credential)) {
         Some(group) => put("group", group.as_bytes()),
         None => {
@@ -130,7 +134,21 @@ mod tests {
     fn scope(fields: &[(&'static str, &'static str)], query: Option<&str>, groups: &Groups) -> Vec<u8> {
         let fields =
             fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-        of_credential(&fields.collect(), query, groups)
+        of_credential(None, &fields.collect(), query, groups)
+    }
+
+    #[test]
+    fn tenants_are_apart_and_so_are_the_credentials_they_bring() {
+        let of = |tenant: Option<&str>, fields: &[(&'static str, &'static str)]| {
+            let fields =
+                fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            of_credential(tenant, &fields.collect(), None, &Groups::default())
+        };
+        let own = [("authorization", "Bearer a")];
+        let all = [of(None, &[]), of(Some("a"), &[]), of(Some("b"), &[]), of(Some("a"), &own), of(Some("b"), &own)];
+        for (index, one) in all.iter().enumerate() {
+            assert!(!all[..index].contains(one), "{index}");
+        }
     }
 
     #[test]

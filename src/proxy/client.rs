@@ -36,6 +36,8 @@ pub struct Client {
     /// The authority of the tunnel that it came in, where that was opened. It named no other host in the handshake, and
     /// was allowed to use the forward proxy when it asked for the tunnel.
     pub within: Option<Arc<str>>,
+    /// The tenant it speaks for without a key: the gateway's own requests, at the word of an operator.
+    pub tenant: Option<Arc<str>>,
     /// What opens tunnels, where it may ask for one.
     pub interceptor: Option<Arc<dyn Interceptor>>,
     /// Where interim responses go; `None` where the protocol of the connection has no way to send them.

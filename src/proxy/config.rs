@@ -106,6 +106,9 @@ pub struct RouteConfig {
     /// See [`HeaderRules`].
     #[serde(default)]
     pub headers: HeaderRules,
+    /// What differs from `[access]`.
+    #[serde(default)]
+    pub access: Dict,
     /// What differs from `[cache]`.
     #[serde(default)]
     pub cache: Dict,
@@ -120,7 +123,8 @@ pub struct RouteConfig {
 impl fmt::Debug for RouteConfig {
     /// Without the values of `llm`, of which one may be a key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, host, path, strip_path, upstream, protocol, host_header, headers, cache, origin, llm } = self;
+        let Self { name, host, path, strip_path, upstream, protocol, host_header, headers, .. } = self;
+        let Self { access, cache, origin, llm, .. } = self;
         f.debug_struct("RouteConfig")
             .field("name", name)
             .field("host", host)
@@ -130,6 +134,7 @@ impl fmt::Debug for RouteConfig {
             .field("protocol", protocol)
             .field("host_header", host_header)
             .field("headers", headers)
+            .field("access", access)
             .field("cache", cache)
             .field("origin", origin)
             .field("llm", &llm.keys())

@@ -9,8 +9,10 @@ use tokio::time::Instant;
 
 use super::{
     Proxy, ProxyRoute, X_CACHE,
+    admission::NotAtOnce,
     arriving::Noted,
     finish::{Sent, Told},
+    limited::Who,
     request_target::RequestTarget,
     traced::{TRACEPARENT, Traced, trace_id, traceparent},
 };
@@ -23,6 +25,7 @@ use crate::{
         path::{normalise_authority, normalise_path},
         plain::Plain,
     },
+    tenants::Lines,
 };
 
 /// Longest content that is written behind the head of an answer.
@@ -63,14 +66,17 @@ impl Proxy {
         let route = self.route(within.is_some(), &target.authority, path)?;
         let site = site(route, target.scheme, &target.authority);
         let (query, forwarded) = (request.uri().query(), self.believes(noted, address));
-        let view = View { scheme: target.scheme, path, query, site: &site, forwarded };
+        let tenant = self.admitted_at_once(route, |name| Lines::of(headers, name)).ok()?;
+        let whose = tenant.as_deref().map(|tenant| &*tenant.name);
+        let view = View { scheme: target.scheme, path, query, site: &site, forwarded, tenant: whose };
         let Answer { mut response, outcome } = self.inner.cache.hit(&route.cache, view, method, headers, begun)?;
-        let passed = self.within_at_once(route, headers, address, begun)?;
+        let passed = self.within_at_once(route, Who { peer: address, tenant: whose, fields: headers }, begun)?;
         let request_id = self.inner.ids.of(headers);
         let mut record = self.record(&route.metrics, begun, || {
             let (to, route) = (self.listeners(begun, true)?, &route.cache.name);
             Some(Self::told(to, self.cache(), request, address, &target.authority, route, begun, request_id.clone()))
         });
+        record.tenant = tenant;
         record.traced(self.hit_span(|| Traced {
             traceparent: traceparent(headers),
             begun,
@@ -107,12 +113,16 @@ impl Proxy {
         let (path, query) = (request.path(), request.query());
         let route = self.route(within.is_some(), &authority, path).ok_or(NotPlain::Request)?;
         let site = site(route, scheme, &authority);
-        let view = View { scheme, path, query, site: &site, forwarded: self.believes(noted, address) };
+        let tenant = self.admitted_at_once(route, |name| Lines::of_plain(request, name));
+        let tenant = tenant.map_err(|NotAtOnce| NotPlain::Request)?;
+        let (forwarded, whose) = (self.believes(noted, address), tenant.as_deref().map(|tenant| &*tenant.name));
+        let view = View { scheme, path, query, site: &site, forwarded, tenant: whose };
         let start = head.len();
         let PlainHit { status, content, outcome } =
             self.inner.cache.plain_hit(&route.cache, view, request, begun, head)?;
         if let Some(limits) = &route.limits {
-            let Some(passed) = self.within_at_once(route, request, address, begun) else {
+            let who = Who { peer: address, tenant: whose, fields: request };
+            let Some(passed) = self.within_at_once(route, who, begun) else {
                 head.truncate(start);
                 // What is stored is not the answer: it need not be looked for again.
                 return Err(NotPlain::Nothing);
@@ -129,6 +139,7 @@ impl Proxy {
         let mut record = self.record(&route.metrics, begun, || {
             self.told_plain(request, status, &authority, route, request_id.map(|range| &head[range]), address, begun)
         });
+        record.tenant = tenant;
         record.traced(self.hit_span(|| Traced {
             traceparent: request.get(TRACEPARENT.as_str()),
             begun,

@@ -21,12 +21,15 @@ use crate::{
         AccessLog, Cost, Line, Recent,
         trace::{Span, TraceId},
     },
+    tenants::{Denied, Tenant},
 };
 
 /// One request, from its head to the end of its answer.
 pub(super) struct Record {
     pub(super) metrics: Arc<RouteMetrics>,
     pub(super) begun: Instant,
+    /// Whom it is of, where that was asked.
+    pub(super) tenant: Option<Arc<Tenant>>,
     pub(super) outcome: Outcome,
     pub(super) sent: u64,
     /// Of the answer; `None`: none has begun.
@@ -64,6 +67,17 @@ pub(super) struct Told {
 }
 
 impl Record {
+    /// Notes whom it is of, or why it is not let in.
+    pub(super) fn admitted(&mut self, admitted: &Result<Option<Arc<Tenant>>, Denied>) {
+        match admitted {
+            Ok(tenant) => self.tenant.clone_from(tenant),
+            Err(denied) => {
+                self.outcome.detail = Some(denied.as_str());
+                self.metrics.denied(denied);
+            }
+        }
+    }
+
     /// Notes how the answer begins.
     pub(super) fn answered(&mut self, outcome: Outcome, status: StatusCode) {
         self.outcome = outcome;
@@ -85,7 +99,13 @@ impl Drop for Record {
     fn drop(&mut self) {
         let duration = self.begun.elapsed();
         self.metrics.ended(&self.outcome, self.status, self.sent, duration);
+        if let Some(tenant) = &self.tenant {
+            self.metrics.ended_of(tenant, &self.outcome);
+        }
         if let Some(span) = &mut self.span {
+            if let Some(tenant) = &self.tenant {
+                span.set("larder.tenant", tenant.name.to_string());
+            }
             span.set("larder.outcome", self.outcome.name());
             span.set("larder.detail", self.outcome.reason());
         }
@@ -104,6 +124,7 @@ impl Drop for Record {
                 version: told.version,
                 status: told.status,
                 route: &told.route,
+                tenant: self.tenant.as_ref().map(|tenant| &*tenant.name),
                 outcome: self.outcome.name(),
                 detail: self.outcome.reason(),
                 bytes_sent: self.sent,

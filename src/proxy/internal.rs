@@ -11,11 +11,17 @@ use super::{Client, Proxy, Sent, resolve::ResolveError};
 use crate::origin::RequestBody;
 
 impl Proxy {
-    /// Asks for `url` as a client on this machine would. The content is the caller's to read to its end, or to drop.
+    /// Asks for `url` as a client on this machine would, for that `tenant` where there is one. The content is the caller's to read to its end, or to drop.
     ///
     /// # Errors
     /// Where `url` is not an absolute http or https URL.
-    pub async fn fetch(&self, method: Method, url: &str, headers: HeaderMap) -> Result<Response<Sent>, ResolveError> {
+    pub async fn fetch(
+        &self,
+        method: Method,
+        url: &str,
+        headers: HeaderMap,
+        tenant: Option<Arc<str>>,
+    ) -> Result<Response<Sent>, ResolveError> {
         let resolved = self.resolve(url)?;
         let not_absolute = |reason: String| ResolveError::NotAbsolute { url: url.to_owned(), reason };
         // `Uri` takes no fragment, and a fragment is not sent.
@@ -32,6 +38,7 @@ impl Proxy {
             address,
             scheme: resolved.target.scheme,
             within: None,
+            tenant,
             interceptor: None,
             interim: None,
             hold: None,

@@ -19,6 +19,7 @@ use crate::{
     limit::{Refused, ToOrigin},
     object::fields,
     origin,
+    tenants::{Gate, LARDER_KEY},
 };
 
 /// Tells origins that `Surrogate-Control` is understood, and by what name it can be targeted (W3C Edge Architecture).
@@ -47,8 +48,11 @@ impl Outgoing for Leaving {
         let upstream = self.proxy.upstream(&self.proxied, self.scheme, &self.authority, self.uri.path())?;
         // Made anew with room for what is added: a copy would be too small, and then hold what does not leave.
         let mut headers = HeaderMap::try_with_capacity(client.len() + ADDED).unwrap_or_default();
+        let keeps_key = self.proxied.gate().is_some_and(Gate::forwards_credentials);
         for (name, value) in client {
-            if !fields::is_hop_by_hop(name) && !matches!(*name, header::HOST | header::EXPECT) {
+            // A key is for nobody else, also where nobody has asked for it.
+            let is_own = !keeps_key && *name == LARDER_KEY;
+            if !fields::is_hop_by_hop(name) && !matches!(*name, header::HOST | header::EXPECT) && !is_own {
                 headers.append(name, value.clone());
             }
         }

@@ -2,7 +2,6 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderMap, request};
 use tokio::time::Instant;
 
 use super::{Proxy, ProxyRoute, rescue};
@@ -12,40 +11,34 @@ use crate::{
     object::forwarded::FOR,
 };
 
+/// Who asks, as a connection and a request tell it.
+#[derive(Clone, Copy)]
+pub(super) struct Who<'a> {
+    /// Address of the connection.
+    pub(super) peer: IpAddr,
+    /// Name of the tenant it is of.
+    pub(super) tenant: Option<&'a str>,
+    pub(super) fields: &'a dyn Fields,
+}
+
 impl Proxy {
     /// Admits a request, or does not.
-    pub(super) async fn within(
-        &self,
-        limits: &RouteLimits,
-        head: &request::Parts,
-        address: IpAddr,
-    ) -> Result<Passed, Refused> {
-        limits.admit(&self.caller(limits, &head.headers, address)).await
+    pub(super) async fn within(&self, limits: &RouteLimits, who: Who<'_>) -> Result<Passed, Refused> {
+        limits.admit(&self.caller(limits, who)).await
     }
 
     /// Admits a hit, if that takes no more than a look; `None`: [`Proxy::handle`] is to say.
-    pub(super) fn within_at_once(
-        &self,
-        route: &ProxyRoute,
-        fields: &dyn Fields,
-        address: IpAddr,
-        at: Instant,
-    ) -> Option<Passed> {
+    pub(super) fn within_at_once(&self, route: &ProxyRoute, who: Who<'_>, at: Instant) -> Option<Passed> {
         let Some(limits) = &route.limits else { return Some(Passed::default()) };
-        limits.at_once(&self.caller(limits, fields, address), at)
+        limits.at_once(&self.caller(limits, who), at)
     }
 
     /// What it costs a request to go to the origin.
-    pub(super) fn to_origin(
-        &self,
-        limits: &Arc<RouteLimits>,
-        headers: &HeaderMap,
-        address: IpAddr,
-    ) -> Option<Arc<ToOrigin>> {
+    pub(super) fn to_origin(&self, limits: &Arc<RouteLimits>, who: Who<'_>) -> Option<Arc<ToOrigin>> {
         if !limits.counts_origin() {
             return None;
         }
-        limits.to_origin(&self.caller(limits, headers, address)).map(Arc::new)
+        limits.to_origin(&self.caller(limits, who)).map(Arc::new)
     }
 
     /// The answer to who asks too much.
@@ -54,9 +47,10 @@ impl Proxy {
         self.synthesised(rescue::limited(refused, self.name()), outcome)
     }
 
-    fn caller<'a>(&self, limits: &RouteLimits, fields: &'a dyn Fields, address: IpAddr) -> Caller<'a> {
-        let address = if limits.by_address() { self.client_behind(fields, address) } else { address };
-        Caller { address, fields }
+    fn caller<'a>(&self, limits: &RouteLimits, who: Who<'a>) -> Caller<'a> {
+        let Who { peer, tenant, fields } = who;
+        let address = if limits.by_address() { self.client_behind(fields, peer) } else { peer };
+        Caller { address, tenant, fields }
     }
 
     /// The client behind proxies that are trusted: of the addresses they tell, the last that is none of theirs. What stands

@@ -14,12 +14,28 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::cache::{Outcome, Tier};
+use crate::{
+    cache::{Outcome, Tier},
+    tenants::{Denied, Tenant},
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     route: String,
     outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TenantLabels {
+    route: Arc<str>,
+    tenant: Arc<str>,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeniedLabels {
+    route: Arc<str>,
+    reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,6 +73,8 @@ pub struct Metrics {
     statuses: Family<StatusLabels, Counter>,
     duration: Family<OutcomeLabels, Histogram, fn() -> Histogram>,
     sent: Family<RequestLabels, Counter>,
+    tenants: Family<TenantLabels, Counter>,
+    denied: Family<DeniedLabels, Counter>,
     in_flight: Gauge,
     tunnels: Gauge,
 }
@@ -70,6 +88,10 @@ pub(super) struct RouteMetrics {
     /// In the order of [`place`].
     duration: Vec<Histogram>,
     sent: [Counter; Outcome::NAMES.len()],
+    name: Arc<str>,
+    /// Made when there is one to count: most routes ask for no tenants.
+    tenants: Family<TenantLabels, Counter>,
+    denied: Family<DeniedLabels, Counter>,
     in_flight: Gauge,
 }
 
@@ -86,6 +108,8 @@ impl Metrics {
             statuses: Family::default(),
             duration: Family::new_with_constructor(latency),
             sent: Family::default(),
+            tenants: Family::default(),
+            denied: Family::default(),
             in_flight: Gauge::default(),
             tunnels: Gauge::default(),
         };
@@ -108,6 +132,10 @@ impl Metrics {
         );
         let help = "content sent to clients, by route and outcome";
         registry.register_with_unit("response", help, Unit::Bytes, metrics.sent.clone());
+        let help = "requests of tenants, by route and outcome";
+        registry.register("tenant_requests", help, metrics.tenants.clone());
+        let help = "requests not let in, by route and reason";
+        registry.register("access_denied", help, metrics.denied.clone());
         registry.register("requests_in_flight", "requests being answered", metrics.in_flight.clone());
         registry.register("tunnels", "tunnels open", metrics.tunnels.clone());
         metrics
@@ -124,6 +152,9 @@ impl Metrics {
                 .map(|status| self.statuses.get_or_create_owned(&StatusLabels { route: name.to_owned(), status })),
             duration: places().map(|labels| self.duration.get_or_create_owned(&labels)).collect(),
             sent: Outcome::NAMES.map(|outcome| self.sent.get_or_create_owned(&requests(outcome))),
+            name: name.into(),
+            tenants: self.tenants.clone(),
+            denied: self.denied.clone(),
             in_flight: self.in_flight.clone(),
         })
     }
@@ -175,6 +206,20 @@ impl RouteMetrics {
         self.duration[place(index, outcome.tier())].observe(duration.as_secs_f64());
         self.sent[index].inc_by(sent);
         self.in_flight.dec();
+    }
+}
+
+impl RouteMetrics {
+    /// A request of that tenant has ended.
+    pub(super) fn ended_of(&self, tenant: &Tenant, outcome: &Outcome) {
+        let (route, tenant) = (Arc::clone(&self.name), Arc::clone(&tenant.label));
+        self.tenants.get_or_create(&TenantLabels { route, tenant, outcome: outcome.name() }).inc();
+    }
+
+    /// A request was not let in.
+    pub(super) fn denied(&self, denied: &Denied) {
+        let labels = DeniedLabels { route: Arc::clone(&self.name), reason: denied.as_str() };
+        self.denied.get_or_create(&labels).inc();
     }
 }
 

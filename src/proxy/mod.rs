@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, V
 use tokio::time::Instant;
 use tracing::Instrument;
 
+mod admission;
 mod arriving;
 mod behind;
 mod client;
@@ -47,6 +48,7 @@ use self::{
     finish::{Listeners, Record, Told},
     forward::Forward,
     leaving::{CDN_LOOP, Leaving},
+    limited::Who,
     metrics::RouteMetrics,
     purging::Hooks,
     request_id::RequestIds,
@@ -63,7 +65,7 @@ pub use self::{
     metrics::Metrics,
     proxied::{ForwardRoute, Proxied, ProxyRoute, Reached, compile, own_fields},
     purging::{PurgeAnswerer, PurgeListener},
-    resolve::{ResolveError, Resolved},
+    resolve::{Explained, ResolveError, Resolved},
     tunnel::Guards,
 };
 use crate::{
@@ -75,6 +77,7 @@ use crate::{
         AccessLog, Recent,
         trace::{self, Tracer},
     },
+    tenants::{Tenant, Tenants},
 };
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
@@ -95,6 +98,7 @@ struct Inner {
     via: [HeaderValue; 3],
     loop_mark: HeaderValue,
     ids: RequestIds,
+    tenants: Tenants,
     access: Option<AccessLog>,
     tracer: Option<Tracer>,
     recent: Recent,
@@ -121,6 +125,8 @@ pub struct Parts {
     pub origin: origin::config::Config,
     /// `[headers]`.
     pub headers: HeadersConfig,
+    /// Whom requests can be of.
+    pub tenants: Tenants,
     /// Where request lines go.
     pub access: Option<AccessLog>,
     /// What makes spans of requests, where they are traced.
@@ -148,6 +154,13 @@ struct Found<'a> {
     aliased: Option<PathAndQuery>,
 }
 
+impl Placed {
+    /// The same of a tenant.
+    fn of(self, tenant: Option<Arc<Tenant>>) -> Self {
+        Self { target: Target { tenant, ..self.target }, ..self }
+    }
+}
+
 impl Found<'_> {
     /// Whether only the forward proxy goes there.
     fn is_forwarded(&self) -> bool {
@@ -168,6 +181,7 @@ impl Proxy {
             forward,
             origin,
             headers,
+            tenants,
             access,
             recent,
             tracer,
@@ -190,6 +204,7 @@ impl Proxy {
             routes,
             forward_route,
             headers,
+            tenants,
             access,
             tracer,
             recent,
@@ -262,6 +277,7 @@ impl Proxy {
         Record {
             metrics: Arc::clone(metrics),
             begun,
+            tenant: None,
             outcome: Outcome::of(Kind::Synthesised),
             sent: 0,
             status: None,
@@ -341,9 +357,25 @@ impl Proxy {
         record.traced(span);
         let counts = placed.is_ok() && !client.itself && !self.takes_purge(request.method(), &proxied);
         let limited = proxied.limits().filter(|_| counts).cloned();
-        let to_origin = limited.as_ref().and_then(|limits| self.to_origin(limits, request.headers(), client.address));
-        let address = client.address;
         let (mut head, body) = request.into_parts();
+        // A limit by a field counts it as it came, also where it is taken off in a moment.
+        let whole =
+            proxied.gate().and(limited.as_ref()).filter(|limits| limits.by_field()).map(|_| head.headers.clone());
+        let placed = match placed {
+            // Who purges shows a token of the admin plane.
+            Ok(placed) if !self.takes_purge(&head.method, &proxied) => {
+                let admitted = self.admitted(&proxied, client.tenant.as_deref(), &mut head.headers).await;
+                record.admitted(&admitted);
+                admitted.map(|tenant| placed.of(tenant)).map_err(Refusal::from)
+            }
+            placed => placed,
+        };
+        let limited = limited.filter(|_| placed.is_ok());
+        let (peer, tenant) = (client.address, placed.as_ref().ok().and_then(|placed| placed.target.tenant.clone()));
+        let tenant = tenant.as_deref().map(|tenant| &*tenant.name);
+        let to_origin = limited.as_ref().and_then(|limits| {
+            self.to_origin(limits, Who { peer, tenant, fields: whole.as_ref().unwrap_or(&head.headers) })
+        });
         let (uri, version) = (aliased.unwrap_or_else(|| head.uri.clone()), head.version);
         let proxy = self.clone();
         let leaving = Leaving {
@@ -360,7 +392,7 @@ impl Proxy {
         let mut passed = Passed::default();
         let answering = async {
             if let Some(limits) = &limited {
-                match self.within(limits, &head, address).await {
+                match self.within(limits, Who { peer, tenant, fields: whole.as_ref().unwrap_or(&head.headers) }).await {
                     Ok(left) => passed = left,
                     Err(refused) => return Ok(self.limited(&refused)),
                 }

@@ -17,6 +17,7 @@ use crate::{
     llm::provider::is_label,
     object::path::{has_dot_segments, normalise_authority},
     origin::{self, TargetPolicy, Upstream},
+    tenants::Gate,
 };
 
 /// A route with all it needs at run time. Copies share what it has learnt.
@@ -36,6 +37,8 @@ pub struct ProxyRoute {
     pub request_remove: Vec<HeaderName>,
     /// How much may be asked of it; `None`: as much as anybody likes.
     pub limits: Option<Arc<RouteLimits>>,
+    /// Whom it lets in; `None`: nobody is asked.
+    pub gate: Option<Gate>,
     pub(super) metrics: Arc<RouteMetrics>,
 }
 
@@ -134,7 +137,14 @@ impl ProxyRoute {
         metrics: &Metrics,
     ) -> Self {
         let metrics = metrics.route(&cache.name);
-        Self { cache, upstream, strip, host_header, request_set, request_remove, limits: None, metrics }
+        let (gate, limits) = (None, None);
+        Self { cache, upstream, strip, host_header, request_set, request_remove, gate, limits, metrics }
+    }
+
+    /// The same, behind a gate where there is one.
+    #[must_use]
+    pub fn behind(self, gate: Option<Gate>) -> Self {
+        Self { gate, ..self }
     }
 
     /// The same route under these limits.
@@ -198,6 +208,14 @@ impl Proxied {
         match self {
             Self::Route(route) => &route.cache,
             Self::Forward(forward) => &forward.cache,
+        }
+    }
+
+    /// Whom it lets in; `None`: nobody is asked.
+    pub(super) fn gate(&self) -> Option<&Gate> {
+        match self {
+            Self::Route(route) => route.gate.as_ref(),
+            Self::Forward(_) => None,
         }
     }
 

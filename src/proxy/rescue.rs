@@ -10,6 +10,7 @@ use super::client::ClientFault;
 use crate::{
     cache::{Body, Failure},
     limit::Refused,
+    tenants::Denied,
 };
 
 /// The type of problem that a limit is which is used up (draft-ietf-httpapi-ratelimit-headers section 6).
@@ -45,6 +46,9 @@ pub(super) enum Refusal {
     /// Too many tunnels.
     #[error("too many tunnels are open (forward.tunnels_max)")]
     Tunnels,
+    /// It is of nobody who is let in.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// The content of the request.
     #[error(transparent)]
     Content(#[from] ClientFault),
@@ -58,6 +62,9 @@ impl Refusal {
             Self::Misdirected(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::ForwardOff | Self::ForwardClient | Self::ConnectPort(_) => StatusCode::FORBIDDEN,
+            Self::Denied(Denied::Route(_)) => StatusCode::FORBIDDEN,
+            Self::Denied(Denied::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Denied(_) => StatusCode::UNAUTHORIZED,
             Self::Tunnels => StatusCode::SERVICE_UNAVAILABLE,
             Self::Content(ClientFault::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Content(ClientFault::TooSlow) => StatusCode::REQUEST_TIMEOUT,
@@ -71,14 +78,29 @@ impl Refusal {
             Self::Loop => "proxy_loop_detected",
             Self::Tunnels => "connection_limit_reached",
             Self::BadTarget(_) | Self::Misdirected(_) | Self::Content(_) => "http_request_error",
-            Self::ForwardOff | Self::ForwardClient | Self::ConnectPort(_) => "http_request_denied",
+            Self::ForwardOff | Self::ForwardClient | Self::ConnectPort(_) | Self::Denied(_) => "http_request_denied",
+        }
+    }
+
+    /// What a client has to show (RFC 6750 section 3).
+    fn challenge(&self) -> Option<&'static str> {
+        match self {
+            Self::Denied(Denied::Missing) => Some("Bearer realm=\"larder\""),
+            Self::Denied(Denied::Unknown | Denied::Token(_) | Denied::Issuer | Denied::Name) => {
+                Some("Bearer realm=\"larder\", error=\"invalid_token\"")
+            }
+            _ => None,
         }
     }
 }
 
 /// A refusal as the client sees it.
 pub(super) fn refusal(refusal: &Refusal, name: &str) -> Response<Body> {
-    problem(refusal.status(), &refusal.to_string(), Some(refusal.proxy_status()), name)
+    let mut response = problem(refusal.status(), &refusal.to_string(), Some(refusal.proxy_status()), name);
+    if let Some(challenge) = refusal.challenge() {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
+    response
 }
 
 /// A failure of the cache or the origin as the client sees it.

@@ -8,7 +8,7 @@ use std::{
 use http::{HeaderMap, Method};
 use url::Url;
 
-use super::{Found, Proxy};
+use super::{Found, Proxied, Proxy};
 use crate::{
     cache::{explain::Explanation, route::Route, target::Target},
     object::path::{normalise_authority, normalise_path},
@@ -21,6 +21,21 @@ pub struct Resolved {
     pub route: Arc<Route>,
     /// What it asks for.
     pub target: Target,
+}
+
+/// A request to be explained.
+#[derive(Debug, Clone)]
+pub struct Explained<'a> {
+    /// Absolute.
+    pub url: &'a str,
+    /// Its method.
+    pub method: &'a Method,
+    /// Its fields.
+    pub headers: HeaderMap,
+    /// Its content.
+    pub body: &'a [u8],
+    /// The tenant it is of, where its fields have no key.
+    pub tenant: Option<&'a str>,
 }
 
 /// A text that is no URL a client could ask for.
@@ -53,6 +68,11 @@ impl Proxy {
 
     /// The same, for a request that came in an opened tunnel if it is `verified`.
     pub(super) fn resolve_as(&self, url: &str, verified: bool) -> Result<Resolved, ResolveError> {
+        let (proxied, target) = self.resolve_whole(url, verified)?;
+        Ok(Resolved { route: Arc::clone(proxied.cache_route()), target })
+    }
+
+    fn resolve_whole(&self, url: &str, verified: bool) -> Result<(Proxied, Target), ResolveError> {
         let parsed = Url::parse(url)
             .map_err(|error| ResolveError::NotAbsolute { url: url.to_owned(), reason: error.to_string() })?;
         let scheme = match parsed.scheme() {
@@ -76,28 +96,30 @@ impl Proxy {
                 Target::new(route, scheme, &authority, path, &normalise_path(path), query)
             }
         };
-        Ok(Resolved { route: Arc::clone(route), target })
+        Ok((proxied, target))
     }
 
-    /// What a request of `method` for `url` with these fields would meet now. It is taken to come from a trusted proxy,
-    /// where there is one.
+    /// What a request would meet now. It is taken to come from a trusted proxy, where there is one.
     ///
     /// # Errors
     /// Where `url` is not an absolute http or https URL.
-    pub async fn explain(
-        &self,
-        url: &str,
-        method: &Method,
-        mut headers: HeaderMap,
-        body: &[u8],
-    ) -> Result<Explanation, ResolveError> {
-        let Resolved { route, target } = self.resolve(url)?;
+    pub async fn explain(&self, asked: Explained<'_>) -> Result<Explanation, ResolveError> {
+        let Explained { url, method, mut headers, body, tenant } = asked;
+        let (proxied, target) = self.resolve_whole(url, false)?;
+        let route = proxied.cache_route();
         let proxy = self.headers_config().trusted.first().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), ipnet::IpNet::addr);
         let forwarded = self.settle(&mut headers, proxy);
         let refused = self.inner.routes.find_entry(&target.authority, &target.normal_path);
         let refused = refused.is_some_and(|(matcher, route)| route.is_left_by(matcher, &target.path));
-        let mut explanation =
-            self.cache().explain(&route, &Target { forwarded, ..target }, method, &headers, body).await;
+        let (tenant, denied) = match self.admitted(&proxied, tenant, &mut headers).await {
+            Ok(tenant) => (tenant, None),
+            Err(denied) => (None, Some(denied)),
+        };
+        let target = Target { forwarded, tenant, ..target };
+        let mut explanation = self.cache().explain(route, &target, method, &headers, body).await;
+        if let Some(denied) = denied {
+            explanation.verdict = format!("refused: {denied}");
+        }
         if refused {
             "refused: its dot segments could lead out of the path of its route or upstream"
                 .clone_into(&mut explanation.verdict);

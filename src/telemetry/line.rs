@@ -43,6 +43,8 @@ pub struct Line<'a> {
     pub status: u16,
     /// The route's name.
     pub route: &'a str,
+    /// The tenant it is of, where that was asked.
+    pub tenant: Option<&'a str>,
     /// What the cache did, in one word.
     pub outcome: &'static str,
     /// More about it: the tier that answered or the reason why none did.
@@ -108,6 +110,9 @@ impl Line<'_> {
         json.text("version", version(self.version));
         json.number("status", u64::from(self.status));
         json.text("route", self.route);
+        if let Some(tenant) = self.tenant {
+            json.text("tenant", tenant);
+        }
         json.text("outcome", self.outcome);
         json.text("detail", self.detail);
         json.number("bytes_sent", self.bytes_sent);
@@ -155,7 +160,7 @@ impl Line<'_> {
     }
 
     fn pretty_rest(&self, out: &mut Vec<u8>) {
-        let named = [("route", self.route), ("detail", self.detail)];
+        let named = [("route", self.route), ("tenant", self.tenant.unwrap_or("")), ("detail", self.detail)];
         let optional = [("agent", self.user_agent), ("error", self.error)];
         let _ = write!(Text(out), " client={}", self.client);
         for (name, value) in named.into_iter().filter(|(_, value)| !value.is_empty()) {
@@ -315,6 +320,7 @@ pub(super) mod tests {
             version: Version::HTTP_11,
             status: 200,
             route: "api",
+            tenant: None,
             outcome: "hit",
             detail: "l1",
             bytes_sent: 1234,
@@ -367,6 +373,13 @@ pub(super) mod tests {
             text.contains(r#" origin=2000.000ms id=r-1 agent=curl/8.5 error="origin: connection refused""#),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_tenant_is_told_where_there_is_one() {
+        let of = Line { tenant: Some("search"), ..line() };
+        assert!(text(of, Format::Json).contains(r#""route":"api","tenant":"search","outcome":"hit""#));
+        assert!(text(of, Format::Pretty).contains(" route=api tenant=search detail=l1 "));
     }
 
     #[test]

@@ -63,6 +63,7 @@ pub struct Noted {
     status: u16,
     outcome: &'static str,
     route: Box<str>,
+    tenant: Option<Box<str>>,
     path: Box<str>,
     /// As the access log has it in JSON: masked, cut, and safe to show. Without a line feed.
     pub line: Box<str>,
@@ -75,6 +76,8 @@ pub struct Filter {
     pub outcome: Option<String>,
     /// Name of a route.
     pub route: Option<String>,
+    /// Name of a tenant.
+    pub tenant: Option<String>,
     /// See [`Status`].
     pub status: Option<Status>,
     /// A path, or the beginning of one with `*` behind it.
@@ -205,6 +208,7 @@ impl Noted {
             status: line.status,
             outcome: line.outcome,
             route: line.route.into(),
+            tenant: line.tenant.map(Into::into),
             path: path.into(),
             line: String::from_utf8(text).unwrap_or_else(|_| "{}".to_owned()).into(),
         }
@@ -216,6 +220,7 @@ impl Filter {
         let same = |wanted: &Option<String>, given: &str| wanted.as_deref().is_none_or(|wanted| wanted == given);
         same(&self.outcome, noted.outcome)
             && same(&self.route, &noted.route)
+            && same(&self.tenant, noted.tenant.as_deref().unwrap_or_default())
             && self.status.is_none_or(|status| status.is(noted.status))
             && self.path.as_deref().is_none_or(|pattern| match pattern.strip_suffix('*') {
                 Some(beginning) => noted.path.starts_with(beginning),
@@ -327,11 +332,14 @@ mod tests {
     fn a_filter_is_all_of_what_it_says() {
         let recent = recent(10, 1);
         recent.note(&Line { status: 200, outcome: "hit", route: "a", target: "/v1/x?y", ..line() });
-        recent.note(&Line { status: 503, outcome: "error", route: "b", target: "/v2", ..line() });
+        let tenant = Some("search");
+        recent.note(&Line { status: 503, outcome: "error", route: "b", tenant, target: "/v2", ..line() });
         let found = |filter: Filter| numbers(&recent.last(&filter, 10));
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(found(Filter { outcome: some("hit"), ..Filter::default() }), [1]);
         assert_eq!(found(Filter { route: some("b"), ..Filter::default() }), [2]);
+        assert_eq!(found(Filter { tenant: some("search"), ..Filter::default() }), [2]);
+        assert_eq!(found(Filter { tenant: some("shop"), ..Filter::default() }), [0; 0]);
         assert_eq!(found(Filter { status: "5xx".parse().ok(), ..Filter::default() }), [2]);
         assert_eq!(found(Filter { status: "200".parse().ok(), ..Filter::default() }), [1]);
         assert_eq!(found(Filter { path: some("/v*"), ..Filter::default() }), [2, 1]);

@@ -37,15 +37,27 @@ impl Fetched {
     }
 }
 
-/// Fetches one URL with GET and the header fields given.
-pub type Fetcher = Arc<dyn Fn(String, HeaderMap) -> BoxFuture<'static, Fetched> + Send + Sync>;
+/// One URL, to be fetched with GET.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Absolute.
+    pub url: String,
+    /// Request header fields.
+    pub headers: HeaderMap,
+    /// The tenant for whom it is, where its route asks for one and the fields have no key.
+    pub tenant: Option<Arc<str>>,
+}
+
+/// Fetches one URL.
+pub type Fetcher = Arc<dyn Fn(Wanted) -> BoxFuture<'static, Fetched> + Send + Sync>;
 
 /// Fetches through the stack that serves clients.
 pub fn through(proxy: Live) -> Fetcher {
-    Arc::new(move |url, headers| {
+    Arc::new(move |wanted| {
         let proxy = proxy.current();
         Box::pin(async move {
-            let (head, body) = match proxy.fetch(Method::GET, &url, headers).await {
+            let Wanted { url, headers, tenant } = wanted;
+            let (head, body) = match proxy.fetch(Method::GET, &url, headers, tenant).await {
                 Ok(response) => response.into_parts(),
                 Err(error) => return Fetched::Failed(error.to_string()),
             };

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::{
-    fetch::{Fetched, Fetcher},
+    fetch::{Fetched, Fetcher, Wanted},
     id,
     metrics::{Cause, Metrics},
     pace::paced,
@@ -32,6 +32,8 @@ pub struct Plan {
     pub urls: Vec<String>,
     /// Request header fields of every fetch.
     pub headers: HeaderMap,
+    /// The tenant for whom they are, where their routes ask for one.
+    pub tenant: Option<Arc<str>>,
     /// Fetches at once.
     pub concurrency: usize,
     /// Fetches started a second; zero: no limit.
@@ -200,9 +202,11 @@ impl Job {
     /// Fetches until everything is fetched or the job is cancelled.
     pub(super) async fn run(&self, plan: Plan, fetch: &Fetcher, metrics: &Metrics) {
         self.0.progress.lock().start();
-        let headers = &plan.headers;
+        let wanted =
+            |url: &String| Wanted { url: url.clone(), headers: plan.headers.clone(), tenant: plan.tenant.clone() };
+        let wanted = &wanted;
         let fetches = paced(stream::iter(plan.urls), self.0.rate)
-            .map(|url| async move { (fetch(url.clone(), headers.clone()).await, url) })
+            .map(|url| async move { (fetch(wanted(&url)).await, url) })
             .buffer_unordered(self.0.concurrency);
         let mut fetches = std::pin::pin!(fetches);
         loop {
@@ -275,7 +279,7 @@ mod tests {
 
     /// Answers by the last letter of the URL, after a second.
     fn fetcher() -> Fetcher {
-        Arc::new(|url, _| {
+        Arc::new(|Wanted { url, .. }| {
             Box::pin(async move {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 match url.as_bytes().last() {

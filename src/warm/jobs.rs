@@ -121,7 +121,7 @@ mod tests {
     fn jobs() -> (Jobs, CancellationToken) {
         let config =
             Config { urls_max: 100, concurrency: 1, concurrency_max: 4, jobs_max: 1, jobs_kept: 2, errors_kept: 1 };
-        let fetch: Fetcher = Arc::new(|_, _| {
+        let fetch: Fetcher = Arc::new(|_| {
             Box::pin(async {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 Fetched::Stored

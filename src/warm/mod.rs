@@ -16,7 +16,7 @@ mod refresh;
 pub mod sources;
 
 pub use config::Config;
-pub use fetch::{Fetched, Fetcher, through};
+pub use fetch::{Fetched, Fetcher, Wanted, through};
 pub use job::{FetchError, Job, Plan, State, Status};
 pub use jobs::{Full, Jobs};
 pub use metrics::Metrics;

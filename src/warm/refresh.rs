@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    fetch::Fetcher,
+    fetch::{Fetcher, Wanted},
     metrics::{Cause, Metrics},
     pace::paced,
 };
@@ -53,7 +53,7 @@ async fn run(fetch: Fetcher, metrics: Metrics, waiting: mpsc::Receiver<String>, 
         paced(waiting, rate)
             .map(|url| {
                 metrics.refresh_queue.dec();
-                fetch(url, HeaderMap::new())
+                fetch(Wanted { url, headers: HeaderMap::new(), tenant: None })
             })
             .buffer_unordered(concurrency)
     );
@@ -78,8 +78,8 @@ mod tests {
         let start = Instant::now();
         let fetch: Fetcher = {
             let seen = Arc::clone(&seen);
-            Arc::new(move |url, _| {
-                seen.lock().push((start.elapsed().as_millis(), url));
+            Arc::new(move |wanted| {
+                seen.lock().push((start.elapsed().as_millis(), wanted.url));
                 Box::pin(async { Fetched::Stored })
             })
         };

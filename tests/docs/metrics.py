@@ -135,6 +135,7 @@ PARTS = [
     ("Calls to language models", ("larder_llm_",)),
     ("HTTPS_PROXY", ("larder_intercept_",)),
     ("TLS towards clients", ("larder_tls_",)),
+    ("Tokens of issuers", ("larder_jwt_",)),
     ("Process, logs and traces", ("process_", "larder_build", "larder_access_log_", "larder_audit_log_", "larder_trace_")),
     ("Others", ("",)),
 ]

@@ -542,3 +542,27 @@ async fn connections_of_the_admin_plane_are_bounded() {
     drop(first);
     assert_eq!(raw::status(&waiting.await), 200);
 }
+
+#[tokio::test]
+async fn tenants_have_a_budget_each_and_may_not_share_it() {
+    let origin = pages().await;
+    let (search, shop) = ("lk-search-0123456789abcdef", "lk-shop-0123456789abcdef");
+    let config = format!(
+        "[[tenant]]\nname = 'search'\nkeys = ['{search}', '{search}-2']\n[[tenant]]\nname = 'shop'\nkeys = ['{shop}']\n\
+         [[route]]\nname = 'default'\nupstream = '{}'\naccess.clients = 'tenants'\n\
+         [[limit]]\nname = 'budget'\nper = 'tenant'\nrate = '3/day'\n\
+         [[limit]]\nname = 'by-key'\nper = 'field:authorization'\nrate = '2/day'\n",
+        origin.url()
+    );
+    let gateway = gateway::new().config(config).run().await;
+    let get = |key: &str| client::get(gateway.url("/a")).header("authorization", &format!("Bearer {key}")).send();
+    assert_eq!(get("lk-nobody-0123456789abcdef").await.status, 401, "who is nobody costs nobody anything");
+    get(search).await.assert_ok("a");
+    get(search).await.assert_ok("a").assert_hit();
+    assert_refused(&get(search).await, "by-key");
+    get(&format!("{search}-2")).await.assert_ok("a").assert_hit();
+    assert_refused(&get(&format!("{search}-2")).await, "budget");
+    get(shop).await.assert_ok("a");
+    assert_eq!(origin.requests("/a"), 2, "one for each tenant");
+    assert_eq!(counted(&gateway, "budget", "admitted").await, 4.0);
+}

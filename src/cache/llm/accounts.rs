@@ -24,6 +24,7 @@ use crate::llm::{
     embeddings,
     price::Prices,
 };
+use crate::tenants::Tenant;
 
 /// What a stored answer cost when it was made: part of it, and sent along.
 pub(in crate::cache) const USAGE: HeaderName = HeaderName::from_static("x-larder-usage");
@@ -66,6 +67,21 @@ struct Money {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TenantTokens {
+    tenant: Arc<str>,
+    route: Arc<str>,
+    kind: &'static str,
+    account: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TenantMoney {
+    tenant: Arc<str>,
+    route: Arc<str>,
+    account: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Unstored {
     route: Arc<str>,
     reason: &'static str,
@@ -85,6 +101,8 @@ struct Inner {
     dollars: Family<Money, Dollars>,
     seconds: Family<Whose, Dollars>,
     unstored: Family<Unstored, Counter>,
+    tenant_tokens: Family<TenantTokens, Counter>,
+    tenant_dollars: Family<TenantMoney, Dollars>,
     totals: [Totals; 2],
     saved_millis: AtomicU64,
 }
@@ -126,6 +144,8 @@ pub(in crate::cache) struct Bill {
     accounts: Accounts,
     route: Arc<str>,
     model: Arc<str>,
+    /// What metrics call the tenant, where there is one.
+    tenant: Option<Arc<str>>,
     receipt: Receipt,
 }
 
@@ -166,6 +186,8 @@ impl Accounts {
             dollars: Family::default(),
             seconds: Family::default(),
             unstored: Family::default(),
+            tenant_tokens: Family::default(),
+            tenant_dollars: Family::default(),
             totals: Default::default(),
             saved_millis: AtomicU64::new(0),
         };
@@ -187,13 +209,24 @@ impl Accounts {
             "whole answers of models that were not stored, by reason",
             inner.unstored.clone(),
         );
+        registry.register(
+            "llm_tenant_tokens",
+            "tokens of calls of tenants to models, billed or saved",
+            inner.tenant_tokens.clone(),
+        );
+        registry.register(
+            "llm_tenant_cost_dollars",
+            "price of the tokens of tenants, where it is known",
+            inner.tenant_dollars.clone(),
+        );
         Self { inner: Arc::new(inner) }
     }
 
-    pub(super) fn bill(&self, route: &Arc<str>, model: Option<&str>) -> Bill {
+    pub(super) fn bill(&self, route: &Arc<str>, model: Option<&str>, tenant: Option<&Tenant>) -> Bill {
         let model = self.name(model.unwrap_or(""));
         let receipt = Receipt { model: Arc::clone(&model), cost: Arc::default() };
-        Bill { accounts: self.clone(), route: Arc::clone(route), model, receipt }
+        let tenant = tenant.map(|tenant| Arc::clone(&tenant.label));
+        Bill { accounts: self.clone(), route: Arc::clone(route), model, tenant, receipt }
     }
 
     fn name(&self, model: &str) -> Arc<str> {
@@ -323,6 +356,11 @@ impl Bill {
             let (route, model) = (Arc::clone(&self.route), Arc::clone(&self.model));
             let labels = Tokens { route, model, kind, account: account.as_str() };
             inner.tokens.get_or_create(&labels).inc_by(count.saturating_mul(times));
+            if let Some(tenant) = &self.tenant {
+                let (tenant, route) = (Arc::clone(tenant), Arc::clone(&self.route));
+                let labels = TenantTokens { tenant, route, kind, account: account.as_str() };
+                inner.tenant_tokens.get_or_create(&labels).inc_by(count.saturating_mul(times));
+            }
         }
         let price = inner.prices.of(&self.model).or_else(|| inner.prices.of(made_by?))?;
         let one = price.of(usage);
@@ -331,6 +369,10 @@ impl Bill {
         let labels =
             Money { route: Arc::clone(&self.route), model: Arc::clone(&self.model), account: account.as_str() };
         inner.dollars.get_or_create(&labels).inc_by(all);
+        if let Some(tenant) = &self.tenant {
+            let (tenant, route) = (Arc::clone(tenant), Arc::clone(&self.route));
+            inner.tenant_dollars.get_or_create(&TenantMoney { tenant, route, account: account.as_str() }).inc_by(all);
+        }
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -391,7 +433,7 @@ mod tests {
     fn accounts_are_apart_and_models_bounded() {
         let prices = Prices::new(&[("m".to_owned(), "2 in, 4 out".to_owned())].into());
         let accounts = Accounts::register(prices, &mut Registry::default());
-        let bill = accounts.bill(&"r".into(), Some("m"));
+        let bill = accounts.bill(&"r".into(), Some("m"), None);
         let usage = Usage { input: 1_000_000, cached: 0, output: 500_000 };
         let seen = Seen { usage, model: None, fit: Ok(()), stream: true };
         bill.billed(&seen);
@@ -405,7 +447,7 @@ mod tests {
         };
         assert_eq!([calls("billed", "stream"), calls("saved", "stream"), calls("saved", "whole")], [1, 2, 0]);
         for index in 0..2 * MODELS_MAX {
-            accounts.bill(&"r".into(), Some(&index.to_string()));
+            accounts.bill(&"r".into(), Some(&index.to_string()), None);
         }
         assert_eq!(accounts.inner.models.lock().len(), MODELS_MAX);
     }

@@ -40,13 +40,14 @@ impl Cache {
     ) -> Result<Explained, Why> {
         let path = models.path(&target.path);
         let endpoint = Endpoint::of(models.settings.protocol, method, path).ok_or(Why::OtherCall)?;
-        let asked = Asked { endpoint, path, query: target.query.as_deref(), fields: headers, body };
+        let (query, tenant) = (target.query.as_deref(), target.tenant());
+        let asked = Asked { endpoint, path, query, tenant, fields: headers, body };
         let question = models.settings.question(&asked, 0)?;
         let place = (route, method, headers, target.query.as_deref());
         let key = self.model_key(models, place, path, &question, None);
         let outline = models.settings.outline(&question, path, body);
         let differences = self.misses().compared(&self.scope_of(&question), &outline);
-        Ok(Explained { key, parts: parts(&question, models, path), why: question.lifetime.err(), differences })
+        Ok(Explained { key, parts: parts(&question, models, path, tenant), why: question.lifetime.err(), differences })
     }
 
     /// Remembers a call that was not answered from here; and tells who asked for it where it differs from one that was.
@@ -80,14 +81,15 @@ impl Cache {
 }
 
 /// What a key is made of, without a word of what was asked.
-fn parts(question: &Question, models: &Models, path: &str) -> Vec<KeyPart> {
+fn parts(question: &Question, models: &Models, path: &str, tenant: Option<&str>) -> Vec<KeyPart> {
     let part = |name: &str, value: String| KeyPart { name: name.to_owned(), value: Some(value) };
-    let scope = if question.scope.is_empty() { "everybody" } else { "a keyed hash of the credential" };
-    let mut parts = vec![
-        part("scope", scope.to_owned()),
-        part("upstream", models.upstream.to_string()),
-        part("path", path.to_owned()),
-    ];
+    let scope = match tenant {
+        _ if question.scope.is_empty() => "everybody".to_owned(),
+        Some(tenant) => format!("tenant {tenant}, and a keyed hash of the credential it brings"),
+        None => "a keyed hash of the credential".to_owned(),
+    };
+    let mut parts =
+        vec![part("scope", scope), part("upstream", models.upstream.to_string()), part("path", path.to_owned())];
     let texts = ["namespace", "representation", "anthropic-version", "anthropic-beta", "openai-beta"];
     parts.extend(question.parts.iter().map(|(name, bytes)| match texts.contains(name) {
         true => part(name, String::from_utf8_lossy(bytes).into_owned()),

@@ -129,7 +129,9 @@ impl Cache {
             }
         };
         let query = call.target.query.clone();
-        let asked = Asked { endpoint, path, query: query.as_deref(), fields: &call.headers, body: &body };
+        let tenant = call.target.tenant.clone();
+        let (query_sent, whose) = (query.as_deref(), tenant.as_deref().map(|tenant| &*tenant.name));
+        let asked = Asked { endpoint, path, query: query_sent, tenant: whose, fields: &call.headers, body: &body };
         // What is recorded is the same each time.
         let chance = if models.packed.is_some() { 0 } else { chance() };
         let question = match settings.question(&asked, chance) {
@@ -146,7 +148,7 @@ impl Cache {
         });
         let mut directives = self.directives_of(&call, &question.controls);
         let tell = explain::is_asked(&call.headers);
-        let bill = self.accounts().bill(&call.route.name, question.model.as_deref());
+        let bill = self.accounts().bill(&call.route.name, question.model.as_deref(), tenant.as_deref());
         let taping = match &models.packed {
             None => None,
             Some(packed) => match packed.take(settings, &call, path, &body, &question)? {

@@ -242,7 +242,8 @@ fn read(recording: &Recording, settings: &Settings, counted: &[HeaderName]) -> O
     let (path, query) = (&*request.path, request.query.as_deref());
     let (fields, body) = (map(&request.fields)?, request.content.bytes()?);
     let endpoint = Endpoint::of(settings.protocol, &method, path)?;
-    let question = settings.question(&Asked { endpoint, path, query, fields: &fields, body: &body }, 0).ok()?;
+    let question =
+        settings.question(&Asked { endpoint, path, query, tenant: None, fields: &fields, body: &body }, 0).ok()?;
     let came = Came { method: &method, path, query, fields: &fields, body: &body, question: &question };
     let tape = tape(settings, &came, counted);
     let (status, content) = (StatusCode::from_u16(response.status).ok()?, Bytes::from(response.content.bytes()?));

@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     config::{Config, key_path::KeyPath, schema},
-    limit::{LIMITS_MAX, LimitConfig, config::Over},
+    limit::{
+        LIMITS_MAX, LimitConfig,
+        config::{Over, Per},
+    },
 };
 
 /// Name of the forward proxy among routes.
@@ -64,6 +67,14 @@ pub(in crate::config) fn limited_routes(limits: &[LimitConfig], known: &[&str]) 
         }
     }
     found
+}
+
+/// Limits by tenant where there can be none.
+pub(super) fn lint(config: &Config) -> Vec<Finding> {
+    let nobody = config.tenant.is_empty() && config.issuer.is_empty();
+    let by_tenant = config.limit.iter().enumerate().filter(|(_, limit)| nobody && limit.per == Per::Tenant);
+    let message = "all requests count together: there is no [[tenant]], and no [[issuer]] that names one";
+    by_tenant.map(|(index, _)| Finding::new(at(index).key("per"), message)).collect()
 }
 
 fn at(index: usize) -> KeyPath {

@@ -3,10 +3,12 @@
 //! Nothing here stops at the first finding, and nothing opens a file or a socket.
 
 mod finding;
+mod jwt;
 mod limits;
 mod llm;
 mod policy;
 mod route;
+mod tenant;
 
 use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive, time::Duration};
 
@@ -17,6 +19,7 @@ pub(super) use self::{
     llm::{llm, providers},
     policy::policy,
     route::{lint_route, route},
+    tenant::{access, lint_access, tenants, used_issuers, used_routes},
 };
 use super::{Config, key_path::KeyPath};
 use crate::{
@@ -30,6 +33,9 @@ pub(super) fn config(config: &Config) -> Vec<Finding> {
         listen(config),
         client(&config.client),
         origin(&config.origin),
+        access(&config.access),
+        used_issuers(&config.access, &config.issuer),
+        tenants(&config.tenant),
         policy(&config.cache),
         fill(&config.fill),
         memory_tier(config),
@@ -38,6 +44,8 @@ pub(super) fn config(config: &Config) -> Vec<Finding> {
         purge(config),
         fleet(&config.fleet),
         stream_of_changes(&config.changes),
+        jwt::limits(&config.jwt),
+        jwt::issuers(config),
         webhooks(&config.webhook),
         warm_up(&config.warm),
         admin_plane(&config.admin),
@@ -59,8 +67,10 @@ fn listen(config: &Config) -> Vec<Finding> {
     if data == admin && data.port() != 0 {
         table.add_either("admin", "data", format!("both listeners are at {data}"));
     }
-    if !is_loopback(admin.ip()) && config.admin.token.is_empty() && config.admin.tokens.is_empty() {
-        table.add("admin", format!("{admin} is not on loopback, so admin.token or admin.tokens is needed"));
+    if !is_loopback(admin.ip()) && !has_callers(config) {
+        let message =
+            format!("{admin} is not on loopback, so admin.token, admin.tokens or an issuer with roles is needed");
+        table.add("admin", message);
     }
     table.within("workers", config.listen.workers as u64, 0..=1024);
     table.findings.extend(certificates(&table.at, &config.listen.tls));
@@ -84,6 +94,12 @@ fn certificates(at: &KeyPath, tls: &tls::Config) -> Vec<Finding> {
         found.push(Finding::new(at.key("client_ca"), message));
     }
     found
+}
+
+/// Whether the admin plane asks who calls.
+fn has_callers(config: &Config) -> bool {
+    let has_roles = config.issuer.iter().any(|issuer| !issuer.roles.is_empty());
+    has_roles || !config.admin.token.is_empty() || !config.admin.tokens.is_empty()
 }
 
 fn is_loopback(ip: IpAddr) -> bool {
@@ -390,9 +406,10 @@ fn trace(trace: &telemetry::trace::Config) -> Vec<Finding> {
 /// What is allowed outside of routes, and surely not meant.
 pub(super) fn lint(config: &Config) -> Vec<Finding> {
     let mut found = Vec::new();
-    if config.cache.purge_method && config.admin.token.is_empty() && config.admin.tokens.is_empty() {
+    if config.cache.purge_method && !has_callers(config) {
         let path = KeyPath::root().key("cache").key("purge_method");
-        found.push(Finding::new(path, "PURGE asks for a token, and there is none in [admin]"));
+        found
+            .push(Finding::new(path, "PURGE asks for a token, and there is none in [admin], and no issuer with roles"));
     }
     if config.l2.is_on() && !config.l2.tls_verify {
         found.push(Finding::new(KeyPath::root().key("l2").key("tls_verify"), UNVERIFIED));
@@ -405,6 +422,7 @@ pub(super) fn lint(config: &Config) -> Vec<Finding> {
         found.push(Finding::new(KeyPath::root().key("origin").key("tls_verify"), UNVERIFIED));
     }
     found.extend(unreached_ports(config));
+    found.extend(limits::lint(config));
     found
 }
 

@@ -82,7 +82,8 @@ fn key(table: &mut Table, policy: &Policy) {
     }
     let partition = &policy.partition[..];
     let header = partition.strip_prefix("header:").is_some_and(is_field_name);
-    if !header && !matches!(partition, "none" | "authorization") {
-        table.add("partition", format!("{partition:?} is none of \"none\", \"authorization\", \"header:NAME\""));
+    if !header && !matches!(partition, "tenant" | "none" | "authorization") {
+        let words = "\"tenant\", \"none\", \"authorization\", \"header:NAME\"";
+        table.add("partition", format!("{partition:?} is none of {words}"));
     }
 }

@@ -80,7 +80,10 @@ async fn purged(
     }
     let plan = plan::plan(request, proxy, config.call_scopes_max)?;
     // Before the purge: what it makes unusable may leave the cache at once.
-    let refresh = if request.refresh { proxy.cache().popular(&plan.scopes, config.refresh_max) } else { Vec::new() };
+    let mut refresh =
+        if request.refresh { proxy.cache().popular(&plan.scopes, config.refresh_max) } else { Vec::new() };
+    // Whose responses they were, nobody has noted.
+    refresh.retain(|url| proxy.resolve(url).is_ok_and(|resolved| !resolved.route.by_tenant));
     let mode = if request.soft { Mode::Soft } else { Mode::Hard };
     let (receipt, fleet) = proxy
         .cache()

@@ -4,6 +4,7 @@ pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod gate;
 pub(crate) mod gateway;
+pub(crate) mod jwt;
 pub(crate) mod kv;
 pub(crate) mod origin;
 pub(crate) mod pki;
