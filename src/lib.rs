@@ -3,13 +3,13 @@
 //! The modules are layers. Each uses only what stands below it:
 //!
 //! ```text
-//!  6  cli                                   commands: serve, check, purge, warm, explain, stats, nodes, reload, log-level, disk, ca, health, man, demo
+//!  6  cli                                   commands: serve, check, purge, warm, explain, stats, nodes, reload, log-level, disk, ca, key, health, man, demo
 //!  5  app ─────────── config                the only two that know all parts
 //!  4  admin      listener                   the two front doors
 //!  3  changes    webhook    otlp    warm    proxy    what surrounds every request; what backends say; what CDNs and collectors are told
 //!  2             cache                      the decisions: hit, stale, miss, pass; flight; fill
-//!  1     store     purge     origin     intercept   jwt   limit   strangers to each other
-//!  0  object   llm   files   tls   kv   pack   telemetry    pure rules of HTTP caching and of model calls; directories; TLS, which kv uses; Redis; recorded calls; logs
+//!  1     store     purge     origin     intercept   limit   tenants   strangers to each other
+//!  0  object   llm   files   tls   kv   jwt   pack   telemetry    pure rules of HTTP caching and of model calls; directories; TLS, which kv uses; Redis; tokens; recorded calls; logs
 //! ```
 //!
 //! `docs/ARCHITECTURE.md` says what must always hold.

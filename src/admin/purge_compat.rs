@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use super::{
     Shared,
     audit::Call,
-    auth::{Caller, Identified},
+    auth::{self, Caller, Identified},
     config::Scope,
     json,
     problem::Problem,

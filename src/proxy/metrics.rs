@@ -132,10 +132,8 @@ impl Metrics {
         );
         let help = "content sent to clients, by route and outcome";
         registry.register_with_unit("response", help, Unit::Bytes, metrics.sent.clone());
-        let help = "requests of tenants, by route and outcome";
-        registry.register("tenant_requests", help, metrics.tenants.clone());
-        let help = "requests not let in, by route and reason";
-        registry.register("access_denied", help, metrics.denied.clone());
+        registry.register("tenant_requests", "requests of tenants, by route and outcome", metrics.tenants.clone());
+        registry.register("access_denied", "requests not let in, by route and reason", metrics.denied.clone());
         registry.register("requests_in_flight", "requests being answered", metrics.in_flight.clone());
         registry.register("tunnels", "tunnels open", metrics.tunnels.clone());
         metrics

@@ -121,7 +121,18 @@ This page is written by `tests/docs/run.py --update` from a running gateway and 
 when it is not up to date.
 """
 PARTS = [
-    ("Requests", ("larder_requests", "larder_request_", "larder_response", "larder_tier_hits", "larder_tunnels")),
+    (
+        "Requests",
+        (
+            "larder_requests",
+            "larder_request_",
+            "larder_response",
+            "larder_tenant_",
+            "larder_access_denied",
+            "larder_tier_hits",
+            "larder_tunnels",
+        ),
+    ),
     ("Limits", ("larder_limit_",)),
     ("Fills: responses on their way into the cache", ("larder_fill", "larder_follower", "larder_spill", "larder_invalidated")),
     ("Clients", ("larder_client_",)),

@@ -8,6 +8,7 @@ use crate::support::{
     command::larder,
     eventually,
     gateway::{self, Gateway},
+    jwt::{self, KEYS, Key, claims, now},
     origin::{self, Origin, Reply, reply},
     raw,
 };
@@ -405,9 +406,10 @@ async fn what_cannot_be_meant_is_refused_without_a_word_of_a_key() {
         (tenant("a", "key_hashes = ['md5:x']"), "tenant[0].key_hashes[0]: a hash is \"sha256:\""),
         (tenant("a", "subjects = ['alice']"), "tenant[0].subjects[0]: a subject is"),
         (tenant("a", "kyes = ['x']"), "tenant[0].kyes: unknown key; did you mean `keys`?"),
-        (tenant("a", &format!("{}\nroutes = ['openia']", keys(&format!("'{ALICE}'")))), "did you mean \"openai\"?"),
+        (tenant("a", &format!("{}\nroutes = ['defualt']", keys(&format!("'{ALICE}'")))), "did you mean \"default\"?"),
         (tenant("a", "keys = 1"), "tenant"),
         ("[access]\nclients = 'tenant'\n".to_owned(), "did you mean \"tenants\"?"),
+        ("[access]\nissuers = ['staff']\n".to_owned(), "access.issuers[0]: there is no [[issuer]] \"staff\""),
         ("[access]\nfields = ['a b']\n".to_owned(), "access.fields[0]: \"a b\" is no name of a header field"),
     ] {
         let refused = gateway::new().upstream("http://127.0.0.1:9").config(&wrong).refuse().await;
@@ -431,4 +433,65 @@ async fn the_command_makes_keys_that_are_let_in() {
     let gateway = gateway::new().config(format!("[access]\nclients = 'tenants'\n{tenant}{route}")).run().await;
     get(&gateway, "/a", &key).send().await.assert_ok("hello");
     assert_eq!(get(&gateway, "/a", &hash).send().await.status, 401, "a hash is no key");
+}
+
+#[tokio::test]
+async fn tokens_of_an_issuer_name_tenants() {
+    let (key, other) = (Key::p256("k"), Key::p256("k"));
+    let (idp, _) = jwt::issuer(&[&key]).await;
+    let origin = origin::new().handler("/a", |_, nth| reply(format!("answer {}", nth + 1)).max_age(600)).run().await;
+    let issuer = jwt::config(&format!("{}{KEYS}", idp.url()), "leeway = '0s'");
+    let subjects = "subjects = ['staff/ann', 'staff/ben']";
+    let search = format!("[[tenant]]\nname = 'search'\nkeys = ['{ALICE}']\n{subjects}\n");
+    let route = |name: &str, access: &str| {
+        format!("[[route]]\nname = '{name}'\n{access}\nupstream = '{}'\naccess.clients = 'tenants'\n", origin.url())
+    };
+    let routes = [route("keys", "path = '/keys'"), route("all", "access.issuers = ['staff']")].concat();
+    let config = format!("{issuer}\n{search}{routes}");
+    let gateway = gateway::new().token("secret").config(format!("[access]\nnames_max = 1\n{config}")).run().await;
+    let token = |name: &str| key.sign(&claims(name, &[]));
+    let ann = token("ann");
+
+    get(&gateway, "/a", &ann).send().await.assert_ok("answer 1").assert_forwarded("uri-miss");
+    assert!(!format!("{:?}", origin.last("/a")).contains(&ann));
+    get(&gateway, "/a", &ann).send().await.assert_ok("answer 1").assert_hit();
+    // A key and tokens of two people are all of the one tenant.
+    get(&gateway, "/a", ALICE).send().await.assert_ok("answer 1").assert_hit();
+    get(&gateway, "/a", &token("ben")).send().await.assert_ok("answer 1").assert_hit();
+    // Others are tenants by themselves.
+    get(&gateway, "/a", &token("carl")).send().await.assert_ok("answer 2").assert_forwarded("uri-miss");
+    get(&gateway, "/a", &token("dora")).send().await.assert_ok("answer 3").assert_forwarded("uri-miss");
+    gateway.access_line(|line| line["tenant"] == "staff/dora").await;
+    let told =
+        |tenant: &str| format!("larder_tenant_requests_total{{route=\"all\",tenant=\"{tenant}\",outcome=\"miss\"}}");
+    assert_eq!(gateway.metric(&told("staff/carl")).await, 1.0);
+    assert_eq!(gateway.metric(&told("other")).await, 1.0, "beyond names_max");
+    assert!(gateway.metric("larder_client_express_total").await >= 1.0, "a token that is remembered is a key");
+
+    let mut expired = claims("ann", &[]);
+    expired["exp"] = json!(now() - 1);
+    for (wrong, said) in [
+        (key.sign(&expired), "expired"),
+        (other.sign(&claims("ann", &[])), "signature"),
+        (token(&"x".repeat(201)), "name in the token is too long"),
+        ("a.b.c".to_owned(), "no JWT"),
+    ] {
+        let refused = get(&gateway, "/a", &wrong).send().await;
+        assert_refused(&refused, 401, "refused-token");
+        assert!(refused.text().contains(said), "{said}: {}", refused.text());
+    }
+    assert_refused(&get(&gateway, "/keys/a", &ann).send().await, 401, "unknown-key");
+    assert!(!gateway.output().contains(&ann));
+}
+
+#[tokio::test]
+async fn whether_a_token_is_right_may_be_unknown() {
+    let key = Key::p256("k");
+    let origin = origin_of("/a").await;
+    let issuer = jwt::config("http://127.0.0.1:1/keys", "");
+    let more = "access.issuers = ['staff']";
+    let gateway = gateway::new().config(format!("{issuer}\n{}", config(&origin, more))).run().await;
+    let refused = get(&gateway, "/a", &key.sign(&claims("ann", &[]))).send().await;
+    assert_refused(&refused, 503, "issuer-unavailable");
+    get(&gateway, "/a", ALICE).send().await.assert_ok("hello");
 }

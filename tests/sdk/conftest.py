@@ -74,8 +74,10 @@ def openai_client(openai_at):
 def anthropic_at(at):
     import anthropic
 
-    def client(key: str = "sk-ant-one", kind=anthropic.Anthropic, max_retries: int = 0, **options):
-        return kind(base_url=at("anthropic"), api_key=key, max_retries=max_retries, timeout=harness.PATIENCE, **options)
+    def client(
+        key: str = "sk-ant-one", kind=anthropic.Anthropic, max_retries: int = 0, route: str = "anthropic", **options
+    ):
+        return kind(base_url=at(route), api_key=key, max_retries=max_retries, timeout=harness.PATIENCE, **options)
 
     return each_once(client)
 
