@@ -42,7 +42,15 @@ pub trait Outgoing: Send + Sync + 'static {
     fn admitted(&self) -> impl Future<Output = Result<(), Refused>> + Send {
         std::future::ready(Ok(()))
     }
+
+    /// What is to be told how many tokens a model has taken, where that is counted.
+    fn charge(&self) -> Option<Charge> {
+        None
+    }
 }
+
+/// Is told what a call to a model has cost, in tokens, once that is known.
+pub type Charge = Arc<dyn Fn(u64) + Send + Sync>;
 
 impl<O: Outgoing> Outgoing for Arc<O> {
     fn departure(&self, client: &HeaderMap) -> Result<Departure, origin::Error> {
@@ -55,6 +63,10 @@ impl<O: Outgoing> Outgoing for Arc<O> {
 
     fn admitted(&self) -> impl Future<Output = Result<(), Refused>> + Send {
         (**self).admitted()
+    }
+
+    fn charge(&self) -> Option<Charge> {
+        (**self).charge()
     }
 }
 

@@ -41,7 +41,7 @@ impl Callers {
     }
 
     fn take(&self, whose: Whose, rate: &Rate) -> Result<(), Duration> {
-        let tally = self.known.take(whose, rate, self.known.now(Instant::now()));
+        let tally = self.known.take(whose, rate, self.known.now(Instant::now()), 1);
         if tally.admitted { Ok(()) } else { Err(Duration::from_secs(super::fields::seconds(tally.reset))) }
     }
 }

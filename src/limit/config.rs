@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::gcra::Rate;
 
-/// Largest number in a rate: one a microsecond is as fine as Redis tells time.
-const COUNT_MAX: u64 = 1_000_000;
+/// Largest number in a rate.
+const COUNT_MAX: u64 = 1_000_000_000;
 
 /// `[limits]`: what holds for all of them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -45,6 +45,8 @@ pub enum Count {
     Requests,
     /// Only what goes to the origin.
     Origin,
+    /// Tokens of answers of models, once they are known.
+    Tokens,
 }
 
 /// Where it is counted.
@@ -170,7 +172,7 @@ impl FromStr for Speed {
             "day" => Duration::from_hours(24),
             _ => return Err(EXAMPLE),
         };
-        if (1..=COUNT_MAX).contains(&count) { Ok(Self { count, period }) } else { Err("a rate of 1 to 1000000") }
+        if (1..=COUNT_MAX).contains(&count) { Ok(Self { count, period }) } else { Err("a rate of 1 to 1000000000") }
     }
 }
 
@@ -244,7 +246,7 @@ mod tests {
             assert_eq!((speed.count, speed.period.as_secs()), (count, seconds));
             assert_eq!(speed.to_string(), text.replace(' ', ""));
         }
-        for text in ["", "100", "/min", "0/s", "-1/s", "1/week", "1.5/s", "1000001/s", "1/s/s"] {
+        for text in ["", "100", "/min", "0/s", "-1/s", "1/week", "1.5/s", "1000000001/s", "1/s/s"] {
             assert!(text.parse::<Speed>().is_err(), "{text:?}");
         }
     }

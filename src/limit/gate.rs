@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     Inner,
-    config::{Fallback, LimitConfig, Over, Per},
+    config::{Count, Fallback, LimitConfig, Over, Per},
     gcra::Rate,
     known::Tally,
     memory::Whose,
@@ -84,6 +84,11 @@ impl Gate {
         (!exempt).then(|| subject::of(&config.per, caller, secret))
     }
 
+    /// Whether what it counts is known afterwards only; until then nothing is taken.
+    pub(super) fn counts_tokens(&self) -> bool {
+        self.limit.config.count == Count::Tokens
+    }
+
     pub(super) fn is_shared(&self) -> bool {
         self.limit.config.over == Over::Redis
     }
@@ -131,8 +136,22 @@ impl Gate {
         }
     }
 
+    /// Takes so many, whether there are any left or not.
+    pub(super) fn charge(&self, inner: &Inner, subject: u128, now: u64, cost: u64) {
+        let rate = &self.limit.rate;
+        match &self.arrival {
+            Some(arrival) => {
+                let _ = arrival.fetch_update(Relaxed, Relaxed, |arrival| Some(rate.charge(arrival, now, cost)));
+            }
+            None => inner.known.charge(self.whose(subject), rate, now, cost),
+        }
+    }
+
     /// Gives one back.
     pub(super) fn give_back(&self, inner: &Inner, subject: u128, now: u64) {
+        if self.counts_tokens() {
+            return;
+        }
         let rate = &self.limit.rate;
         match (self.limit.config.over, &self.arrival) {
             (Over::Redis, _) => inner.known.return_granted(self.whose(subject), now),
@@ -145,14 +164,15 @@ impl Gate {
 
     fn take_here(&self, inner: &Inner, subject: u128, now: u64) -> Tally {
         let rate = &self.limit.rate;
-        let Some(arrival) = &self.arrival else { return inner.known.take(self.whose(subject), rate, now) };
+        let cost = u64::from(!self.counts_tokens());
+        let Some(arrival) = &self.arrival else { return inner.known.take(self.whose(subject), rate, now, cost) };
         let mut refused = None;
         let taken = arrival.fetch_update(Relaxed, Relaxed, |arrival| {
-            rate.take(arrival, now, 1).map_err(|wait| refused = Some(wait)).ok()
+            rate.take(arrival, now, cost).map_err(|wait| refused = Some(wait)).ok()
         });
         match (taken, refused) {
             // What it was before it was moved on.
-            (Ok(before), _) => Tally::admitted(rate, rate.take(before, now, 1).unwrap_or(before), now),
+            (Ok(before), _) => Tally::admitted(rate, rate.take(before, now, cost).unwrap_or(before), now),
             (Err(_), wait) => Tally::refused(wait.unwrap_or_default()),
         }
     }

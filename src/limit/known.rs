@@ -65,15 +65,20 @@ impl Known {
         self.arrivals.known(now) + self.heard.known(now)
     }
 
-    /// Takes one, counted here.
-    pub(super) fn take(&self, whose: Whose, rate: &Rate, now: u64) -> Tally {
-        self.arrivals.change(whose, now, |arrival| match rate.take(*arrival, now, 1) {
+    /// Takes `cost`, counted here.
+    pub(super) fn take(&self, whose: Whose, rate: &Rate, now: u64, cost: u64) -> Tally {
+        self.arrivals.change(whose, now, |arrival| match rate.take(*arrival, now, cost) {
             Ok(next) => {
                 *arrival = next;
                 Tally::admitted(rate, next, now)
             }
             Err(wait) => Tally::refused(wait),
         })
+    }
+
+    /// Takes `cost`, whatever there is.
+    pub(super) fn charge(&self, whose: Whose, rate: &Rate, now: u64, cost: u64) {
+        self.arrivals.change(whose, now, |arrival| *arrival = rate.charge(*arrival, now, cost));
     }
 
     /// Nanoseconds that somebody who is counted here would have to wait; `None`: he would be admitted.

@@ -63,7 +63,7 @@ impl RouteLimits {
     pub(super) fn new(limits: Limits, gates: Vec<Gate>, told: bool) -> Self {
         let mut policy = Vec::new();
         for gate in gates.iter().filter(|gate| told && gate.enforces()) {
-            fields::write_policy(&gate.limit.name, &gate.limit.rate, &mut policy);
+            fields::write_policy(&gate.limit.name, &gate.limit.rate, gate.counts_tokens(), &mut policy);
         }
         let by_address = gates.iter().any(|gate| {
             let config = &gate.limit.config;
@@ -256,6 +256,22 @@ impl ToOrigin {
         let passed = self.limits.walk(&self.limits.origin, &self.subjects).await?;
         *self.passed.lock() = passed;
         Ok(())
+    }
+
+    /// Whether it is to be charged for tokens.
+    pub fn counts_tokens(&self) -> bool {
+        self.limits.origin.iter().any(Gate::counts_tokens)
+    }
+
+    /// Charges it for tokens.
+    pub fn charge(&self, tokens: u64) {
+        let inner = &*self.limits.limits.inner;
+        let now = inner.known.now(Instant::now());
+        for (gate, subject) in self.limits.origin.iter().zip(&self.subjects) {
+            if let Some(subject) = subject.filter(|_| gate.counts_tokens()) {
+                gate.charge(inner, subject, now, tokens);
+            }
+        }
     }
 
     /// What it was told when it was admitted.

@@ -15,7 +15,7 @@ use super::{
     proxied::Proxied,
 };
 use crate::{
-    cache::{Departure, Outgoing},
+    cache::{Charge, Departure, Outgoing},
     limit::{Refused, ToOrigin},
     object::fields,
     origin,
@@ -82,6 +82,11 @@ impl Outgoing for Leaving {
             Some(to_origin) => to_origin.admit().await,
             None => Ok(()),
         }
+    }
+
+    fn charge(&self) -> Option<Charge> {
+        let to_origin = self.to_origin.clone().filter(|to_origin| to_origin.counts_tokens())?;
+        Some(Arc::new(move |tokens| to_origin.charge(tokens)))
     }
 }
 

@@ -487,6 +487,39 @@ async fn a_call_to_a_model_is_refused_as_its_sdk_expects() {
     assert_eq!(origin.requests(path), 1);
 }
 
+#[tokio::test]
+async fn who_is_in_debt_for_tokens_waits_and_hits_go_on() {
+    let answer = json!({
+        "model": "gpt-4o", "usage": { "prompt_tokens": 700, "completion_tokens": 400 },
+        "choices": [{ "message": { "content": "yes" }, "finish_reason": "stop" }],
+    });
+    let path = "/v1/chat/completions";
+    let answer = reply(answer.to_string()).header("content-type", "application/json");
+    let origin = origin::new().route(path, answer).run().await;
+    let config = format!(
+        "[[route]]\nname = 'openai'\nprotocol = 'openai'\nupstream = '{}'\n\
+         [[limit]]\nname = 'tokens'\ncount = 'tokens'\nper = 'field:authorization'\nrate = '2000/day'\n",
+        origin.url()
+    );
+    let gateway = gateway::new().config(config).run().await;
+    let ask = |key: &str, question: &str, temperature: u8| {
+        let messages = json!([{ "role": "user", "content": question }]);
+        let body = json!({ "model": "gpt-4o", "temperature": temperature, "messages": messages });
+        let request = client::request("POST", gateway.url(path)).header("authorization", &format!("Bearer {key}"));
+        request.header("content-type", "application/json").body(body.to_string()).send()
+    };
+    let first = ask("ann", "one", 0).await;
+    assert_eq!(first.header("ratelimit-policy"), Some("\"tokens\";q=2000;qu=\"tokens\";w=86400"));
+    assert_eq!(first.header("ratelimit"), Some("\"tokens\";r=2000;t=0"), "what it costs is known afterwards");
+    assert_eq!(ask("ann", "one", 0).await.assert_hit().status, 200, "it costs nothing");
+    // One that is not stored counts as well.
+    assert_eq!(ask("ann", "two", 1).await.status, 200);
+    assert_refused(&ask("ann", "three", 0).await, "tokens");
+    assert_eq!(ask("ann", "one", 0).await.assert_hit().status, 200);
+    assert_eq!(ask("bob", "three", 0).await.status, 200);
+    assert_eq!(origin.requests(path), 3);
+}
+
 const TOKEN: &str = "a-token-of-this-gateway-of-some-length";
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::{
     config::{Config, key_path::KeyPath, schema},
     limit::{
         LIMITS_MAX, LimitConfig,
-        config::{Over, Per},
+        config::{Count, Over, Per},
     },
 };
 
@@ -38,8 +38,8 @@ pub(super) fn limits(config: &Config) -> Vec<Finding> {
         } else if !names.insert(&limit.name) {
             add("name", "another limit has this name".to_owned());
         }
-        if limit.burst > 1_000_000 {
-            add("burst", format!("{} is not within 0 to 1000000", limit.burst));
+        if limit.burst > 1_000_000_000 {
+            add("burst", format!("{} is not within 0 to 1000000000", limit.burst));
         }
         let rate = limit.rate();
         if u128::from(rate.window()) > WINDOW_MAX.as_nanos() {
@@ -47,6 +47,13 @@ pub(super) fn limits(config: &Config) -> Vec<Finding> {
         }
         if !(1..=rate.burst()).contains(&limit.batch) {
             add("batch", format!("{} is not within 1 and the burst, {}", limit.batch, rate.burst()));
+        }
+        if limit.over == Over::Redis && limit.count == Count::Tokens {
+            add("over", "tokens are counted by each node for itself (\"memory\")".to_owned());
+        }
+        if limit.over == Over::Redis && rate.interval() < 1000 {
+            // As fine as Redis tells time.
+            add("rate", "Redis counts no more than 1000000/s".to_owned());
         }
         if limit.over == Over::Redis && !config.l2.is_on() {
             add("over", "\"redis\" needs Redis (l2.url)".to_owned());
