@@ -362,17 +362,21 @@ async fn a_batch_is_taken_at_once_and_hits_need_no_redis() {
     let (origin, redis) = (pages().await, redis::server().run().await);
     let fleet = Fleet::over(&[redis.url()], &format!("{SHARED}batch = 3\n"));
     let node = fleet.node(&origin).await;
-    let answers = join_all((0..2).map(|_| get_as(&node, "/a", "ann"))).await;
-    for answer in &answers {
-        answer.assert_ok("a");
-    }
-    let all = async || {
-        let of = async |result| asked_of_redis(&node, result).await;
-        of("granted").await + of("remembered").await
-    };
-    assert_eq!(all().await, 2.0);
-    // How many are left is what Redis has left and what is at hand, which lapses after a second.
-    let mut admitted = 2;
+    // What is at hand lapses after a second: on a machine that is busy, one or the other client comes too late for it.
+    let mut nth = 0;
+    eventually("a request without a call to Redis", || {
+        nth += 1;
+        let (client, node) = (format!("client-{nth}"), &node);
+        async move {
+            for _ in 0..2 {
+                get_as(node, "/a", &client).await.assert_ok("a");
+            }
+            (asked_of_redis(node, "remembered").await >= 1.0).then_some(())
+        }
+    })
+    .await;
+    // How many are left is what Redis has left and what is at hand.
+    let mut admitted = 0;
     while get_as(&node, "/a", "ann").await.status == 200 {
         admitted += 1;
     }
@@ -569,8 +573,11 @@ async fn connections_of_the_admin_plane_are_bounded() {
     second.write(ask).await;
     let waiting = second.head();
     tokio::pin!(waiting);
-    first.write(ask).await;
-    assert_eq!(raw::status(&first.message().await.0), 200);
+    for _ in 0..20 {
+        first.write(ask).await;
+        assert_eq!(raw::status(&first.message().await.0), 200);
+        tokio::task::yield_now().await;
+    }
     assert!(futures_util::poll!(&mut waiting).is_pending(), "there is no place for it");
     drop(first);
     assert_eq!(raw::status(&waiting.await), 200);
