@@ -220,6 +220,7 @@ def of_bytes() -> list[dict]:
             [
                 (total("larder_client_refused_total"), "refused before a route"),
                 (total("larder_client_timeouts_total"), "silent clients"),
+                (requests('outcome="limited"'), "refused by a limit"),
                 (requests('outcome="error"'), "errors of the gateway"),
                 (total("larder_origin_bodies_broken_total"), "answers that broke off"),
             ],
