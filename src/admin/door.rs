@@ -46,8 +46,8 @@ impl Connected<IncomingStream<'_, Door>> for Remote {
     }
 }
 
-/// Accepts connections. A client that is slow with its handshake keeps no other from coming in; beyond as many as may be
-/// open, one more waits in the kernel's backlog.
+/// Accepts connections. A client that is slow with its handshake keeps no other from coming in; beyond as many as may
+/// be open, one more waits in the kernel's backlog.
 pub(super) struct Door {
     listener: TcpListener,
     tls: Arc<Acceptor>,

@@ -1,7 +1,7 @@
 //! How often the admin plane is called: by one caller, and by who tries tokens.
 //!
-//! Who has failed too often is not listened to, whatever token he brings: would the right one be let in, trying would go
-//! on to pay. Probes are never limited, and metrics only while their token is wrong.
+//! Who has failed too often is not listened to, whatever token he brings: would the right one be let in, trying would
+//! go on to pay. Probes are never limited, and metrics only while their token is wrong.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 

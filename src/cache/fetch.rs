@@ -235,8 +235,8 @@ impl<O: Outgoing> Fetch<O> {
         }
     }
 
-    /// Who started it may not have the origin asked. That says nothing of those who joined: they start over, and one of them
-    /// leads.
+    /// Who started it may not have the origin asked. That says nothing of those who joined: they start over, and one of
+    /// them leads.
     fn turned_away(mut self, refused: limit::Refused) {
         let (stale, failure) = (self.stale(), Arc::new(Failure::Limited(refused)));
         self.exchange.cache.metrics().fill_ended(failure.name());

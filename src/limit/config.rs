@@ -197,7 +197,7 @@ impl FromStr for Per {
             "address" => Ok(Self::Address),
             "tenant" => Ok(Self::Tenant),
             _ => text.strip_prefix("field:").and_then(|name| name.parse().ok()).map(Self::Field).ok_or(
-                "\"route\", \"address\", \"tenant\" or \"field:\" and the name of a field of requests, such as \"field:x-client\"",
+                "\"route\", \"address\", \"tenant\", or \"field:\" and the name of a field such as \"field:x-client\"",
             ),
         }
     }

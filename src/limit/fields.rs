@@ -1,8 +1,8 @@
 //! What clients are told of limits: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10), and
 //! `Retry-After` where they are refused.
 //!
-//! Both are lists, and a list may come in several lines. So what an origin says of its own limits stays as it is, and what
-//! holds here stands beside it.
+//! Both are lists, and a list may come in several lines. So what an origin says of its own limits stays as it is, and
+//! what holds here stands beside it.
 
 use std::io::Write;
 
@@ -22,8 +22,8 @@ pub(super) fn seconds(nanoseconds: u64) -> u64 {
     nanoseconds.div_ceil(SECOND).max(1)
 }
 
-/// Adds a policy to a list: its quota is the burst, and its window the time in which that is made up for, so that what is
-/// left never exceeds the quota.
+/// Adds a policy to a list: its quota is the burst, and its window the time in which that is made up for, so that what
+/// is left never exceeds the quota.
 pub(super) fn write_policy(name: &str, rate: &Rate, tokens: bool, list: &mut Vec<u8>) {
     separate(list);
     // Writing to memory cannot fail. Names are such that they need no escape.

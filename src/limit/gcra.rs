@@ -1,8 +1,8 @@
 //! The generic cell rate algorithm (ITU-T I.371): a rate and a burst, in one number.
 //!
-//! That number is the *theoretical arrival time*: when whatever was taken has been made up for. A request moves it on by
-//! one interval, and is refused where that would lead further than a burst beyond now. So nothing has to be counted up,
-//! no window begins or ends, and who has taken nothing for long has a time in the past, which is as good as none.
+//! That number is the *theoretical arrival time*: when whatever was taken has been made up for. A request moves it on
+//! by one interval, and is refused where that would lead further than a burst beyond now. So nothing has to be counted
+//! up, no window begins or ends, and who has taken nothing for long has a time in the past, which is as good as none.
 //!
 //! In any stretch of time `t`, no more is admitted than the burst and what the rate gives in `t`. Times are nanoseconds
 //! since some start, and are arguments: a clock that goes back makes nobody wait longer than [`Rate::ceiling`].
@@ -63,8 +63,8 @@ impl Rate {
         }
     }
 
-    /// Takes `cost` whatever there is: what was spent before anybody could know how much it would be. Who is in debt waits
-    /// until it is made up for; a debt beyond a burst is forgiven.
+    /// Takes `cost` whatever there is: what was spent before anybody could know how much it would be. Who is in debt
+    /// waits until it is made up for; a debt beyond a burst is forgiven.
     pub fn charge(&self, arrival: Arrival, now: u64, cost: u64) -> Arrival {
         let next = self.settled(arrival, now).saturating_add(self.interval.saturating_mul(cost));
         next.min(now.saturating_add(self.ceiling()))

@@ -10,8 +10,8 @@ use super::{
     redis::Said,
 };
 
-/// For so long what was taken from Redis may be handed out. Longer, and a burst of one node would come on top of what the
-/// others take meanwhile.
+/// For so long what was taken from Redis may be handed out. Longer, and a burst of one node would come on top of what
+/// the others take meanwhile.
 const HELD: Duration = Duration::from_secs(1);
 
 /// See the module.

@@ -1,9 +1,9 @@
 //! What is known of many callers, in a table that never grows: a fixed number of places, in groups of some.
 //!
-//! A caller's place is one of those of its group, which a keyed hash gives: nobody outside can aim at a group. Each value
-//! says when it will be as good as none, and a place whose value is needs no removal: it is simply taken. Where all of a
-//! group are in use, the one that would be let go soonest makes room, because it loses the least. So there is no list to
-//! keep, nothing to sweep, and no step that takes longer than to look at one group.
+//! A caller's place is one of those of its group, which a keyed hash gives: nobody outside can aim at a group. Each
+//! value says when it will be as good as none, and a place whose value is needs no removal: it is simply taken. Where
+//! all of a group are in use, the one that would be let go soonest makes room, because it loses the least. So there is
+//! no list to keep, nothing to sweep, and no step that takes longer than to look at one group.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  [[limit]] ─▶ Limits ─▶ RouteLimits ─▶ gates ─┬─▶ counted here (memory: a table that never grows)
-//!                            ▲                  └─▶ counted by all nodes (redis: one script); what it said is remembered,
-//!                         a request                 and where it says nothing, this node counts alone
+//!                            ▲                  └─▶ counted by all nodes (redis: one script); what it said is
+//!                         a request                 remembered, and where it says nothing, this node counts alone
 //! ```
 //!
 //! A request is admitted by all limits that hold for it, or costs none of them anything. Redis' failure is never a
@@ -64,8 +64,8 @@ struct Inner {
 }
 
 impl Limits {
-    /// Without any limit yet. `redis` is where limits can be shared, and the namespace of names there; `secret` the key of
-    /// the hashes that stand for callers.
+    /// Without any limit yet. `redis` is where limits can be shared, and the namespace of names there; `secret` the key
+    /// of the hashes that stand for callers.
     pub fn new(config: &Config, redis: Option<(Kv, &str)>, secret: [u8; 32], registry: &mut Registry) -> Self {
         let known = Arc::new(Known::new(config.callers_max));
         let metrics = Metrics::register(registry, Arc::clone(&known));
@@ -74,8 +74,8 @@ impl Limits {
         Self { inner: Arc::new(Inner { known, shared, metrics, secret, current, next_id }) }
     }
 
-    /// Takes these over in the place of those there were. What one of the same name has counted goes on to count where it
-    /// counts the same.
+    /// Takes these over in the place of those there were. What one of the same name has counted goes on to count where
+    /// it counts the same.
     pub fn replace(&self, limits: &[LimitConfig]) {
         let mut current = self.inner.current.lock();
         let kept = |config: &LimitConfig| {

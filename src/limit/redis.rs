@@ -1,5 +1,6 @@
-//! A limit that all nodes keep together: the arrival time ([`super::gcra`]) lies in Redis, and one script moves it on, by
-//! the clock of Redis. Names: `namespace:limit.1:hash`, one for each limit and caller, so that a cluster spreads them.
+//! A limit that all nodes keep together: the arrival time ([`super::gcra`]) lies in Redis, and one script moves it on,
+//! by the clock of Redis. Names: `namespace:limit.1:hash`, one for each limit and caller, so that a cluster spreads
+//! them.
 //!
 //! The hash is keyed with the deployment's secret: addresses and values of fields are not to be read there.
 
@@ -8,11 +9,11 @@ use std::time::Duration;
 use super::gcra::Rate;
 use crate::kv::{Class, Error, Kv, Script, value as replies};
 
-/// Takes as many as there are of those that are asked for. Times are microseconds, as Redis tells them, and as fine as the
-/// numbers of Lua hold them for the next thousand years; an interval may be a fraction.
+/// Takes as many as there are of those that are asked for. Times are microseconds, as Redis tells them, and as fine as
+/// the numbers of Lua hold them for the next thousand years; an interval may be a fraction.
 ///
-/// KEYS: the arrival time. ARGV: interval, burst, how many are wanted. Answers: how many are granted, how many are left,
-/// until there is all of it again, until there is one.
+/// KEYS: the arrival time. ARGV: interval, burst, how many are wanted. Answers: how many are granted, how many are
+/// left, until there is all of it again, until there is one.
 static TAKE: Script = Script::new(
     r"
 local interval, burst, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])

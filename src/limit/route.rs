@@ -92,8 +92,8 @@ impl RouteLimits {
         !self.origin.is_empty()
     }
 
-    /// Admits a request that needs no call to Redis for it; `None`: nothing was taken, and [`RouteLimits::admit`] is to say
-    /// what becomes of it.
+    /// Admits a request that needs no call to Redis for it; `None`: nothing was taken, and [`RouteLimits::admit`] is to
+    /// say what becomes of it.
     pub fn at_once(&self, caller: &Caller<'_>, at: Instant) -> Option<Passed> {
         let inner = &*self.limits.inner;
         let now = inner.known.now(at);

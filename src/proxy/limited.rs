@@ -53,8 +53,8 @@ impl Proxy {
         Caller { address, tenant, fields }
     }
 
-    /// The client behind proxies that are trusted: of the addresses they tell, the last that is none of theirs. What stands
-    /// before it is that client's own word.
+    /// The client behind proxies that are trusted: of the addresses they tell, the last that is none of theirs. What
+    /// stands before it is that client's own word.
     fn client_behind(&self, fields: &dyn Fields, peer: IpAddr) -> IpAddr {
         if !self.trusts(peer) {
             return peer;

@@ -1,4 +1,5 @@
-//! Limits: who is admitted, who is told to wait and for how long, and that neither Redis nor other clients are a reason.
+//! Limits: who is admitted, who is told to wait and for how long, and that neither Redis nor other clients are a
+//! reason.
 
 use futures_util::future::join_all;
 use serde_json::json;
