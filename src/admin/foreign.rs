@@ -1,7 +1,7 @@
 //! Who is let in while no token is configured: processes of this machine, and no page that a browser shows.
 //!
-//! Calls of a page that is not ours say where they come from (`Origin`, `Sec-Fetch-Site`), or, after DNS rebinding, name
-//! a host in `Host` that is not this machine.
+//! Calls of a page that is not ours say where they come from (`Origin`, `Sec-Fetch-Site`), or, after DNS rebinding,
+//! name a host in `Host` that is not this machine.
 
 use std::net::IpAddr;
 

@@ -101,8 +101,8 @@ pub(super) async fn requests(
 /// Requests as they end, as server-sent events.
 ///
 /// Each event has one request in its data, as `/requests` shows it, and its number as its id. Who reads too slowly
-/// misses some, and is told how many by an event `dropped`. The stream ends with an event `end` when the gateway stops, and
-/// with an event `refused` when its token has expired, or is no longer one.
+/// misses some, and is told how many by an event `dropped`. The stream ends with an event `end` when the gateway stops,
+/// and with an event `refused` when its token has expired, or is no longer one.
 #[utoipa::path(get, path = "/requests/stream", tag = "look", security(("token" = [])), params(RequestsQuery), responses(
     (status = 200, body = String, content_type = "text/event-stream"),
     (status = 400, body = Problem, content_type = "application/problem+json"),

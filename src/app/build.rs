@@ -24,7 +24,7 @@ use crate::{
     purge::{self, Fleet, fleet::Identity},
     store::{L1, L2, L3},
     telemetry::{AccessLog, Recent, trace::Tracer},
-    tenants::{Gate, Names, Tenants},
+    tenants::{Access, Gate, Names, Tenants},
 };
 
 /// Name of the forward proxy where routes are named: in keys, metrics and logs.
@@ -104,13 +104,18 @@ impl Ground {
         };
         let (routes, unreached) = (table(config.routes())?, table(config.unreached_routes())?);
         let rules = cache::route::ResponseRules::default();
-        let forward_route = cache::route::Route::new(FORWARD, None, config.cache.clone(), rules, own.clone());
+        let mut forward_route = cache::route::Route::new(FORWARD, None, config.cache.clone(), rules, own.clone());
+        let forward_gate = Gate::of(&Access { clients: config.forward.clients_auth, ..config.access.clone() });
+        if forward_gate.is_some() {
+            forward_route = forward_route.with_tenants();
+        }
         let parts = proxy::Parts {
             cache: self.cache.clone(),
             routes,
             unreached,
             forward_route: Arc::new(forward_route),
             forward_limits: limits(FORWARD),
+            forward_gate,
             forward: config.forward.clone(),
             origin: config.origin.clone(),
             headers: config.headers.clone(),

@@ -22,13 +22,15 @@ pub(super) struct ProxyHandler {
     pub(super) proxy: Live,
     /// What opens tunnels, where some are to be opened.
     pub(super) interception: Option<Arc<Interception>>,
+    /// The tenant whose tunnel all requests come in.
+    pub(super) tenant: Option<Arc<str>>,
 }
 
 impl Handler for ProxyHandler {
     type Body = Sent;
 
     fn express(&self, request: &Plain<'_>, peer: &Peer, head: &mut Vec<u8>) -> Option<Sent> {
-        let answer = self.proxy.now().express(request, came(peer), head);
+        let answer = self.proxy.now().express(request, self.came(peer), head);
         if let Err(NotPlain::Nothing) = answer {
             peer.looked_up.store(true, Relaxed);
         }
@@ -40,7 +42,7 @@ impl Handler for ProxyHandler {
         let looked_up = peer.looked_up.load(Relaxed) && peer.looked_up.swap(false, Relaxed);
         if !looked_up
             && request.body().is_end_stream()
-            && let Some(response) = self.proxy.now().at_once(&request, came(peer))
+            && let Some(response) = self.proxy.now().at_once(&request, self.came(peer))
         {
             return response;
         }
@@ -50,6 +52,11 @@ impl Handler for ProxyHandler {
 }
 
 impl ProxyHandler {
+    fn came<'a>(&'a self, peer: &'a Peer) -> Came<'a> {
+        let (address, within) = (peer.addr.ip(), peer.within.as_deref());
+        Came { address, scheme: peer.scheme(), within, tenant: self.tenant.as_deref() }
+    }
+
     async fn slowly(&self, request: Request<ClientBody>, peer: &Arc<Peer>) -> Response<Sent> {
         let interim = (request.version() == Version::HTTP_11).then(|| Arc::new(Bound(peer.interim.bind())) as _);
         let fault = Arc::new(OnceLock::new());
@@ -61,7 +68,7 @@ impl ProxyHandler {
             address: peer.addr.ip(),
             scheme: peer.scheme(),
             within: peer.within.clone(),
-            tenant: None,
+            tenant: self.tenant.clone(),
             interceptor,
             interim,
             hold: hold.map(|hold| Arc::new(hold) as _),
@@ -70,10 +77,6 @@ impl ProxyHandler {
         };
         self.proxy.current().handle(request.map(|body| content(body, fault)), client).await
     }
-}
-
-fn came(peer: &Peer) -> Came<'_> {
-    Came { address: peer.addr.ip(), scheme: peer.scheme(), within: peer.within.as_deref() }
 }
 
 /// The way to the client of one request, for interim responses.

@@ -177,7 +177,7 @@ struct OfClient {
 }
 
 impl Interceptor for OfClient {
-    fn opening(&self, host: &str, port: u16) -> BoxFuture<'_, Option<Opening>> {
+    fn opening(&self, host: &str, port: u16, tenant: Option<Arc<str>>) -> BoxFuture<'_, Option<Opening>> {
         let interception = &self.interception;
         if !interception.ports.contains(&port) || !interception.hosts.contain(host) {
             return futures_util::future::ready(None).boxed();
@@ -194,7 +194,8 @@ impl Interceptor for OfClient {
                     return None;
                 }
             };
-            let client = self.clone();
+            let mut client = self.clone();
+            client.handler.tenant = tenant;
             let open: Opening = Box::new(move |upgraded, guards| {
                 let interception = Arc::clone(&client.interception);
                 let server = Arc::clone(&interception.server);

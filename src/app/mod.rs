@@ -238,7 +238,7 @@ pub async fn start(config: &Config, logs: Logs, source: Option<Source>) -> Resul
     });
     let answer_purge = admin_plane.purge_answerer();
     proxy.now().answer_purges(Box::new(move |head| Box::pin(answer_purge(head).then(handler::collected))));
-    let (handler, stopped) = (ProxyHandler { proxy: proxy.clone(), interception }, stop.clone());
+    let (handler, stopped) = (ProxyHandler { proxy: proxy.clone(), interception, tenant: None }, stop.clone());
     let serving = Workers::start(config.listen.workers, data_listener, &server, &handler, &stopped);
     let serving = serving.map_err(Error::Workers)?;
     let (warming, stopped, max) = (proxy.current(), stop.clone(), config.l3.preload_max);

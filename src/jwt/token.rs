@@ -28,8 +28,8 @@ pub(super) struct Token<'a> {
     pub(super) signature: &'a str,
 }
 
-/// Whether these bytes have the form of a JWT rather than of a token that somebody has made up: three parts of base64url
-/// with dots between them. The last may be empty.
+/// Whether these bytes have the form of a JWT rather than of a token that somebody has made up: three parts of
+/// base64url with dots between them. The last may be empty.
 pub fn looks_like(token: &[u8]) -> bool {
     split(token).is_some()
 }

@@ -19,8 +19,9 @@ pub trait InterimSink: Send + Sync {
 
 /// Opens the tunnels of some hosts, so that the requests in them come here.
 pub trait Interceptor: Send + Sync {
-    /// What opens the tunnel to `host`, a name in lower case or an address; `None` where it is to pass untouched.
-    fn opening(&self, host: &str, port: u16) -> BoxFuture<'_, Option<Opening>>;
+    /// What opens the tunnel to `host`, a name in lower case or an address, for a `tenant` where one was asked for; `None`
+    /// where it is to pass untouched.
+    fn opening(&self, host: &str, port: u16, tenant: Option<Arc<str>>) -> BoxFuture<'_, Option<Opening>>;
 }
 
 /// Takes over the connection of a CONNECT, and holds for as long as it is open what belongs to it.
@@ -36,7 +37,8 @@ pub struct Client {
     /// The authority of the tunnel that it came in, where that was opened. It named no other host in the handshake, and
     /// was allowed to use the forward proxy when it asked for the tunnel.
     pub within: Option<Arc<str>>,
-    /// The tenant it speaks for without a key: the gateway's own requests, at the word of an operator.
+    /// The tenant it speaks for without a key: that of its tunnel, where that was opened; or of a request of the gateway's
+    /// own, the one that an operator names.
     pub tenant: Option<Arc<str>>,
     /// What opens tunnels, where it may ask for one.
     pub interceptor: Option<Arc<dyn Interceptor>>,

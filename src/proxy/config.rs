@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use figment::value::Dict;
 use serde::{Deserialize, Serialize};
 
-use crate::llm::endpoint;
+use crate::{llm::endpoint, tenants::Clients};
 
 /// One origin or several.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -158,6 +158,8 @@ pub struct ForwardConfig {
     pub enabled: bool,
     /// Networks whose clients may use it.
     pub clients: Vec<ipnet::IpNet>,
+    /// Whether they are asked for a key (`Proxy-Authorization`).
+    pub clients_auth: Clients,
     /// Private, loopback and link-local targets that are allowed all the same: networks, checked after resolution.
     pub targets_allowed: Vec<ipnet::IpNet>,
     /// Ports CONNECT may go to.

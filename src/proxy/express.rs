@@ -40,13 +40,15 @@ pub struct Came<'a> {
     pub scheme: &'static str,
     /// See [`super::Client::within`].
     pub within: Option<&'a str>,
+    /// See [`super::Client::tenant`].
+    pub tenant: Option<&'a str>,
 }
 
 impl Proxy {
     /// Answers at once what can be: a fresh response in memory, to a request without content. Nothing of the request is
     /// kept or copied.
     pub fn at_once<B>(&self, request: &Request<B>, came: Came<'_>) -> Option<Response<Sent>> {
-        let Came { address, scheme, within } = came;
+        let Came { address, scheme, within, tenant } = came;
         let (method, headers) = (request.method(), request.headers());
         if !matches!(*method, Method::GET | Method::HEAD) {
             return None;
@@ -66,7 +68,7 @@ impl Proxy {
         let route = self.route(within.is_some(), &target.authority, path)?;
         let site = site(route, target.scheme, &target.authority);
         let (query, forwarded) = (request.uri().query(), self.believes(noted, address));
-        let tenant = self.admitted_at_once(route, |name| Lines::of(headers, name)).ok()?;
+        let tenant = self.admitted_at_once(route, tenant, |name| Lines::of(headers, name)).ok()?;
         let whose = tenant.as_deref().map(|tenant| &*tenant.name);
         let view = View { scheme: target.scheme, path, query, site: &site, forwarded, tenant: whose };
         let Answer { mut response, outcome } = self.inner.cache.hit(&route.cache, view, method, headers, begun)?;
@@ -100,7 +102,7 @@ impl Proxy {
     /// # Errors
     /// Where there is no such answer; nothing has been written then.
     pub fn express(&self, request: &Plain<'_>, came: Came<'_>, head: &mut Vec<u8>) -> Result<Sent, NotPlain> {
-        let Came { address, scheme, within } = came;
+        let Came { address, scheme, within, tenant } = came;
         let noted = Noted::of_plain(request);
         if noted.cdn_loop || self.is_forged(noted, address) || request.host.is_empty() {
             return Err(NotPlain::Request);
@@ -113,7 +115,7 @@ impl Proxy {
         let (path, query) = (request.path(), request.query());
         let route = self.route(within.is_some(), &authority, path).ok_or(NotPlain::Request)?;
         let site = site(route, scheme, &authority);
-        let tenant = self.admitted_at_once(route, |name| Lines::of_plain(request, name));
+        let tenant = self.admitted_at_once(route, tenant, |name| Lines::of_plain(request, name));
         let tenant = tenant.map_err(|NotAtOnce| NotPlain::Request)?;
         let (forwarded, whose) = (self.believes(noted, address), tenant.as_deref().map(|tenant| &*tenant.name));
         let view = View { scheme, path, query, site: &site, forwarded, tenant: whose };

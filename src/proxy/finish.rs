@@ -14,14 +14,14 @@ use http::{HeaderValue, Method, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::metrics::RouteMetrics;
+use super::{metrics::RouteMetrics, rescue::Refusal};
 use crate::{
     cache::{Body, Broken, Outcome, llm::accounts::Receipt},
     telemetry::{
         AccessLog, Cost, Line, Recent,
         trace::{Span, TraceId},
     },
-    tenants::{Denied, Tenant},
+    tenants::Tenant,
 };
 
 /// One request, from its head to the end of its answer.
@@ -68,13 +68,14 @@ pub(super) struct Told {
 
 impl Record {
     /// Notes whom it is of, or why it is not let in.
-    pub(super) fn admitted(&mut self, admitted: &Result<Option<Arc<Tenant>>, Denied>) {
+    pub(super) fn admitted(&mut self, admitted: &Result<Option<Arc<Tenant>>, Refusal>) {
         match admitted {
             Ok(tenant) => self.tenant.clone_from(tenant),
-            Err(denied) => {
+            Err(Refusal::Denied(denied) | Refusal::ForwardDenied(denied)) => {
                 self.outcome.detail = Some(denied.as_str());
                 self.metrics.denied(denied);
             }
+            Err(_) => {}
         }
     }
 

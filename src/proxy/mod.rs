@@ -43,6 +43,7 @@ mod tunnel;
 mod upgrade;
 
 use self::{
+    admission::Known,
     behind::{Aliased, Behind},
     config::{ForwardConfig, HeadersConfig},
     finish::{Listeners, Record, Told},
@@ -77,7 +78,7 @@ use crate::{
         AccessLog, Recent,
         trace::{self, Tracer},
     },
-    tenants::{Tenant, Tenants},
+    tenants::{Gate, Tenant, Tenants},
 };
 
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
@@ -119,6 +120,8 @@ pub struct Parts {
     pub forward_route: Arc<crate::cache::route::Route>,
     /// How much may be asked of it.
     pub forward_limits: Option<Arc<RouteLimits>>,
+    /// Whom the forward proxy lets in; `None`: nobody is asked.
+    pub forward_gate: Option<Gate>,
     /// `[forward]`.
     pub forward: ForwardConfig,
     /// `[origin]`, for the forward proxy.
@@ -143,6 +146,8 @@ struct Placed {
     target: Target,
     /// What it would ask for if it came by the route's own path.
     aliased: Option<Uri>,
+    /// Whether it came to the forward proxy, outside of tunnels.
+    forwarded: bool,
 }
 
 /// What a request falls on.
@@ -178,6 +183,7 @@ impl Proxy {
             unreached,
             forward_route,
             forward_limits,
+            forward_gate,
             forward,
             origin,
             headers,
@@ -189,9 +195,12 @@ impl Proxy {
         } = parts;
         let pseudonym = &headers.pseudonym;
         let via = ["1.0", "1.1", "2.0"].map(|version| field(&format!("{version} {pseudonym}")));
-        let forward_metrics = metrics.route(&forward_route.name);
-        let forward_route =
-            Arc::new(ForwardRoute { metrics: forward_metrics, cache: forward_route, limits: forward_limits });
+        let forward_route = Arc::new(ForwardRoute {
+            metrics: metrics.route(&forward_route.name),
+            cache: forward_route,
+            gate: forward_gate,
+            limits: forward_limits,
+        });
         let inner = Inner {
             via,
             loop_mark: field(pseudonym),
@@ -364,9 +373,10 @@ impl Proxy {
         let placed = match placed {
             // Who purges shows a token of the admin plane.
             Ok(placed) if !self.takes_purge(&head.method, &proxied) => {
-                let admitted = self.admitted(&proxied, client.tenant.as_deref(), &mut head.headers).await;
+                let known = Known { speaks_for: client.tenant.as_deref(), forwarded: placed.forwarded };
+                let admitted = self.admitted(&proxied, known, &mut head.headers).await;
                 record.admitted(&admitted);
-                admitted.map(|tenant| placed.of(tenant)).map_err(Refusal::from)
+                admitted.map(|tenant| placed.of(tenant))
             }
             placed => placed,
         };
@@ -404,7 +414,10 @@ impl Proxy {
                     head.extensions.insert(leaving.client.address);
                     Err(self.purged(head).await)
                 }
-                Ok(_) if head.method == Method::CONNECT => Box::pin(self.connect(&mut head, &leaving)).await,
+                Ok(Placed { target, .. }) if head.method == Method::CONNECT => {
+                    let tenant = target.tenant.map(|tenant| Arc::clone(&tenant.name));
+                    Box::pin(self.connect(&mut head, tenant, &leaving)).await
+                }
                 Ok(Placed { target, .. }) if upgrade::wanted(&head) => {
                     Box::pin(self.upgrade(head, body, Target { forwarded, ..target }, leaving)).await
                 }
@@ -481,13 +494,14 @@ impl Proxy {
         if request.method() == Method::CONNECT {
             self.forward().admits(client)?;
             let target = Target::of_authority(&target.authority);
-            return Ok(Placed { proxied: self.forward_itself(), target, aliased: None });
+            return Ok(Placed { proxied: self.forward_itself(), target, aliased: None, forwarded: true });
         }
         let RequestTarget { scheme, authority, absolute } = target;
         let (verified, path) = (client.within.is_some(), uri.path());
         let normal = normalise_path(path);
         let found = self.find(verified, scheme, &authority, (path, &normal, uri.query()));
-        if !verified && found.is_forwarded() {
+        let forwarded = !verified && found.is_forwarded();
+        if forwarded {
             if !absolute {
                 return Err(Refusal::NoRoute(format!("{authority}{normal}")));
             }
@@ -505,7 +519,7 @@ impl Proxy {
             }
         }
         let target = Target::new(proxied.cache_route(), scheme, &authority, path, &normal, query);
-        Ok(Placed { proxied, target, aliased: aliased.map(Uri::from) })
+        Ok(Placed { proxied, target, aliased: aliased.map(Uri::from), forwarded })
     }
 
     /// The route of a request. One that was sent to its host, as its client has `verified`, is not for routes that take

@@ -122,6 +122,8 @@ pub struct ForwardRoute {
     pub cache: Arc<cache::route::Route>,
     /// See [`ProxyRoute::limits`].
     pub limits: Option<Arc<RouteLimits>>,
+    /// Whom it lets in; `None`: nobody is asked.
+    pub gate: Option<Gate>,
     pub(super) metrics: Arc<RouteMetrics>,
 }
 
@@ -215,7 +217,7 @@ impl Proxied {
     pub(super) fn gate(&self) -> Option<&Gate> {
         match self {
             Self::Route(route) => route.gate.as_ref(),
-            Self::Forward(_) => None,
+            Self::Forward(forward) => forward.gate.as_ref(),
         }
     }
 

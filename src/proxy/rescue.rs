@@ -49,6 +49,9 @@ pub(super) enum Refusal {
     /// It is of nobody who is let in.
     #[error(transparent)]
     Denied(#[from] Denied),
+    /// The same, of the forward proxy.
+    #[error("{}", of_the_proxy(.0))]
+    ForwardDenied(Denied),
     /// The content of the request.
     #[error(transparent)]
     Content(#[from] ClientFault),
@@ -62,8 +65,11 @@ impl Refusal {
             Self::Misdirected(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::ForwardOff | Self::ForwardClient | Self::ConnectPort(_) => StatusCode::FORBIDDEN,
-            Self::Denied(Denied::Route(_)) => StatusCode::FORBIDDEN,
-            Self::Denied(Denied::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ForwardDenied(Denied::Route(_)) | Self::Denied(Denied::Route(_)) => StatusCode::FORBIDDEN,
+            Self::ForwardDenied(Denied::Unavailable(_)) | Self::Denied(Denied::Unavailable(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::ForwardDenied(_) => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
             Self::Denied(_) => StatusCode::UNAUTHORIZED,
             Self::Tunnels => StatusCode::SERVICE_UNAVAILABLE,
             Self::Content(ClientFault::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -78,7 +84,8 @@ impl Refusal {
             Self::Loop => "proxy_loop_detected",
             Self::Tunnels => "connection_limit_reached",
             Self::BadTarget(_) | Self::Misdirected(_) | Self::Content(_) => "http_request_error",
-            Self::ForwardOff | Self::ForwardClient | Self::ConnectPort(_) | Self::Denied(_) => "http_request_denied",
+            Self::ForwardOff | Self::ForwardClient | Self::ConnectPort(_) => "http_request_denied",
+            Self::Denied(_) | Self::ForwardDenied(_) => "http_request_denied",
         }
     }
 
@@ -94,9 +101,22 @@ impl Refusal {
     }
 }
 
+/// Why the forward proxy does not let a client in; without a key, where it shows one.
+fn of_the_proxy(denied: &Denied) -> String {
+    match denied {
+        Denied::Missing => {
+            "the forward proxy needs a key: as the password in its URL, http://name:KEY@proxy".to_owned()
+        }
+        denied => denied.to_string(),
+    }
+}
+
 /// A refusal as the client sees it.
 pub(super) fn refusal(refusal: &Refusal, name: &str) -> Response<Body> {
     let mut response = problem(refusal.status(), &refusal.to_string(), Some(refusal.proxy_status()), name);
+    if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+        response.headers_mut().insert(header::PROXY_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"larder\""));
+    }
     if let Some(challenge) = refusal.challenge() {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }

@@ -8,7 +8,7 @@ use std::{
 use http::{HeaderMap, Method};
 use url::Url;
 
-use super::{Found, Proxied, Proxy};
+use super::{Found, Proxied, Proxy, admission::Known};
 use crate::{
     cache::{explain::Explanation, route::Route, target::Target},
     object::path::{normalise_authority, normalise_path},
@@ -111,7 +111,8 @@ impl Proxy {
         let forwarded = self.settle(&mut headers, proxy);
         let refused = self.inner.routes.find_entry(&target.authority, &target.normal_path);
         let refused = refused.is_some_and(|(matcher, route)| route.is_left_by(matcher, &target.path));
-        let (tenant, denied) = match self.admitted(&proxied, tenant, &mut headers).await {
+        let known = Known { speaks_for: tenant, forwarded: matches!(proxied, Proxied::Forward(_)) };
+        let (tenant, denied) = match self.admitted(&proxied, known, &mut headers).await {
             Ok(tenant) => (tenant, None),
             Err(denied) => (None, Some(denied)),
         };

@@ -37,8 +37,13 @@ fn names_h2c(line: &HeaderValue) -> bool {
 }
 
 impl Proxy {
-    /// CONNECT: a tunnel to where the client says, if it may.
-    pub(super) async fn connect(&self, head: &mut request::Parts, leaving: &Leaving) -> Answered {
+    /// CONNECT: a tunnel to where the client says, if it may; that of a `tenant`, where one was asked for.
+    pub(super) async fn connect(
+        &self,
+        head: &mut request::Parts,
+        tenant: Option<Arc<str>>,
+        leaving: &Leaving,
+    ) -> Answered {
         let (host, port) = self.connect_target(head).map_err(|refusal| rescue::refusal(&refusal, self.name()))?;
         let place = self.place_for_tunnel().map_err(|refusal| rescue::refusal(&refusal, self.name()))?;
         if let Err(refused) = leaving.admitted().await {
@@ -46,7 +51,7 @@ impl Proxy {
         }
         let guards = Guards::new(Some(place), leaving.client.hold.clone());
         if let Some(interceptor) = &leaving.client.interceptor
-            && let Some(open) = interceptor.opening(&host.to_ascii_lowercase(), port).await
+            && let Some(open) = interceptor.opening(&host.to_ascii_lowercase(), port, tenant).await
         {
             if let Some(upgraded) = head.extensions.remove::<OnUpgrade>() {
                 open(upgraded, guards);

@@ -13,6 +13,9 @@ pub enum Denied {
     /// What was presented is no key that is known.
     #[error("the key is not known here")]
     Unknown,
+    /// Nobody is called as the tenant that is spoken for.
+    #[error("there is no tenant of that name")]
+    Nobody,
     /// What was presented is a token that is not accepted.
     #[error("{0}")]
     Token(Fault),
@@ -43,6 +46,7 @@ impl Denied {
             Self::Missing => "no-key",
             Self::Unknown => "unknown-key",
             Self::Token(_) | Self::Issuer | Self::Name => "refused-token",
+            Self::Nobody => "no-tenant",
             Self::Unavailable(_) => "issuer-unavailable",
             Self::Route(_) => "other-routes",
         }

@@ -145,8 +145,17 @@ impl Tenants {
         self.inner.by_key.get(&Digest::of(key)).cloned()
     }
 
+    /// The tenant of that name, for who speaks for it without a key.
+    ///
+    /// # Errors
+    /// Where there is none: it is not configured, and no issuer could have named it.
+    pub fn spoken_for(&self, name: &str) -> Result<Arc<Tenant>, Denied> {
+        let known = self.inner.by_name.contains_key(name) || name.contains('/');
+        if known { Ok(self.named(name)) } else { Err(Denied::Nobody) }
+    }
+
     /// The tenant of that name: one that is configured, or else one that only an issuer knows.
-    pub fn named(&self, name: &str) -> Arc<Tenant> {
+    fn named(&self, name: &str) -> Arc<Tenant> {
         match self.inner.by_name.get(name) {
             Some(tenant) => Arc::clone(tenant),
             None => {
@@ -230,6 +239,16 @@ mod tests {
         assert_eq!(admit(&tenants, Presented::Nothing, "any").await, Err(Denied::Missing));
         assert_eq!(admit(&tenants, Presented::Several, "any").await, Err(Denied::Unknown));
         assert!(!format!("{tenants:?}").contains("key-"));
+    }
+
+    #[test]
+    fn nobody_speaks_for_a_tenant_that_is_not_there() {
+        let tenants = [config("search", &["key"], &[])];
+        let tenants = Tenants::new(&tenants, Issuers::none(), Names::default(), 1);
+        let name = |name: &str| tenants.spoken_for(name).map(|tenant| tenant.name.to_string());
+        assert_eq!(name("search"), Ok("search".to_owned()));
+        assert_eq!(name("corp/a"), Ok("corp/a".to_owned()));
+        assert_eq!(name("serach"), Err(Denied::Nobody));
     }
 
     #[test]

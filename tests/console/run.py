@@ -415,7 +415,7 @@ def with_a_token(check, page, origin):
     def wrong():
         page.enter("#token-value", "not the token")
         page.find("#token-form button.main").click()
-        page.says("#token-why", "not known")
+        page.says("#token-why", "Refused: the token is not one of")
 
     def right():
         page.enter("#token-value", TOKEN)

@@ -13,6 +13,7 @@ use crate::support::{
     origin::{self, reply},
     raw,
     secure::Front,
+    within,
 };
 
 /// A call with a token.
@@ -155,10 +156,18 @@ async fn an_issuer_that_is_down() {
     let token = key.sign(&claims("ann", &["viewer"]));
     assert_eq!(stats(&gateway, &token).await.status, 503);
     assert_eq!(stats(&gateway, "secret").await.status, 200);
+    let failures = "larder_jwt_keys_failures_total{issuer=\"staff\"}";
+    let elsewhere = reply("").status(302).header("location", KEYS);
+    for answer in [reply(" ".repeat(300 << 10)), reply("<html>"), reply(r#"{"keys":[]}"#), elsewhere] {
+        published.answer(answer);
+        // One may be under way that was asked before.
+        let seen = gateway.metric(failures).await + 2.0;
+        eventually("an attempt", || async { (gateway.metric(failures).await >= seen).then_some(()) }).await;
+        assert_eq!(stats(&gateway, &token).await.status, 503);
+    }
     published.keys(&[&key]);
     eventually("the keys", || async { (stats(&gateway, &token).await.status == 200).then_some(()) }).await;
     idp.stop().await;
-    let failures = "larder_jwt_keys_failures_total{issuer=\"staff\"}";
     let before = gateway.metric(failures).await;
     assert!(before >= 1.0);
     // A key that is not known has it asked once more, in vain.
@@ -235,8 +244,8 @@ async fn a_reload_brings_issuers_and_takes_them_away() {
     assert_eq!(stats(&gateway, &token).await.status, 200);
     // Other rules, the same keys: nobody is asked again.
     gateway.configure(&format!("{admin}{}", issuer.replace("viewer = 'read'", "viewer = 'operate'")));
-    assert_eq!(reload(&gateway, "secret").await.status, 200);
-    assert_eq!(purge(&gateway, &token).await.status, 200);
+    gateway.signal("HUP");
+    eventually("the reload", || async { (purge(&gateway, &token).await.status == 200).then_some(()) }).await;
     assert_eq!(idp.requests(KEYS), 1);
     let missing = issuer.replace(&format!("{}{KEYS}", idp.url()), "/nowhere/keys.json");
     gateway.configure(&format!("{admin}{missing}"));
@@ -261,7 +270,7 @@ async fn follow(gateway: &Gateway, token: &str) -> raw::Conn {
 }
 
 async fn ended(mut following: raw::Conn) {
-    let (events, _) = following.rest().await;
+    let (events, _) = within("the end of a stream", following.rest()).await;
     let events = String::from_utf8(events).expect("text");
     assert!(events.contains("event: refused"), "{events}");
 }

@@ -1,16 +1,21 @@
 //! Tenants: who has a key is let in, the key goes no further, and nobody gets what another tenant's request has brought.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use larder::tenants::Digest;
 use serde_json::{Value, json};
 
-use crate::support::{
-    client::{self, Request, Response},
-    command::larder,
-    eventually,
-    gateway::{self, Gateway},
-    jwt::{self, KEYS, Key, claims, now},
-    origin::{self, Origin, Reply, reply},
-    raw,
+use crate::{
+    intercept::{list, reaching},
+    support::{
+        client::{self, Request, Response},
+        command::larder,
+        eventually,
+        gateway::{self, Gateway},
+        jwt::{self, KEYS, Key, claims, now},
+        origin::{self, Origin, Reply, reply},
+        raw,
+        secure::{Front, handshake, tunnel_with},
+    },
 };
 
 /// Alice's team is `search`, Bob's is `shop`; Mallory has found something that looks like a key.
@@ -341,6 +346,8 @@ async fn an_operator_explains_and_warms_as_a_tenant() {
     }
     let as_bob = explained(json!({ "tenant": "shop" })).await;
     assert_eq!(as_bob["verdict"], "forwarded: nothing is stored under the key");
+    let nobody = explained(json!({ "tenant": "serach" })).await;
+    assert_eq!(nobody["verdict"], "refused: there is no tenant of that name");
     let url = gateway.url("/a");
     let shown = larder(["explain", &url, "--tenant", "search", "--admin", &gateway.admin_base()]).await;
     shown.assert(0, "tenant   search").assert(0, "hit: a fresh response");
@@ -494,4 +501,75 @@ async fn whether_a_token_is_right_may_be_unknown() {
     let refused = get(&gateway, "/a", &key.sign(&claims("ann", &[]))).send().await;
     assert_refused(&refused, 503, "issuer-unavailable");
     get(&gateway, "/a", ALICE).send().await.assert_ok("hello");
+}
+
+/// As clients of a proxy show a key: as the password in its URL.
+fn basic(key: &str) -> String {
+    format!("Basic {}", BASE64_STANDARD.encode(format!("anyone:{key}")))
+}
+
+#[tokio::test]
+async fn the_forward_proxy_is_for_who_has_a_key_where_it_asks() {
+    let origin = origin::new().handler("/a", |_, nth| reply(format!("answer {}", nth + 1)).max_age(600)).run().await;
+    let forward = "[forward]\ntargets_allowed = ['127.0.0.0/8']\nclients_auth = 'tenants'";
+    let gateway = gateway::new().config(format!("{forward}\n{}", tenants())).run().await;
+    let through = |key: Option<&str>| {
+        let request = client::get(format!("{}/a", origin.url())).via(gateway.data());
+        match key {
+            None => request,
+            Some(key) => request.header("proxy-authorization", &basic(key)),
+        }
+    };
+    for (key, detail) in [(None, "no-key"), (Some(MALLORY), "unknown-key")] {
+        let refused = through(key).send().await;
+        assert_refused(&refused, 407, detail);
+        assert!(!refused.text().contains("Authorization"), "{}", refused.text());
+        assert_eq!(refused.header("proxy-authenticate"), Some("Basic realm=\"larder\""));
+    }
+    through(Some(ALICE)).send().await.assert_ok("answer 1").assert_forwarded("uri-miss");
+    assert_eq!(origin.last("/a").header("proxy-authorization"), None);
+    through(Some(ALICE)).send().await.assert_ok("answer 1").assert_hit();
+    through(Some(BOB)).send().await.assert_ok("answer 2").assert_forwarded("uri-miss");
+    gateway.access_line(|line| line["tenant"] == "shop" && line["route"] == "forward").await;
+    let url = format!("{}/a", origin.url());
+    let explained =
+        gateway.admin("POST", "/explain").json(&json!({ "url": url, "tenant": "shop" })).send().await.json();
+    assert_eq!(explained["verdict"], "hit: a fresh response is stored in L1", "{explained}");
+}
+
+#[tokio::test]
+async fn what_is_said_in_a_tunnel_is_of_the_tenant_who_opened_it() {
+    let origin = origin::new().handler("/a", |_, nth| reply(format!("answer {}", nth + 1)).max_age(600)).run().await;
+    let api = origin::new().handler("/api/a", |_, nth| reply(format!("api {}", nth + 1)).max_age(600)).run().await;
+    let front = Front::before(origin.authority().parse().expect("an address")).await;
+    let route = format!(
+        "[[route]]\nname = 'api'\nhost = 'localhost'\npath = '/api'\nupstream = '{}'\naccess.clients = 'tenants'\n",
+        api.url()
+    );
+    let forward = reaching(&front).replace("[forward]\n", "[forward]\nclients_auth = 'tenants'\n");
+    let config = format!("{forward}\n{}\n{}{route}", list(&front), tenants());
+    let gateway = gateway::new().config(config).authority().run().await;
+    let proxy_line = |key: &str| format!("proxy-authorization: {}\r\n", basic(key));
+    for wrong in [String::new(), proxy_line(MALLORY)] {
+        assert_eq!(tunnel_with(gateway.data(), &front.authority(), &wrong).await.err(), Some(407));
+    }
+    let connect = async |key: &str| {
+        let tunnel = tunnel_with(gateway.data(), &front.authority(), &proxy_line(key)).await.expect("a tunnel");
+        let tls = handshake(tunnel, &gateway.authority_file(), &["http/1.1"]).await.expect("a certificate");
+        client::over(tls, false).await
+    };
+    let (mut alice, mut bob) = (connect(ALICE).await, connect(BOB).await);
+    alice.send(client::get(front.url("/a"))).await.assert_ok("answer 1").assert_forwarded("uri-miss");
+    alice.send(client::get(front.url("/a"))).await.assert_ok("answer 1").assert_hit();
+    bob.send(client::get(front.url("/a"))).await.assert_ok("answer 2").assert_forwarded("uri-miss");
+    // A route that asks knows whom the tunnel is of, and what comes in it is the origin's own affair.
+    let own = |path: &str| client::get(front.url(path)).header("x-api-key", "the-origins");
+    alice.send(own("/api/a")).await.assert_ok("api 1").assert_forwarded("uri-miss");
+    assert_eq!(api.last("/api/a").header("x-api-key"), Some("the-origins"));
+    alice.send(own("/api/a")).await.assert_ok("api 1").assert_hit();
+    bob.send(own("/api/a")).await.assert_ok("api 2").assert_forwarded("uri-miss");
+    let mut bare = connect(BOB).await;
+    bare.send(client::get(front.url("/api/a")).header("authorization", &format!("Bearer {ALICE}")))
+        .await
+        .assert_ok("api 2");
 }

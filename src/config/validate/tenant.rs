@@ -93,7 +93,8 @@ fn is_name(name: &str) -> bool {
 
 /// Whether the routes that tenants may use are there.
 pub(in crate::config) fn used_routes(tenants: &[tenants::Config], routes: &[ResolvedRoute]) -> Vec<Finding> {
-    let names = || routes.iter().map(|resolved| resolved.route.name.as_str());
+    // The forward proxy is one of them.
+    let names = || routes.iter().map(|resolved| resolved.route.name.as_str()).chain(["forward"]);
     let mut found = Vec::new();
     for (index, tenant) in tenants.iter().enumerate() {
         for (nth, name) in tenant.routes.iter().enumerate().filter(|(_, name)| !names().any(|known| known == *name)) {
@@ -120,7 +121,8 @@ pub(in crate::config) fn used_issuers(access: &Access, issuers: &[jwt::Config]) 
 pub(in crate::config) fn lint_access(config: &Config, routes: &[ResolvedRoute]) -> Vec<Finding> {
     let mut found = Vec::new();
     let asks = |access: &Access| access.clients == Clients::Tenants;
-    if asks(&config.access) || routes.iter().any(|resolved| asks(&resolved.access)) {
+    let proxy_asks = config.forward.clients_auth == Clients::Tenants;
+    if asks(&config.access) || proxy_asks || routes.iter().any(|resolved| asks(&resolved.access)) {
         let takes_tokens = routes.iter().any(|resolved| !resolved.access.issuers.is_empty());
         if config.tenant.is_empty() && !takes_tokens {
             let path = KeyPath::root().key("access").key("clients");

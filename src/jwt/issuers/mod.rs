@@ -90,8 +90,8 @@ impl Fetch for Nowhere {
 pub struct Read(Option<State>);
 
 impl Issuers {
-    /// As configured, with all files read. Those behind URLs are asked from now on by `fetch`; nobody waits for them here.
-    /// To be called within a runtime, which keeps the keys up to date.
+    /// As configured, with all files read. Those behind URLs are asked from now on by `fetch`; nobody waits for them
+    /// here. To be called within a runtime, which keeps the keys up to date.
     ///
     /// # Errors
     /// Where a file cannot be used.
@@ -142,8 +142,8 @@ impl Issuers {
         })
     }
 
-    /// Takes others in the place of these from now on. What was remembered is forgotten, unless they are the same. To be
-    /// called within a runtime, as [`Issuers::new`].
+    /// Takes others in the place of these from now on. What was remembered is forgotten, unless they are the same. To
+    /// be called within a runtime, as [`Issuers::new`].
     pub fn take(&self, read: Read) {
         let Some(state) = read.0 else { return };
         state.issuers.iter().for_each(|issuer| issuer.source.begin());
@@ -169,8 +169,8 @@ impl Issuers {
         self.0.state.load().issuers.iter().any(|issuer| !issuer.config.roles.is_empty())
     }
 
-    /// What a token says that was verified before, with the keys its issuer still has, and is valid still. No signature is
-    /// checked: for who may not wait. `None`: ask [`Issuers::verified`].
+    /// What a token says that was verified before, with the keys its issuer still has, and is valid still. No signature
+    /// is checked: for who may not wait. `None`: ask [`Issuers::verified`].
     pub fn remembered(&self, token: &[u8]) -> Option<Arc<Claims>> {
         let state = self.0.state.load();
         if state.issuers.is_empty() || token.len() > state.token_bytes_max() {

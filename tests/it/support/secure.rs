@@ -118,9 +118,14 @@ fn settings(file: &Path) -> ServerConfig {
 
 /// A connection through the proxy at `proxy` to `authority`, once CONNECT has been answered; or that answer's status.
 pub(crate) async fn tunnel(proxy: SocketAddr, authority: &str) -> Result<TcpStream, u16> {
+    tunnel_with(proxy, authority, "").await
+}
+
+/// The same, with these lines more in the head of CONNECT.
+pub(crate) async fn tunnel_with(proxy: SocketAddr, authority: &str, lines: &str) -> Result<TcpStream, u16> {
     let mut stream = within("a connection", TcpStream::connect(proxy)).await.expect("someone listens there");
     stream.set_nodelay(true).expect("a connected socket");
-    let request = format!("CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n\r\n");
+    let request = format!("CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n{lines}\r\n");
     stream.write_all(request.as_bytes()).await.expect("the proxy reads");
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
