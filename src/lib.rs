@@ -8,7 +8,7 @@
 //!  4  admin      listener                   the two front doors
 //!  3  changes    webhook    otlp    warm    proxy    what surrounds every request; what backends say; what CDNs and collectors are told
 //!  2             cache                      the decisions: hit, stale, miss, pass; flight; fill
-//!  1     store     purge     origin     intercept   tenants   strangers to each other
+//!  1     store     purge     origin     intercept   limit   tenants   strangers to each other
 //!  0  object   llm   files   tls   kv   jwt   pack   archive   telemetry    pure rules of HTTP caching and of model calls; directories; TLS, which kv uses; Redis; tokens; recorded calls; files of stored responses; logs
 //! ```
 //!
@@ -25,6 +25,7 @@ pub mod files;
 pub mod intercept;
 pub mod jwt;
 pub mod kv;
+pub mod limit;
 pub mod listener;
 pub mod llm;
 pub mod object;

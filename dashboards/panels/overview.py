@@ -3,7 +3,7 @@
 from .grafana import BAD, FAIR, GOOD, ROUTE, dashboard, heatmap, now, quantile, quantiles, series, stat, steps, total
 
 HITS = 'outcome=~"hit|stale|stale-if-error"'
-LOOKED_UP = 'outcome!~"pass|error"'
+LOOKED_UP = 'outcome!~"pass|error|limited"'
 SPARED = 'outcome=~"hit|stale|stale-if-error|collapsed"'
 FAILED, RESPONSES = 'status="5xx"', "larder_responses_total"
 REQUESTS, DURATION = "larder_requests_total", "larder_request_duration_seconds"
@@ -220,6 +220,7 @@ def of_bytes() -> list[dict]:
             [
                 (total("larder_client_refused_total"), "refused before a route"),
                 (total("larder_client_timeouts_total"), "silent clients"),
+                (requests('outcome="limited"'), "refused by a limit"),
                 (requests('outcome="error"'), "errors of the gateway"),
                 (total("larder_origin_bodies_broken_total"), "answers that broke off"),
             ],

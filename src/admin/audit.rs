@@ -54,10 +54,11 @@ pub(super) async fn audit(State(shared): State<Arc<Shared>>, mut request: Reques
         return next.run(request).await;
     }
     let from = request.extensions().get::<ConnectInfo<Remote>>().map(|info| info.0.0.ip());
-    let who = shared.auth.identify(request.headers()).await;
+    let who = match request.extensions().get::<Identified>() {
+        Some(who) => who.clone(),
+        None => shared.auth.identify(request.headers()).await,
+    };
     let call = Call::new(&who, request.method(), request.uri(), request.headers(), from);
-    // It is not found out twice.
-    request.extensions_mut().insert(who);
     // An archive is no words of the caller, and has URLs in it.
     let told = if request.uri().path() == "/import" { 0 } else { ASKED_MAX };
     let content = Arc::clone(&call.content);

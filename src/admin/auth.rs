@@ -245,6 +245,11 @@ pub(super) async fn require(State((auth, needed)): State<(Auth, Scope)>, request
     }
 }
 
+/// Whether a call shows anything that could be a token.
+pub(super) fn shows_token(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::AUTHORIZATION) || headers.contains_key(FASTLY_KEY)
+}
+
 fn token(headers: &HeaderMap) -> Option<&[u8]> {
     let fastly = || headers.get(FASTLY_KEY).map(HeaderValue::as_bytes);
     let Some(value) = headers.get(header::AUTHORIZATION) else { return fastly() };
@@ -277,6 +282,9 @@ mod tests {
             token: token.to_owned(),
             tokens: tokens.iter().map(named).collect(),
             body_bytes_max: bytesize::ByteSize::mib(1),
+            connections_max: 1,
+            rate: "1/s".parse().expect("a rate"),
+            failures_rate: "1/s".parse().expect("a rate"),
             tls: crate::tls::Config::default(),
         };
         Auth::new(&config, Issuers::none())

@@ -3,7 +3,7 @@
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use crate::{jwt::Role, tls};
+use crate::{jwt::Role, limit::config::Speed, tls};
 
 /// What a token may do; each includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
@@ -55,6 +55,12 @@ pub struct Config {
     pub tokens: Vec<Token>,
     /// Size of a request body.
     pub body_bytes_max: ByteSize,
+    /// Connections open at once.
+    pub connections_max: usize,
+    /// Calls of one caller: of a token, or of an address without one.
+    pub rate: Speed,
+    /// Calls of one address with a token that is none.
+    pub failures_rate: Speed,
     /// TLS on `listen.admin`.
     pub tls: tls::Config,
 }

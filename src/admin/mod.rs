@@ -1,7 +1,7 @@
 //! The admin plane: purge, warm, look, explain, over HTTP.
 //!
 //! ```text
-//!  request ─▶ id ─▶ audit ─▶ panics ─▶ size ─▶ PURGE? ─▶ route ─▶ token ─▶ deadline ─▶ handler
+//!  request ─▶ id ─▶ limits ─▶ audit ─▶ panics ─▶ size ─▶ PURGE? ─▶ route ─▶ token ─▶ deadline ─▶ handler
 //! ```
 //!
 //! Errors are problem+json (RFC 9457) that name what was wrong and the way out. The paths and their meaning are in the
@@ -33,6 +33,7 @@ use self::{
     config::{Config, Scope},
     disk_task::DiskTasks,
     door::{Door, Remote},
+    limits::Limits,
     openapi::Operation,
     problem::nearest,
 };
@@ -57,6 +58,7 @@ mod explain;
 mod foreign;
 mod health;
 mod json;
+mod limits;
 mod log_level;
 mod metrics;
 mod nodes;
@@ -122,12 +124,14 @@ pub struct Parts {
 pub struct Admin {
     shared: Arc<Shared>,
     body_bytes_max: usize,
+    connections_max: usize,
     tls: Arc<Acceptor>,
 }
 
 /// What handlers share.
 struct Shared {
     auth: Auth,
+    limits: Limits,
     proxy: Live,
     reload: Option<Arc<dyn Reload>>,
     log: Option<Guard>,
@@ -165,6 +169,7 @@ impl Admin {
         );
         let shared = Shared {
             auth,
+            limits: Limits::new(&config),
             proxy,
             reload,
             log,
@@ -182,7 +187,7 @@ impl Admin {
             draining,
         };
         let body_bytes_max = usize::try_from(config.body_bytes_max.as_u64()).unwrap_or(usize::MAX);
-        Self { shared: Arc::new(shared), body_bytes_max, tls }
+        Self { shared: Arc::new(shared), body_bytes_max, connections_max: config.connections_max, tls }
     }
 
     /// The queue of what is fetched again after purges.
@@ -193,7 +198,7 @@ impl Admin {
     /// Answers calls until `stop`; calls under way are finished.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let service = self.router().into_make_service_with_connect_info::<Remote>();
-        let serving = axum::serve(Door::new(listener, Arc::clone(&self.tls)), service)
+        let serving = axum::serve(Door::new(listener, Arc::clone(&self.tls), self.connections_max), service)
             .with_graceful_shutdown(stop.cancelled_owned());
         if let Err(error) = serving.await {
             tracing::error!(%error, "admin plane ended");
@@ -231,6 +236,7 @@ impl Admin {
             .layer(DefaultBodyLimit::max(self.body_bytes_max))
             .layer(CatchPanicLayer::custom(panicked))
             .layer(middleware::from_fn_with_state(Arc::clone(&self.shared), audit::audit))
+            .layer(middleware::from_fn_with_state(Arc::clone(&self.shared), limits::limit))
             .layer(PropagateRequestIdLayer::new(REQUEST_ID))
             .layer(SetRequestIdLayer::new(REQUEST_ID, RandomId))
     }

@@ -3,7 +3,7 @@
 //! `PURGE` with a URL or with tags in header fields (Varnish, Squid, Fastly), Fastly's API and Cloudflare's. Each is
 //! turned into a [`PurgeRequest`]; what it guarantees is what `POST /purge` guarantees.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Extension, Json as Answer,
@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use super::{
     Shared,
     audit::Call,
-    auth::{Caller, Identified},
+    auth::{self, Caller, Identified},
     config::Scope,
     json,
     problem::Problem,
@@ -46,10 +46,15 @@ pub(super) async fn purge_method(State(shared): State<Arc<Shared>>, request: Req
 impl Shared {
     /// Answers a `PURGE` of the data listener, and tells of it.
     pub(super) async fn purge_of_client(&self, head: &Parts) -> Response {
+        let address = head.extensions.get::<IpAddr>().copied();
+        if let Some(Err(limited)) = address.map(|address| self.limits.may_try(address)) {
+            return limited.into_response();
+        }
         let who = self.auth.identify(&head.headers).await;
         let call = Call::of_client(&who, head);
         let response = self.answer_client(head, who).await;
         call.ended(self, response.status().as_u16());
+        address.inspect(|address| self.limits.answered(*address, auth::shows_token(&head.headers), response.status()));
         response
     }
 

@@ -13,6 +13,7 @@ use crate::{
     config::{Config, ResolvedRoute},
     jwt::Issuers,
     kv::Kv,
+    limit::Limits,
     llm::question::Settings,
     origin::{Origins, TargetPolicy, Upstream},
     proxy::{
@@ -35,6 +36,7 @@ pub(super) struct Ground {
     /// Redis, where there is one.
     pub(super) kv: Option<Kv>,
     packs: Packs,
+    limits: Limits,
     metrics: Metrics,
     matchers: Matchers,
     access: Option<AccessLog>,
@@ -56,13 +58,15 @@ pub(super) fn ground(config: &Config, access: Option<AccessLog>, registry: &mut 
     let clock = Clock::start();
     let (shared, kv) = shared_tier(config, &secret, &clock, &log, registry)?.unzip();
     let l3 = disk_tier(config, &secret, &clock, registry)?;
+    let shared_limits = kv.clone().map(|kv| (kv, &config.l2.namespace[..]));
+    let limits = Limits::new(&config.limits, shared_limits, secret, registry);
     let matchers = Matchers::register(registry);
     let cache = cache(config, secret, clock, log, (shared, l3), matchers.clone(), registry);
     let metrics = Metrics::register(registry);
     let packs = Packs::open(all_routes(config))?;
     let recent = Recent::new(&config.log);
     let (names, issuers) = (Names::default(), Issuers::none());
-    Ok(Ground { cache, kv, packs, metrics, matchers, access, recent, tracer: None, names, issuers })
+    Ok(Ground { cache, kv, packs, limits, metrics, matchers, access, recent, tracer: None, names, issuers })
 }
 
 fn all_routes(config: &Config) -> impl Iterator<Item = &ResolvedRoute> {
@@ -86,13 +90,15 @@ impl Ground {
             let index = before.routes().iter().position(|one| one == resolved)?;
             proxy.routes().iter().nth(index).map(|(_, route)| Arc::clone(route))
         };
+        self.limits.replace(&config.limit);
+        let limits = |route: &str| self.limits.of(route, config.limits.fields);
         let table = |resolved: &[ResolvedRoute]| {
             let made = resolved.iter().map(|resolved| {
                 let route = match of_before(resolved) {
                     Some(route) => route,
                     None => route(resolved, own.clone(), hosts_max, &self.packs, &self.metrics, &self.matchers)?,
                 };
-                Ok((resolved.matcher.clone(), route))
+                Ok((resolved.matcher.clone(), route.limited(limits(&resolved.route.name))))
             });
             Ok::<_, Error>(RouteTable::new(made.collect::<Result<_, Error>>()?))
         };
@@ -108,6 +114,7 @@ impl Ground {
             routes,
             unreached,
             forward_route: Arc::new(forward_route),
+            forward_limits: limits(FORWARD),
             forward_gate,
             forward: config.forward.clone(),
             origin: config.origin.clone(),

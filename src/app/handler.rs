@@ -72,6 +72,7 @@ impl ProxyHandler {
             interceptor,
             interim,
             hold: hold.map(|hold| Arc::new(hold) as _),
+            itself: false,
             fault: Arc::clone(&fault),
         };
         self.proxy.current().handle(request.map(|body| content(body, fault)), client).await

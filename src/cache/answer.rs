@@ -76,7 +76,10 @@ impl<O: Outgoing> Exchange<O> {
                 None => Next::Alone,
             },
             Settled::Released { .. } => Next::Alone,
-            Settled::Again => Next::Again,
+            Settled::Refused { failure, stale } if leads => {
+                Next::Done(self.answer_failed(failure, stale, leads, forward, method))
+            }
+            Settled::Refused { .. } | Settled::Again => Next::Again,
             Settled::Failed { failure, stale } => {
                 Next::Done(self.answer_failed(failure, stale, leads, forward, method))
             }

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, uri::PathAndQue
 
 use super::{body::Body, outcome::Outcome, route::Route, target::Target};
 use crate::{
+    limit::Refused,
     origin::{self, RequestBody, Upstream},
     telemetry::trace::Span,
 };
@@ -36,7 +37,20 @@ pub trait Outgoing: Send + Sync + 'static {
 
     /// Passes an interim response on to the client that waits.
     fn interim(&self, status: StatusCode, fields: &HeaderMap);
+
+    /// Whether its client may have the origin asked: called once, when it is to be and nothing else can answer.
+    fn admitted(&self) -> impl Future<Output = Result<(), Refused>> + Send {
+        std::future::ready(Ok(()))
+    }
+
+    /// What is to be told how many tokens a model has taken, where that is counted.
+    fn charge(&self) -> Option<Charge> {
+        None
+    }
 }
+
+/// Is told what a call to a model has cost, in tokens, once that is known.
+pub type Charge = Arc<dyn Fn(u64) + Send + Sync>;
 
 impl<O: Outgoing> Outgoing for Arc<O> {
     fn departure(&self, client: &HeaderMap) -> Result<Departure, origin::Error> {
@@ -45,6 +59,14 @@ impl<O: Outgoing> Outgoing for Arc<O> {
 
     fn interim(&self, status: StatusCode, fields: &HeaderMap) {
         (**self).interim(status, fields);
+    }
+
+    fn admitted(&self) -> impl Future<Output = Result<(), Refused>> + Send {
+        (**self).admitted()
+    }
+
+    fn charge(&self) -> Option<Charge> {
+        (**self).charge()
     }
 }
 

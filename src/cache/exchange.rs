@@ -36,6 +36,7 @@ use super::{
     vouch::Vouching,
 };
 use crate::{
+    limit::Refused,
     object::{
         directives::RequestDirectives,
         entry::Entry,
@@ -484,6 +485,10 @@ impl<O: Outgoing> Outgoing for Exchange<O> {
 
     fn interim(&self, status: StatusCode, fields: &HeaderMap) {
         self.outgoing.interim(status, fields);
+    }
+
+    fn admitted(&self) -> impl Future<Output = Result<(), Refused>> + Send {
+        self.outgoing.admitted()
     }
 }
 

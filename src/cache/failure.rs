@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use crate::{origin, store::l3::ContentError};
+use crate::{limit::Refused, origin, store::l3::ContentError};
 
 /// A failure as a client sees it; shared by all that waited for the same fill.
 #[derive(Debug, thiserror::Error)]
@@ -10,6 +10,9 @@ pub enum Failure {
     /// The origin could not be reached, or broke off.
     #[error(transparent)]
     Origin(#[from] origin::Error),
+    /// The origin was to be asked, and a limit of what may be asked is used up.
+    #[error(transparent)]
+    Limited(#[from] Refused),
     /// `only-if-cached`, and it is not (RFC 9111 section 5.2.1.7).
     #[error("the request asks for a stored response only, and none can be used")]
     OnlyIfCached,
@@ -38,6 +41,7 @@ impl Failure {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Origin(error) => error.status(),
+            Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::OnlyIfCached | Self::NotRecorded(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Spill | Self::Disk(_) | Self::GivenUp | Self::OtherAnswer => StatusCode::BAD_GATEWAY,
             Self::RequestBody(_) => StatusCode::BAD_REQUEST,
@@ -48,6 +52,7 @@ impl Failure {
     pub fn proxy_status(&self) -> Option<&'static str> {
         match self {
             Self::Origin(error) => Some(error.proxy_status()),
+            Self::Limited(_) => Some("http_request_denied"),
             Self::OnlyIfCached | Self::NotRecorded(_) => None,
             Self::Spill | Self::Disk(_) => Some("proxy_internal_error"),
             Self::GivenUp => Some("connection_terminated"),
@@ -69,6 +74,7 @@ impl Failure {
         match self {
             Self::OnlyIfCached => "only_if_cached",
             Self::NotRecorded(_) => "not_recorded",
+            Self::Limited(_) => "limited",
             _ => self.proxy_status().unwrap_or("other"),
         }
     }

@@ -29,6 +29,7 @@ use super::{
     traced,
 };
 use crate::{
+    limit,
     object::{date, entry::Entry, fields, key::Key, merge, time::Timestamp, validators},
     origin::{self, OriginBody, OriginRequest, OriginResponse},
     purge::Standing,
@@ -58,6 +59,9 @@ impl<O: Outgoing> Fetch<O> {
         }
         if self.exchange.model.is_some() && Box::pin(self.answered_by_similar()).await {
             return;
+        }
+        if let Err(refused) = self.exchange.outgoing.admitted().await {
+            return self.turned_away(refused);
         }
         let mut conditional = self.start.candidate.is_some();
         let mut tries = 2_u8;
@@ -229,6 +233,16 @@ impl<O: Outgoing> Fetch<O> {
             let until = exchange.cache.now().plus(exchange.route.hit_for_miss_ttl());
             exchange.cache.mark_hit_for_miss(key, until, refused, status);
         }
+    }
+
+    /// Who started it may not have the origin asked. That says nothing of those who joined: they start over, and one of
+    /// them leads.
+    fn turned_away(mut self, refused: limit::Refused) {
+        let (stale, failure) = (self.stale(), Arc::new(Failure::Limited(refused)));
+        self.exchange.cache.metrics().fill_ended(failure.name());
+        self.permit = None;
+        self.fill.growing.fail(Arc::clone(&failure));
+        self.fill.settle(Settled::Refused { failure, stale });
     }
 
     /// No head: all get the same failure, or what stands in for it, for a while.

@@ -6,6 +6,7 @@
 //!            │                     another node, or that to a similar call
 //!  Waiting ──┤
 //!            ├────────▶ Released ─ not storable: the leader takes the response, followers go by themselves
+//!            ├────────▶ Refused ── its leader may not have the origin asked: followers start over, for themselves
 //!            └────────▶ Failed ─── no response: the same failure to all, or to each the stale response it may have
 //! ```
 //!
@@ -89,6 +90,12 @@ pub(super) enum Settled {
     Failed {
         failure: Arc<Failure>,
         /// What may stand in, for those whose own directives allow it.
+        stale: Option<Arc<Entry>>,
+    },
+    /// Not to be asked for by its leader, which says nothing of those who joined.
+    Refused {
+        failure: Arc<Failure>,
+        /// What may stand in for the leader, as in `Failed`.
         stale: Option<Arc<Entry>>,
     },
     /// Never begun: what it was for had been stored meanwhile. Look again.
@@ -224,7 +231,7 @@ impl Fill {
         match &state.settled {
             None | Some(Settled::Shared(_)) => true,
             Some(Settled::Failed { .. } | Settled::Stored(_)) => now < state.failed_until,
-            Some(Settled::Released { .. } | Settled::Again) => false,
+            Some(Settled::Released { .. } | Settled::Refused { .. } | Settled::Again) => false,
         }
     }
 

@@ -74,7 +74,7 @@ mod vouch;
 
 pub use self::{
     body::{Body, Broken},
-    call::{Answer, Call, Departure, Outgoing},
+    call::{Answer, Call, Charge, Departure, Outgoing},
     clock::Clock,
     failure::Failure,
     lookup::{NotPlain, PlainHit},

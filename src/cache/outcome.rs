@@ -89,6 +89,8 @@ pub enum Kind {
     Forwarded,
     /// By the gateway itself: an error, a refusal.
     Synthesised,
+    /// By the gateway itself, because a limit is used up.
+    Limited,
 }
 
 /// The outcome of one request.
@@ -127,7 +129,7 @@ impl Outcome {
     }
 
     /// Every word [`Outcome::name`] can be, in the order of [`Outcome::index`].
-    pub const NAMES: [&'static str; 11] = [
+    pub const NAMES: [&'static str; 12] = [
         "hit",
         "stale",
         "stale-if-error",
@@ -139,6 +141,7 @@ impl Outcome {
         "refresh",
         "expired",
         "miss",
+        "limited",
     ];
 
     /// One word, for metrics and the access line.
@@ -154,6 +157,7 @@ impl Outcome {
             Kind::StaleOnError(_) => 2,
             Kind::Revalidated => 3,
             Kind::Synthesised => 4,
+            Kind::Limited => 11,
             Kind::Forwarded if self.collapsed => 5,
             Kind::Forwarded => match self.forward {
                 Some(Forward::Bypass | Forward::Method) => 6,

@@ -72,6 +72,7 @@ impl Cache {
     async fn send_on<O: Outgoing>(&self, call: Call<O>, upgrade: bool) -> Result<Passed<O>, Arc<Failure>> {
         let Call { route, target, method, headers, body, outgoing } = call;
         let body = key_body::at_hand(body, &headers).await.map_err(|error| Arc::new(Failure::RequestBody(error)))?;
+        outgoing.admitted().await.map_err(|refused| Arc::new(refused.into()))?;
         let (stamp, begun, requested) = (self.purge_log().position(), self.begun(), self.now());
         let mut watch = self.invalidations().watch(target.url_scope(&route));
         let mut departure = outgoing.departure(&headers).map_err(|error| Arc::new(error.into()))?;
@@ -118,6 +119,7 @@ impl Cache {
         client: &HeaderMap,
         body: RequestBody,
     ) -> Result<OriginResponse, Arc<Failure>> {
+        outgoing.admitted().await.map_err(|refused| Arc::new(refused.into()))?;
         let departure = outgoing.departure(client).map_err(|error| Arc::new(error.into()))?;
         self.send_departure(outgoing, method, departure, body, false).await
     }

@@ -8,7 +8,7 @@ use super::Config;
 use crate::admin::Change;
 
 /// Settings that a running gateway takes over: tables, and single keys. All others need a restart.
-const LIVE: [&str; 16] = [
+const LIVE: [&str; 18] = [
     "access",
     "admin.tls",
     "admin.token",
@@ -18,6 +18,8 @@ const LIVE: [&str; 16] = [
     "headers",
     "issuer",
     "jwt",
+    "limit",
+    "limits.fields",
     "listen.tls",
     "llm",
     "log.level",

@@ -147,6 +147,8 @@ fn assemble(layers: [Layer; 3], env: &[(String, String)]) -> Result<Config, Erro
     let mut routes: Vec<_> = routes.into_iter().flatten().flatten().filter_map(|route| resolver.add(route)).collect();
     routes.extend(providers::routes(&config.providers).filter_map(|route| resolver.add_unless_taken(route)));
     problems.append(&mut resolver.problems);
+    let known: Vec<_> = resolver.routes.iter().chain(&resolver.unreached).map(|one| &one.route.name[..]).collect();
+    problems.extend(placed(&validate::limited_routes(&config.limit, &known), &settings));
     problems.extend(placed(&validate::used_routes(&config.tenant, &resolver.routes), &settings));
     if !problems.is_empty() {
         return Err(Errors::new(problems));

@@ -32,7 +32,7 @@ pub use self::{
     route::ResolvedRoute,
 };
 use crate::{
-    admin, archive, cache, changes, intercept, jwt, listener,
+    admin, archive, cache, changes, intercept, jwt, limit, listener,
     llm::{self, price::Prices},
     origin,
     proxy::config::{ForwardConfig, HeadersConfig, RouteConfig},
@@ -111,6 +111,11 @@ pub struct Config {
     pub log: telemetry::config::Config,
     /// Traces.
     pub trace: telemetry::trace::Config,
+    /// What holds for all limits.
+    pub limits: limit::Config,
+    /// How many requests of whom are admitted.
+    #[serde(default)]
+    pub limit: Vec<limit::LimitConfig>,
     /// Bounds of tokens that issuers sign.
     pub jwt: jwt::Limits,
     /// Issuers whose tokens are taken.

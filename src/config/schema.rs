@@ -71,6 +71,21 @@ roles = {}
 refresh = "15m"
 "#;
 
+/// The keys of one of `limit`.
+const LIMIT: &str = r#"
+name = ""
+routes = []
+per = "route"
+rate = "100/min"
+burst = 0
+count = "requests"
+over = "memory"
+fallback = "local"
+batch = 1
+exempt = []
+enforce = true
+"#;
+
 /// What stands behind a key.
 pub(super) enum Kind {
     /// A value, such as this one by default.
@@ -86,7 +101,7 @@ pub(super) enum Kind {
 /// Keys and their kinds.
 pub(super) type Table = BTreeMap<String, Kind>;
 
-/// The whole configuration; `route`, `tenant`, `issuer` and `webhook` are lists of tables.
+/// The whole configuration; `route`, `tenant`, `issuer`, `limit` and `webhook` are lists of tables.
 pub(super) fn root() -> &'static Table {
     static ROOT: LazyLock<Table> = LazyLock::new(|| {
         let mut root = table(DEFAULTS);
@@ -102,6 +117,7 @@ pub(super) fn root() -> &'static Table {
         root.insert("route".to_owned(), Kind::Tables(route));
         root.insert("tenant".to_owned(), Kind::Tables(table(TENANT)));
         root.insert("webhook".to_owned(), Kind::Tables(table(WEBHOOK)));
+        root.insert("limit".to_owned(), Kind::Tables(table(LIMIT)));
         root.insert("issuer".to_owned(), Kind::Tables(table(ISSUER)));
         if let Some(Kind::Table(admin)) = root.get_mut("admin") {
             admin.insert("tokens".to_owned(), Kind::Tables(table(TOKEN)));
@@ -196,6 +212,7 @@ mod tests {
     use crate::{
         admin::config::Token,
         jwt,
+        limit::LimitConfig,
         proxy::config::{HeaderRules, RouteConfig},
         tenants, tls, webhook,
     };
@@ -225,6 +242,7 @@ mod tests {
         assert_eq!(keys(&table(CERTIFICATE)), fields::<tls::config::Certificate>());
         assert_eq!(keys(&table(TENANT)), fields::<tenants::Config>());
         assert_eq!(keys(&table(WEBHOOK)), fields::<webhook::Config>());
+        assert_eq!(keys(&table(LIMIT)), fields::<LimitConfig>());
         assert_eq!(keys(&table(ISSUER)), fields::<jwt::Config>());
         let Some(Kind::Table(headers)) = route().get("headers") else { panic!("a table") };
         assert_eq!(keys(headers), fields::<HeaderRules>());

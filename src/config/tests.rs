@@ -97,6 +97,9 @@ fn the_examples_of_the_manual_are_valid() {
         .collect();
     let known: Vec<_> = schema::route().keys().collect();
     assert!(known.iter().all(|key| shown.contains(key)), "{known:?} and {shown:?}");
+    let Some(schema::Kind::Tables(limit)) = schema::root().get("limit") else { panic!("a list of tables") };
+    assert!(limit.keys().all(|key| shown.contains(key)), "{shown:?}");
+    assert_eq!(config.limit[0].rate().burst(), 20);
     assert_eq!(route.cache.default_ttl, Duration::from_secs(300));
 }
 

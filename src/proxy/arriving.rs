@@ -88,7 +88,7 @@ impl Proxy {
         noted.forwarded_url && self.trusts(address)
     }
 
-    fn trusts(&self, address: IpAddr) -> bool {
+    pub(super) fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.headers_config().trusted.iter().any(|network| network.contains(&address))
     }

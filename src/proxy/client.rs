@@ -46,6 +46,8 @@ pub struct Client {
     pub interim: Option<Arc<dyn InterimSink>>,
     /// Keeps its connection open as long as a tunnel in it lives; `None` where nothing else could end it.
     pub hold: Option<Arc<dyn Send + Sync>>,
+    /// Whether it is the gateway itself, for which no limit holds.
+    pub itself: bool,
     /// What went wrong with the content of its request, once it has: the origin's side only sees that it broke off.
     pub fault: Arc<OnceLock<ClientFault>>,
 }

@@ -12,6 +12,7 @@ use super::{
     admission::NotAtOnce,
     arriving::Noted,
     finish::{Sent, Told},
+    limited::Who,
     request_target::RequestTarget,
     traced::{TRACEPARENT, Traced, trace_id, traceparent},
 };
@@ -71,6 +72,7 @@ impl Proxy {
         let whose = tenant.as_deref().map(|tenant| &*tenant.name);
         let view = View { scheme: target.scheme, path, query, site: &site, forwarded, tenant: whose };
         let Answer { mut response, outcome } = self.inner.cache.hit(&route.cache, view, method, headers, begun)?;
+        let passed = self.within_at_once(route, Who { peer: address, tenant: whose, fields: headers }, begun)?;
         let request_id = self.inner.ids.of(headers);
         let mut record = self.record(&route.metrics, begun, || {
             let (to, route) = (self.listeners(begun, true)?, &route.cache.name);
@@ -86,6 +88,9 @@ impl Proxy {
             authority: &target.authority,
             route: &route.cache.name,
         }));
+        if let Some(limits) = &route.limits {
+            limits.tell(&passed, response.headers_mut());
+        }
         self.finish_head(response.headers_mut(), &outcome, request_id);
         record.answered(outcome, response.status());
         Some(response.map(|body| Sent::new(body, record)))
@@ -114,8 +119,18 @@ impl Proxy {
         let tenant = tenant.map_err(|NotAtOnce| NotPlain::Request)?;
         let (forwarded, whose) = (self.believes(noted, address), tenant.as_deref().map(|tenant| &*tenant.name));
         let view = View { scheme, path, query, site: &site, forwarded, tenant: whose };
+        let start = head.len();
         let PlainHit { status, content, outcome } =
             self.inner.cache.plain_hit(&route.cache, view, request, begun, head)?;
+        if let Some(limits) = &route.limits {
+            let who = Who { peer: address, tenant: whose, fields: request };
+            let Some(passed) = self.within_at_once(route, who, begun) else {
+                head.truncate(start);
+                // What is stored is not the answer: it need not be looked for again.
+                return Err(NotPlain::Nothing);
+            };
+            limits.write(&passed, head);
+        }
         let request_id = self.write_request_id(request, head);
         if self.inner.headers.x_cache {
             for piece in [X_CACHE.as_str(), ": HIT\r\n"] {

@@ -42,6 +42,7 @@ impl Proxy {
             interceptor: None,
             interim: None,
             hold: None,
+            itself: true,
             fault: Arc::default(),
         };
         Ok(self.handle(request, client).await)

@@ -15,7 +15,8 @@ use super::{
     proxied::Proxied,
 };
 use crate::{
-    cache::{Departure, Outgoing},
+    cache::{Charge, Departure, Outgoing},
+    limit::{Refused, ToOrigin},
     object::fields,
     origin,
     tenants::{Gate, LARDER_KEY},
@@ -38,6 +39,8 @@ pub(super) struct Leaving {
     pub(super) uri: Uri,
     pub(super) version: Version,
     pub(super) request_id: Option<HeaderValue>,
+    /// What it costs to go to the origin, where that is counted.
+    pub(super) to_origin: Option<Arc<ToOrigin>>,
 }
 
 impl Outgoing for Leaving {
@@ -72,6 +75,18 @@ impl Outgoing for Leaving {
         {
             interim.send(status, fields);
         }
+    }
+
+    async fn admitted(&self) -> Result<(), Refused> {
+        match &self.to_origin {
+            Some(to_origin) => to_origin.admit().await,
+            None => Ok(()),
+        }
+    }
+
+    fn charge(&self) -> Option<Charge> {
+        let to_origin = self.to_origin.clone().filter(|to_origin| to_origin.counts_tokens())?;
+        Some(Arc::new(move |tokens| to_origin.charge(tokens)))
     }
 }
 

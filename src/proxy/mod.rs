@@ -24,6 +24,7 @@ mod forwarded;
 mod hosts;
 mod internal;
 mod leaving;
+mod limited;
 mod live;
 mod metrics;
 mod proxied;
@@ -47,6 +48,7 @@ use self::{
     finish::{Listeners, Record, Told},
     forward::Forward,
     leaving::{CDN_LOOP, Leaving},
+    limited::Who,
     metrics::RouteMetrics,
     purging::Hooks,
     request_id::RequestIds,
@@ -68,6 +70,7 @@ pub use self::{
 };
 use crate::{
     cache::{Answer, Cache, Call, Failure, Kind, Outcome, target::Target},
+    limit::{Passed, RouteLimits},
     object::path::normalise_path,
     origin::{self, RequestBody, Upstream},
     telemetry::{
@@ -114,6 +117,8 @@ pub struct Parts {
     pub unreached: RouteTable<Arc<ProxyRoute>>,
     /// The forward proxy as the cache sees it.
     pub forward_route: Arc<crate::cache::route::Route>,
+    /// How much may be asked of it.
+    pub forward_limits: Option<Arc<RouteLimits>>,
     /// Whom the forward proxy lets in; `None`: nobody is asked.
     pub forward_gate: Option<Gate>,
     /// `[forward]`.
@@ -176,6 +181,7 @@ impl Proxy {
             routes,
             unreached,
             forward_route,
+            forward_limits,
             forward_gate,
             forward,
             origin,
@@ -192,6 +198,7 @@ impl Proxy {
             metrics: metrics.route(&forward_route.name),
             cache: forward_route,
             gate: forward_gate,
+            limits: forward_limits,
         });
         let inner = Inner {
             via,
@@ -357,7 +364,12 @@ impl Proxy {
         let trace = trace.or_else(|| trace_id(traceparent(request.headers())));
         let work = Work::new(context, trace::Request { id: request_id.clone(), trace });
         record.traced(span);
+        let counts = placed.is_ok() && !client.itself && !self.takes_purge(request.method(), &proxied);
+        let limited = proxied.limits().filter(|_| counts).cloned();
         let (mut head, body) = request.into_parts();
+        // A limit by a field counts it as it came, also where it is taken off in a moment.
+        let whole =
+            proxied.gate().and(limited.as_ref()).filter(|limits| limits.by_field()).map(|_| head.headers.clone());
         let placed = match placed {
             // Who purges shows a token of the admin plane.
             Ok(placed) if !self.takes_purge(&head.method, &proxied) => {
@@ -368,11 +380,33 @@ impl Proxy {
             }
             placed => placed,
         };
+        let limited = limited.filter(|_| placed.is_ok());
+        let (peer, tenant) = (client.address, placed.as_ref().ok().and_then(|placed| placed.target.tenant.clone()));
+        let tenant = tenant.as_deref().map(|tenant| &*tenant.name);
+        let to_origin = limited.as_ref().and_then(|limits| {
+            self.to_origin(limits, Who { peer, tenant, fields: whole.as_ref().unwrap_or(&head.headers) })
+        });
         let (uri, version) = (aliased.unwrap_or_else(|| head.uri.clone()), head.version);
         let proxy = self.clone();
-        let leaving =
-            Leaving { proxy, proxied, client, scheme, authority, uri, version, request_id: request_id.clone() };
+        let leaving = Leaving {
+            proxy,
+            proxied,
+            client,
+            scheme,
+            authority,
+            uri,
+            version,
+            request_id: request_id.clone(),
+            to_origin: to_origin.clone(),
+        };
+        let mut passed = Passed::default();
         let answering = async {
+            if let Some(limits) = &limited {
+                match self.within(limits, Who { peer, tenant, fields: whole.as_ref().unwrap_or(&head.headers) }).await {
+                    Ok(left) => passed = left,
+                    Err(refused) => return Ok(self.limited(&refused)),
+                }
+            }
             match placed {
                 Err(refusal) => Err(rescue::refusal(&refusal, self.name())),
                 Ok(_) if self.takes_purge(&head.method, &leaving.proxied) => {
@@ -393,12 +427,15 @@ impl Proxy {
         let answered = trace::within(work, answering).await;
         let (mut response, outcome) = match answered {
             Ok(Answer { response, outcome }) => (response, outcome),
-            Err(mut response) => {
-                let status = record.outcome.cache_status(self.name());
-                response.headers_mut().append("cache-status", status);
-                (response, record.outcome)
+            Err(response) => {
+                let Answer { response, outcome } = self.synthesised(response, record.outcome);
+                (response, outcome)
             }
         };
+        if let Some(limits) = limited.filter(|_| outcome.kind != Kind::Limited) {
+            to_origin.iter().for_each(|to_origin| passed.add(&to_origin.passed()));
+            limits.tell(&passed, response.headers_mut());
+        }
         self.finish_head(response.headers_mut(), &outcome, request_id);
         record.answered(outcome, response.status());
         if let Some(told) = &mut record.told {
@@ -420,15 +457,24 @@ impl Proxy {
         let route = Arc::clone(leaving.proxied.cache_route());
         let fault = Arc::clone(&leaving.client.fault);
         let call = Call { route, target, method: head.method, headers: head.headers, body, outgoing: leaving };
-        self.inner.cache.call(call).await.map_err(|failure| self.failed(&failure, fault.get()))
+        let answered = self.inner.cache.call(call).await;
+        Ok(answered.unwrap_or_else(|failure| self.failed(&failure, fault.get())))
     }
 
     /// A failure as the client sees it; its own fault where there is one.
-    fn failed(&self, failure: &Failure, fault: Option<&ClientFault>) -> Response<crate::cache::Body> {
-        match fault {
-            Some(fault) => rescue::refusal(&Refusal::Content(*fault), self.name()),
-            None => rescue::failure(failure, self.name()),
-        }
+    fn failed(&self, failure: &Failure, fault: Option<&ClientFault>) -> Answer {
+        let response = match (fault, failure) {
+            (Some(fault), _) => rescue::refusal(&Refusal::Content(*fault), self.name()),
+            (None, Failure::Limited(refused)) => return self.limited(refused),
+            (None, _) => rescue::failure(failure, self.name()),
+        };
+        self.synthesised(response, Outcome::of(Kind::Synthesised))
+    }
+
+    /// An answer of the gateway's own.
+    fn synthesised(&self, mut response: Response<crate::cache::Body>, outcome: Outcome) -> Answer {
+        response.headers_mut().append("cache-status", outcome.cache_status(self.name()));
+        Answer { response, outcome }
     }
 
     /// Where a request belongs: a route, or the forward proxy.

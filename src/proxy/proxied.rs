@@ -13,13 +13,15 @@ use super::{
 };
 use crate::{
     cache,
+    limit::RouteLimits,
     llm::provider::is_label,
     object::path::{has_dot_segments, normalise_authority},
     origin::{self, TargetPolicy, Upstream},
     tenants::Gate,
 };
 
-/// A route with all it needs at run time.
+/// A route with all it needs at run time. Copies share what it has learnt.
+#[derive(Clone)]
 pub struct ProxyRoute {
     /// As the cache sees it.
     pub cache: Arc<cache::route::Route>,
@@ -33,12 +35,15 @@ pub struct ProxyRoute {
     pub request_set: Vec<(HeaderName, HeaderValue)>,
     /// Fields removed from requests.
     pub request_remove: Vec<HeaderName>,
+    /// How much may be asked of it; `None`: as much as anybody likes.
+    pub limits: Option<Arc<RouteLimits>>,
     /// Whom it lets in; `None`: nobody is asked.
     pub gate: Option<Gate>,
     pub(super) metrics: Arc<RouteMetrics>,
 }
 
 /// How the origin of a route is reached.
+#[derive(Clone)]
 pub enum Reached {
     /// One origin.
     One(Upstream),
@@ -47,7 +52,7 @@ pub enum Reached {
         /// Its base URL, with `{}` for that part.
         template: Box<str>,
         /// Those that were asked for.
-        hosts: Box<Divided>,
+        hosts: Arc<Divided>,
     },
 }
 
@@ -59,7 +64,7 @@ impl Reached {
     pub fn divided(template: &str, origin: origin::config::Config, max: usize) -> Self {
         Self::Divided {
             template: template.into(),
-            hosts: Box::new(Divided(Hosts::new(origin, TargetPolicy::Any, max))),
+            hosts: Arc::new(Divided(Hosts::new(origin, TargetPolicy::Any, max))),
         }
     }
 
@@ -115,6 +120,8 @@ pub enum Proxied {
 pub struct ForwardRoute {
     /// As the cache sees it.
     pub cache: Arc<cache::route::Route>,
+    /// See [`ProxyRoute::limits`].
+    pub limits: Option<Arc<RouteLimits>>,
     /// Whom it lets in; `None`: nobody is asked.
     pub gate: Option<Gate>,
     pub(super) metrics: Arc<RouteMetrics>,
@@ -132,13 +139,19 @@ impl ProxyRoute {
         metrics: &Metrics,
     ) -> Self {
         let metrics = metrics.route(&cache.name);
-        Self { cache, upstream, strip, host_header, request_set, request_remove, gate: None, metrics }
+        let (gate, limits) = (None, None);
+        Self { cache, upstream, strip, host_header, request_set, request_remove, gate, limits, metrics }
     }
 
     /// The same, behind a gate where there is one.
     #[must_use]
     pub fn behind(self, gate: Option<Gate>) -> Self {
         Self { gate, ..self }
+    }
+
+    /// The same route under these limits.
+    pub fn limited(&self, limits: Option<Arc<RouteLimits>>) -> Arc<Self> {
+        Arc::new(Self { limits, ..self.clone() })
     }
 
     /// Segments of a path that are the route's own and go no further.
@@ -205,6 +218,13 @@ impl Proxied {
         match self {
             Self::Route(route) => route.gate.as_ref(),
             Self::Forward(forward) => forward.gate.as_ref(),
+        }
+    }
+
+    pub(super) fn limits(&self) -> Option<&Arc<RouteLimits>> {
+        match self {
+            Self::Route(route) => route.limits.as_ref(),
+            Self::Forward(forward) => forward.limits.as_ref(),
         }
     }
 

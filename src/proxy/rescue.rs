@@ -4,12 +4,17 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::{Value, json};
 
 use super::client::ClientFault;
 use crate::{
     cache::{Body, Failure},
+    limit::Refused,
     tenants::Denied,
 };
+
+/// The type of problem that a limit is which is used up (draft-ietf-httpapi-ratelimit-headers section 6).
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
 /// What a request is refused for, beside failures of the cache and the origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -128,6 +133,23 @@ pub(super) fn failure(failure: &Failure, name: &str) -> Response<Body> {
     response
 }
 
+/// A limit that is used up as the client sees it: with the words that SDKs of model providers wait by.
+pub(super) fn limited(refused: &Refused, name: &str) -> Response<Body> {
+    let (status, detail) = (StatusCode::TOO_MANY_REQUESTS, refused.to_string());
+    let error = json!({ "message": detail, "type": "rate_limit_error", "code": "rate_limit_exceeded" });
+    let body = json!({
+        "type": QUOTA_EXCEEDED,
+        "title": status.canonical_reason(),
+        "status": status.as_u16(),
+        "detail": detail,
+        "violated-policies": [&*refused.limit],
+        "error": error,
+    });
+    let mut response = respond(status, &body, Some("http_request_denied"), name);
+    refused.tell(response.headers_mut());
+    response
+}
+
 /// The error and what caused it, in one line.
 fn chain(failure: &Failure) -> String {
     let mut text = failure.to_string();
@@ -143,8 +165,12 @@ fn chain(failure: &Failure) -> String {
 fn problem(status: StatusCode, detail: &str, proxy_status: Option<&str>, name: &str) -> Response<Body> {
     let title = status.canonical_reason().unwrap_or("error");
     // `error` is where clients of model providers look for what went wrong.
-    let error = serde_json::json!({ "message": detail, "type": "gateway_error", "code": proxy_status });
-    let body = serde_json::json!({ "title": title, "status": status.as_u16(), "detail": detail, "error": error });
+    let error = json!({ "message": detail, "type": "gateway_error", "code": proxy_status });
+    let body = json!({ "title": title, "status": status.as_u16(), "detail": detail, "error": error });
+    respond(status, &body, proxy_status, name)
+}
+
+fn respond(status: StatusCode, body: &Value, proxy_status: Option<&str>, name: &str) -> Response<Body> {
     let mut body = body.to_string();
     body.push('\n');
     let mut response = Response::new(Body::Full(Bytes::from(body)));

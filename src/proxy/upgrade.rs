@@ -13,7 +13,7 @@ use super::{
     tunnel::{self, Guards, Place},
 };
 use crate::{
-    cache::{Answer, Body, Call, Failure, Forward, Outcome, Upgrade, target::Target},
+    cache::{Answer, Body, Call, Failure, Forward, Outcome, Outgoing, Upgrade, target::Target},
     origin::RequestBody,
 };
 
@@ -46,6 +46,9 @@ impl Proxy {
     ) -> Answered {
         let (host, port) = self.connect_target(head).map_err(|refusal| rescue::refusal(&refusal, self.name()))?;
         let place = self.place_for_tunnel().map_err(|refusal| rescue::refusal(&refusal, self.name()))?;
+        if let Err(refused) = leaving.admitted().await {
+            return Ok(self.limited(&refused));
+        }
         let guards = Guards::new(Some(place), leaving.client.hold.clone());
         if let Some(interceptor) = &leaving.client.interceptor
             && let Some(open) = interceptor.opening(&host.to_ascii_lowercase(), port, tenant).await
@@ -98,7 +101,10 @@ impl Proxy {
         let route = Arc::clone(leaving.proxied.cache_route());
         let fault = Arc::clone(&leaving.client.fault);
         let call = Call { route, target, method: head.method, headers: head.headers, body, outgoing: leaving };
-        let upgrade = self.cache().upgrade(call).await.map_err(|failure| self.failed(&failure, fault.get()))?;
+        let upgrade = match self.cache().upgrade(call).await {
+            Ok(upgrade) => upgrade,
+            Err(failure) => return Ok(self.failed(&failure, fault.get())),
+        };
         let (headers, origin) = match upgrade {
             Upgrade::Switched { headers, connection } => (headers, connection),
             Upgrade::Declined(answer) => return Ok(answer),

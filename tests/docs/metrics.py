@@ -133,6 +133,7 @@ PARTS = [
             "larder_tunnels",
         ),
     ),
+    ("Limits", ("larder_limit_",)),
     ("Fills: responses on their way into the cache", ("larder_fill", "larder_follower", "larder_spill", "larder_invalidated")),
     ("Clients", ("larder_client_",)),
     ("Origins", ("larder_origin_",)),

@@ -28,6 +28,7 @@ mod keys;
 mod kv;
 mod kv_cluster;
 mod l2;
+mod limits;
 mod llm;
 mod llm_packs;
 mod llm_recorded;

@@ -24,7 +24,7 @@ use crate::llm::{
     embeddings,
     price::Prices,
 };
-use crate::tenants::Tenant;
+use crate::{cache::Charge, tenants::Tenant};
 
 /// What a stored answer cost when it was made: part of it, and sent along.
 pub(in crate::cache) const USAGE: HeaderName = HeaderName::from_static("x-larder-usage");
@@ -146,6 +146,8 @@ pub(in crate::cache) struct Bill {
     model: Arc<str>,
     /// What metrics call the tenant, where there is one.
     tenant: Option<Arc<str>>,
+    /// Is told what was paid for.
+    charge: Option<Charge>,
     receipt: Receipt,
 }
 
@@ -226,7 +228,7 @@ impl Accounts {
         let model = self.name(model.unwrap_or(""));
         let receipt = Receipt { model: Arc::clone(&model), cost: Arc::default() };
         let tenant = tenant.map(|tenant| Arc::clone(&tenant.label));
-        Bill { accounts: self.clone(), route: Arc::clone(route), model, tenant, receipt }
+        Bill { accounts: self.clone(), route: Arc::clone(route), model, tenant, charge: None, receipt }
     }
 
     fn name(&self, model: &str) -> Arc<str> {
@@ -286,8 +288,16 @@ impl Bill {
         self.receipt.clone()
     }
 
+    /// The same, of which `charge` is told what was paid for.
+    pub(super) fn charged_to(self, charge: Option<Charge>) -> Self {
+        Self { charge, ..self }
+    }
+
     /// A call was paid for.
     pub(in crate::cache) fn billed(&self, seen: &Seen) {
+        if let Some(charge) = &self.charge {
+            charge(seen.usage.input.saturating_add(seen.usage.output));
+        }
         let dollars = self.book(Account::Billed, &seen.usage, seen.model.as_deref(), seen.stream, 1);
         self.note(Account::Billed, seen.usage, dollars);
     }

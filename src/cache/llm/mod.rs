@@ -149,6 +149,7 @@ impl Cache {
         let mut directives = self.directives_of(&call, &question.controls);
         let tell = explain::is_asked(&call.headers);
         let bill = self.accounts().bill(&call.route.name, question.model.as_deref(), tenant.as_deref());
+        let bill = bill.charged_to(call.outgoing.charge());
         let taping = match &models.packed {
             None => None,
             Some(packed) => match packed.take(settings, &call, path, &body, &question)? {

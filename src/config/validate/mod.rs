@@ -4,6 +4,7 @@
 
 mod finding;
 mod jwt;
+mod limits;
 mod llm;
 mod policy;
 mod route;
@@ -14,6 +15,7 @@ use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive, time::Duratio
 use self::finding::{Table, is_field_name, is_token};
 pub(super) use self::{
     finding::Finding,
+    limits::limited_routes,
     llm::{llm, providers},
     policy::policy,
     route::{lint_route, route},
@@ -53,6 +55,7 @@ pub(super) fn config(config: &Config) -> Vec<Finding> {
         llm(&config.llm),
         providers(&config.providers),
         headers(config),
+        limits::limits(config),
         log(&config.log),
         trace(&config.trace),
     ]
@@ -326,6 +329,7 @@ fn admin_plane(admin: &admin::config::Config) -> Vec<Finding> {
         table.findings.extend(found);
     }
     table.some_bytes("body_bytes_max", admin.body_bytes_max);
+    table.at_least_one("connections_max", admin.connections_max as u64);
     table.findings.extend(certificates(&table.at, &admin.tls));
     table.findings
 }
@@ -427,6 +431,7 @@ pub(super) fn lint(config: &Config) -> Vec<Finding> {
         found.push(Finding::new(KeyPath::root().key("origin").key("tls_verify"), UNVERIFIED));
     }
     found.extend(unreached_ports(config));
+    found.extend(limits::lint(config));
     found
 }
 
