@@ -69,6 +69,18 @@ def of_sums() -> list[dict]:
             "short",
             "Calls by model, account and form.",
         ),
+        table(
+            "By tenant",
+            [(gained("larder_llm_tenant_cost_dollars_total", by="tenant, account"), "")],
+            "currencyUSD",
+            "Dollars by tenant and account, where routes ask who it is: what a team is to be charged is `billed`.",
+        ),
+        table(
+            "Tokens by tenant",
+            [(gained("larder_llm_tenant_tokens_total", by="tenant, kind, account"), "")],
+            "short",
+            "Tokens by tenant, kind and account.",
+        ),
     ]
 
 

@@ -24,7 +24,7 @@ def build() -> dict:
         "larder-overview",
         "Does the cache earn its place? The first row says so; each row below says why.",
         [("Does it earn its place?", first_row()), ("Requests", of_requests()), ("Latency", of_latency())]
-        + [("Origin", of_origin()), ("Bytes and errors", of_bytes())],
+        + [("Origin", of_origin()), ("Bytes and errors", of_bytes()), ("Who asks", of_callers())],
     )
 
 
@@ -238,5 +238,56 @@ def of_bytes() -> list[dict]:
             "short",
             """Requests that pile up wait for something: the origin if both lines rise, clients that read slowly if
             only the first.""",
+        ),
+    ]
+
+
+def of_callers() -> list[dict]:
+    tenants, limits = "larder_tenant_requests_total", "larder_limit_requests_total"
+    of_tenants = lambda labels="": total(tenants, labels, "tenant", ROUTE)  # noqa: E731
+    return [
+        series(
+            "Requests by tenant",
+            [(of_tenants(), "{{tenant}}")],
+            "reqps",
+            "On routes that ask who it is (`access.clients`). A tenant that is missing shows an old key, or none.",
+            stack=True,
+        ),
+        series(
+            "Hit ratio by tenant",
+            [(f"{of_tenants(HITS)} / {of_tenants(LOOKED_UP)}", "{{tenant}}")],
+            "percentunit",
+            """Tenants share nothing unless `cache.partition` says so; one that asks for little of everything has a low
+            ratio of its own.""",
+            high=1,
+        ),
+        series(
+            "Not let in",
+            [(total("larder_access_denied_total", by="reason", where=ROUTE), "{{reason}}")],
+            "reqps",
+            """`unknown-key`: a key was changed before its clients were, or somebody tries keys. `issuer-unavailable`:
+            the keys of an issuer are not known.""",
+            stack=True,
+        ),
+        series(
+            "Limits",
+            [(total(limits, by="limit, result", where=ROUTE), "{{limit}} {{result}}")],
+            "reqps",
+            """`refused` was answered 429; `would_refuse` is what a limit would refuse that is tried out
+            (`enforce = false`).""",
+        ),
+        series(
+            "Limits over Redis",
+            [(total("larder_limit_redis_total", by="result"), "{{result}}")],
+            "cps",
+            """Who decided. `local` and `open`: Redis did not answer, and each node counted by itself, or not at all.
+            `remembered` asked nobody.""",
+        ),
+        series(
+            "Tokens of issuers",
+            [(total("larder_jwt_verifications_total", by="issuer, result"), "{{issuer}} {{result}}")],
+            "cps",
+            """Signed tokens that were verified; one that is remembered is not verified again. `unknown-key` or
+            `unavailable`: can the issuer be reached?""",
         ),
     ]

@@ -172,7 +172,7 @@ class Show:
         self.redis.signal(signal.SIGCONT)
         self.calm("LarderFenced", "LarderRedisDown")
         self.redis.kill()
-        self.raises("no Redis", "LarderRedisDown")
+        self.raises("no Redis", "LarderRedisDown", "LarderLimitsWithoutRedis")
         self.gateways[1].kill()
         self.raises("a dead gateway", "LarderDown")
 

@@ -86,7 +86,7 @@ class Redis(Process):
 
 class Gateway(Process):
     def __init__(self, name: str, directory: pathlib.Path, origin: str, provider: str, redis: str, **settings):
-        places = {"ORIGIN": origin, "PROVIDER": provider, "REDIS": redis}
+        places = {"ORIGIN": origin, "PROVIDER": provider, "REDIS": redis, "ISSUER": str(HERE / "issuer.pem")}
         config = directory / f"{name}.toml"
         config.write_text(re.sub("|".join(places), lambda match: places[match[0]], (HERE / "larder.toml").read_text()))
         secret = directory / f"{name}.secret"

@@ -17,7 +17,10 @@ KINDS = {
     "large": (4, 60),
 }
 # What is done through each gateway, and how often: seconds from one time to the next.
-PERIODS = {"pages": 0.014, "crowd": 1, "models": 0.12, "troubles": 1}
+PERIODS = {"pages": 0.014, "crowd": 1, "models": 0.12, "teams": 0.1, "troubles": 1}
+TEAMS = ["lk-search-0123456789abcdef", "lk-shop-0123456789abcdef"]
+# Of an issuer that is known, and signed by nobody.
+TOKEN = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJodHRwczovL2xvZ2luLmV4YW1wbGUvc3RhZmYifQ.c2lnbmVkLWJ5LW5vYm9keQ"
 QUESTIONS = ["how is tea made", "how is coffee made", "what is a cache"]
 
 
@@ -77,12 +80,17 @@ class Traffic:
             "stream": number % 4 < 2,
             "messages": [{"role": "user", "content": question}],
         }
-        fields = {"content_type": "application/json", "authorization": "Bearer sk-sample"}
+        fields = {"content_type": "application/json", "authorization": "Bearer sk-sample", "larder_key": TEAMS[number % 2]}
         if number % 10 == 9:
             call["messages"][0]["content"] += f" {number}"
             fields["x_provider"] = json.dumps({"end_at": 2, "finish": "length"})
             call["stream"] = True
         self.ask(link, "/openai/v1/chat/completions", "POST", json.dumps(call), **fields)
+
+    def teams(self, link, gateway, number):
+        """More than the limit admits; now and then with a key that nobody has, and with a token that is not good."""
+        key = {0: "lk-of-nobody-0123456789", 1: TOKEN}.get(number % 10, TEAMS[number % 2])
+        self.ask(link, f"/teams/page/{number % 7}", larder_key=key)
 
     def troubles(self, link, gateway, number):
         """What goes wrong in small doses."""
