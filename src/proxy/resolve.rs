@@ -8,7 +8,7 @@ use std::{
 use http::{HeaderMap, Method};
 use url::Url;
 
-use super::{Found, Proxied, Proxy, admission::Known};
+use super::{Proxied, Proxy, admission::Known, place::Found};
 use crate::{
     cache::{explain::Explanation, route::Route, target::Target},
     object::{
