@@ -26,7 +26,7 @@ pub struct ExplainRequest {
     /// Request header fields.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
-    /// Name of the tenant it is of, where its route asks for one and `headers` have no key.
+    /// Name of the tenant it is of, where its route asks for one. It goes before a key in `headers`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
     /// Content of a call to a model: as JSON, or as a text that is taken as it is.

@@ -33,7 +33,7 @@ pub struct WarmRequest {
     /// Request header fields of every fetch.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
-    /// Name of the tenant for whom it is, where routes ask for one and `headers` have no key.
+    /// Name of the tenant for whom it is, where routes ask for one. It goes before a key in `headers`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
     /// Fetches at once.

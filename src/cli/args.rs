@@ -372,7 +372,7 @@ pub struct Explain {
     /// Header field of the request, `Name: value`
     #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = field)]
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Tenant it is of, where its route asks for one and no field has its key
+    /// Tenant it is of, where its route asks for one
     #[arg(long, value_name = "NAME")]
     pub tenant: Option<String>,
     /// Content of a call to a model, or `@FILE` that has it

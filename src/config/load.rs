@@ -143,7 +143,7 @@ fn assemble(layers: [Layer; 3], env: &[(String, String)]) -> Result<Config, Erro
 
     let findings = validate::config(&config);
     problems.extend(placed(&findings, &settings));
-    let mut resolver = Resolver::new(&tree, &findings, config.issuer.clone());
+    let mut resolver = Resolver::new(&tree, &findings, &config);
     let mut routes: Vec<_> = routes.into_iter().flatten().flatten().filter_map(|route| resolver.add(route)).collect();
     routes.extend(providers::routes(&config.providers).filter_map(|route| resolver.add_unless_taken(route)));
     problems.append(&mut resolver.problems);

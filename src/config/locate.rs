@@ -54,8 +54,9 @@ impl Source {
             Place::File { at: Some((line, column)), .. } => self.text.lines().nth(line - 1).map(|text| (text, column)),
             _ => None,
         };
-        // A line of a secret is not repeated into a log.
-        if let Some((line, column)) = line.filter(|(line, _)| !mask::may_hold_secret(line)) {
+        // A line of a secret is not repeated into a log, nor one of a list of them.
+        let statement = error.span().map_or(&*self.text, |span| statement_at(&self.text, span.start));
+        if let Some((line, column)) = line.filter(|_| !mask::may_hold_secret(statement)) {
             message = format!("{message}\n  | {line}\n  | {:>column$}", '^');
         }
         Problem::new(place, &KeyPath::root(), message)
@@ -94,6 +95,51 @@ fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
+/// The line of a byte, with what is above it of the same statement.
+fn statement_at(text: &str, offset: usize) -> &str {
+    let line = text.get(..offset).unwrap_or(text).rfind('\n').map_or(0, |at| at + 1);
+    let end = text[line..].find('\n').map_or(text.len(), |length| line + length);
+    &text[open_statement(&text.as_bytes()[..line])..end]
+}
+
+/// Where the statement begins that goes on behind `text`, which is TOML so far: above, where a list or a text there has
+/// not ended.
+fn open_statement(text: &[u8]) -> usize {
+    let (mut start, mut depth, mut at) = (0, 0_usize, 0);
+    while let Some(&byte) = text.get(at) {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'\n' if depth == 0 => start = at + 1,
+            _ => {}
+        }
+        at += match byte {
+            b'#' => text[at..].iter().position(|byte| *byte == b'\n').unwrap_or(text.len() - at),
+            b'"' | b'\'' => quoted(&text[at..]),
+            _ => 1,
+        };
+    }
+    start
+}
+
+/// Length of the quoted text that `text` begins with. One of a line ends with it, also where its quote is missing.
+fn quoted(text: &[u8]) -> usize {
+    let quote = text[0];
+    let is_long = text.starts_with(&[quote; 3]);
+    let end = if is_long { &text[..3] } else { &text[..1] };
+    let mut at = end.len();
+    while let Some(&byte) = text.get(at) {
+        match byte {
+            b'\\' if quote == b'"' => at += 1,
+            b'\n' if !is_long => return at,
+            _ if text[at..].starts_with(end) => return at + end.len(),
+            _ => {}
+        }
+        at += 1;
+    }
+    text.len()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,7 +173,27 @@ mod tests {
 
     #[test]
     fn syntax_errors_show_no_secret() {
-        let error = Source::new("test.toml", "[admin]\ntoken = \"abc\n").parse().expect_err("no TOML");
-        assert!(!error.message.contains("abc"), "{error}");
+        for hidden in [
+            "[admin]\ntoken = \"abc\n",
+            "[l2]\nurl = \"redis://:abc@redis\n",
+            "[[tenant]]\nkeys = [\n  'lk-abc\n]\n",
+            "[[tenant]]\nkeys = [ # [two]\n  'lk-1',\n  lk-abc==,\n]\n",
+            "[[tenant]]\nkeys = [\n  'lk-1', # ]\n  lk-abc==,\n]\n",
+            "tenant = [\n  { name = 'a', keys = [\n    'lk-1' 'lk-abc'\n  ] },\n]\n",
+            "[admin]\ntoken = \"\"\"\nabc \\q\n\"\"\"\n",
+            "[[tenant]]\nkeys = [\n  'lk-1'\nname = 'abc'\n",
+        ] {
+            let error = Source::new("test.toml", hidden).parse().expect_err("no TOML");
+            assert!(!error.message.contains("abc"), "{hidden}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_stands_behind_secrets_is_shown() {
+        let keys = "[[tenant]]\nkeys = [\n  'lk-1',\n  'lk-2', # ]\n]\n";
+        for (before, line) in [(keys, "name = = 1"), (keys, "[b"), ("token = '''\nx\n'''\n", "b = = 1"), ("", "b 1")] {
+            let error = Source::new("test.toml", &format!("{before}{line}\n")).parse().expect_err("no TOML");
+            assert!(error.message.contains(&format!("\n  | {line}\n")), "{error}");
+        }
     }
 }

@@ -16,9 +16,9 @@ pub(super) fn is_secret_field(name: &str) -> bool {
     SECRET_NAMES.iter().any(|part| name.contains(part))
 }
 
-/// Whether a line of a configuration file may hold one.
-pub(super) fn may_hold_secret(line: &str) -> bool {
-    is_secret_field(line)
+/// Whether a statement of a configuration file may hold one: by its words, or as a URL with a password.
+pub(super) fn may_hold_secret(statement: &str) -> bool {
+    is_secret_field(statement) || (statement.contains("://") && statement.contains('@'))
 }
 
 /// Whether `path` leads to one: a token of the admin plane, a key of a tenant, a field a route sets, the key of an

@@ -5,6 +5,7 @@ use std::fmt;
 use figment::value::{Dict, Value};
 
 use super::{
+    Config,
     error::Problem,
     key_path::KeyPath,
     layer::{self, RouteSettings, Setting},
@@ -67,6 +68,8 @@ pub(super) struct Resolver<'a> {
     known: &'a [Finding],
     /// Whose tokens routes can take.
     issuers: Vec<jwt::Config>,
+    /// Whether clients of the forward proxy are of tenants.
+    proxy_asks: bool,
     pub(super) routes: Vec<ResolvedRoute>,
     /// Routes that gave way.
     pub(super) unreached: Vec<ResolvedRoute>,
@@ -75,7 +78,7 @@ pub(super) struct Resolver<'a> {
 }
 
 impl<'a> Resolver<'a> {
-    pub(super) fn new(tree: &Dict, known: &'a [Finding], issuers: Vec<jwt::Config>) -> Self {
+    pub(super) fn new(tree: &Dict, known: &'a [Finding], config: &Config) -> Self {
         let section = |name: &str| match tree.get(name) {
             Some(Value::Dict(_, section)) => section.clone(),
             _ => Dict::new(),
@@ -83,7 +86,9 @@ impl<'a> Resolver<'a> {
         let (access, cache) = (section("access"), section("cache"));
         let sections = Sections { access, cache, origin: section("origin"), llm: section("llm") };
         let (routes, unreached, problems, warnings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { sections, known, issuers, routes, unreached, problems, warnings }
+        let proxy_asks = config.forward.clients_auth == tenants::Clients::Tenants;
+        let issuers = config.issuer.clone();
+        Self { sections, known, issuers, proxy_asks, routes, unreached, problems, warnings }
     }
 
     /// Takes the next route. The answer is the route as configured, if it is sound.
@@ -153,6 +158,7 @@ impl<'a> Resolver<'a> {
             validate::policy(&resolved.cache),
             validate::origin(&resolved.origin),
             validate::llm(&resolved.llm),
+            validate::packed(resolved, self.proxy_asks),
         ];
         findings.extend(sections.into_iter().flatten().filter(|finding| !self.known.contains(finding)));
         findings

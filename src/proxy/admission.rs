@@ -1,7 +1,7 @@
 //! Who is let in: before the cache sees a request, it is known whom it is of, and what was presented is gone.
 //!
-//! A client of the forward proxy shows its key to that, with the request or with the CONNECT of its tunnel, and speaks for
-//! its tenant from then on: what else it brings is for the hosts it calls.
+//! A client of the forward proxy shows its key to that, with the request or with the CONNECT of its tunnel, and speaks
+//! for its tenant from then on: what else it brings is for the hosts it calls.
 
 use std::sync::Arc;
 

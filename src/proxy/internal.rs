@@ -11,7 +11,8 @@ use super::{Client, Proxy, Sent, resolve::ResolveError};
 use crate::origin::RequestBody;
 
 impl Proxy {
-    /// Asks for `url` as a client on this machine would, for that `tenant` where there is one. The content is the caller's to read to its end, or to drop.
+    /// Asks for `url` as a client on this machine would, for that `tenant` where there is one. The content is the
+    /// caller's to read to its end, or to drop.
     ///
     /// # Errors
     /// Where `url` is not an absolute http or https URL.

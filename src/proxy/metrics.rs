@@ -210,7 +210,7 @@ impl RouteMetrics {
 impl RouteMetrics {
     /// A request of that tenant has ended.
     pub(super) fn ended_of(&self, tenant: &Tenant, outcome: &Outcome) {
-        let (route, tenant) = (Arc::clone(&self.name), Arc::clone(&tenant.label));
+        let (route, tenant) = (Arc::clone(&self.name), tenant.label());
         self.tenants.get_or_create(&TenantLabels { route, tenant, outcome: outcome.name() }).inc();
     }
 

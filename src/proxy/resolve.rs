@@ -24,6 +24,8 @@ pub struct Resolved {
     pub route: Arc<Route>,
     /// What it asks for.
     pub target: Target,
+    /// Whether a key is needed for it.
+    pub gated: bool,
 }
 
 /// A request to be explained.
@@ -37,7 +39,7 @@ pub struct Explained<'a> {
     pub headers: HeaderMap,
     /// Its content.
     pub body: &'a [u8],
-    /// The tenant it is of, where its fields have no key.
+    /// The tenant it is of. It goes before a key in its fields.
     pub tenant: Option<&'a str>,
 }
 
@@ -72,7 +74,7 @@ impl Proxy {
     /// The same, for a request that came in an opened tunnel if it is `verified`.
     pub(super) fn resolve_as(&self, url: &str, verified: bool) -> Result<Resolved, ResolveError> {
         let (proxied, target) = self.resolve_whole(url, verified)?;
-        Ok(Resolved { route: Arc::clone(proxied.cache_route()), target })
+        Ok(Resolved { route: Arc::clone(proxied.cache_route()), target, gated: proxied.gate().is_some() })
     }
 
     fn resolve_whole(&self, url: &str, verified: bool) -> Result<(Proxied, Target), ResolveError> {

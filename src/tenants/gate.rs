@@ -27,8 +27,8 @@ impl Gate {
         self.fields.presented(lines)
     }
 
-    /// Takes off what was presented, where it is for the gateway alone: its own field, or else all that are listed. What
-    /// else a client brings along is for the origin.
+    /// Takes off what was presented, where it is for the gateway alone: where the gateway's own field counts, that one and
+    /// what repeats it; where another does, all that are listed. What else a client brings along is for the origin.
     pub fn take_off(&self, headers: &mut HeaderMap) {
         self.fields.take_off(headers);
     }

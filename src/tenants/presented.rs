@@ -68,12 +68,16 @@ impl Fields {
 
     /// What the first of the fields that carries something carries.
     pub(super) fn presented<'a>(&self, lines: impl Fn(&HeaderName) -> Lines<'a>) -> Presented<'a> {
-        let carried = |name: &HeaderName| match lines(name) {
+        self.counting(lines).map_or(Presented::Nothing, |(_, presented)| presented)
+    }
+
+    /// The field that counts, and what it carries.
+    fn counting<'a>(&self, lines: impl Fn(&HeaderName) -> Lines<'a>) -> Option<(&HeaderName, Presented<'a>)> {
+        self.names.iter().find_map(|name| match lines(name) {
             Lines::None => None,
-            Lines::One(line) => credential(name, line).map(Presented::Credential),
-            Lines::Several => Some(Presented::Several),
-        };
-        self.names.iter().find_map(carried).unwrap_or(Presented::Nothing)
+            Lines::One(line) => credential(name, line).map(|credential| (name, Presented::Credential(credential))),
+            Lines::Several => Some((name, Presented::Several)),
+        })
     }
 
     /// See [`super::Gate::take_off`].
@@ -81,20 +85,31 @@ impl Fields {
         if self.forward_credentials {
             return;
         }
-        let own = self.names.contains(&LARDER_KEY).then(|| headers.remove(LARDER_KEY)).flatten();
+        let counting = self.counting(|name| Lines::of(headers, name));
+        let is_own = matches!(counting, Some((name, Presented::Credential(_))) if *name == LARDER_KEY);
+        let own = is_own.then(|| headers.remove(LARDER_KEY)).flatten();
         for name in &self.names {
-            let is_ours = match (&own, Lines::of(headers, name)) {
-                (_, Lines::None) => false,
-                // A client that shows its key twice shows it to the gateway.
-                (Some(own), Lines::One(line)) => credential(name, line) == Some(own.as_bytes().trim_ascii()),
-                (Some(_), Lines::Several) => false,
-                (None, Lines::One(line)) => credential(name, line).is_some(),
-                (None, Lines::Several) => true,
-            };
-            if is_ours {
-                headers.remove(name);
+            match (&own, Lines::of(headers, name)) {
+                (_, Lines::None) => {}
+                // A client that shows its key twice shows it to the gateway, whatever else is in that field.
+                (Some(own), Lines::One(_) | Lines::Several) => {
+                    let own = own.as_bytes().trim_ascii();
+                    take_lines_off(headers, name, |line| credential(name, line) == Some(own));
+                }
+                (None, Lines::One(line)) if credential(name, line).is_none() => {}
+                (None, Lines::One(_) | Lines::Several) => drop(headers.remove(name)),
             }
         }
+    }
+}
+
+/// Takes off the lines of a field that are to go.
+fn take_lines_off(headers: &mut HeaderMap, name: &HeaderName, goes: impl Fn(&[u8]) -> bool) {
+    let stays = |line: &&HeaderValue| !goes(line.as_bytes());
+    let left: Vec<_> = headers.get_all(name).iter().filter(stays).cloned().collect();
+    headers.remove(name);
+    for line in left {
+        headers.append(name, line);
     }
 }
 
@@ -112,8 +127,10 @@ mod tests {
     use super::*;
     use crate::tenants::Clients;
 
-    fn fields(forward_credentials: bool) -> Fields {
-        let fields = ["Larder-Key", "Authorization", "x-api-key"].map(str::to_owned).to_vec();
+    const USUAL: [&str; 3] = ["Larder-Key", "Authorization", "x-api-key"];
+
+    fn fields(names: [&str; 3], forward_credentials: bool) -> Fields {
+        let fields = names.map(str::to_owned).to_vec();
         let (clients, issuers) = (Clients::Tenants, Vec::new());
         Fields::new(&Access { clients, fields, issuers, forward_credentials, names_max: 1 })
     }
@@ -131,8 +148,12 @@ mod tests {
 
     /// What is presented, and which fields are left when it has been taken off.
     fn of(lines: &[(&'static str, &'static str)]) -> (Option<&'static str>, Vec<String>) {
+        of_fields(USUAL, lines)
+    }
+
+    fn of_fields(names: [&str; 3], lines: &[(&'static str, &'static str)]) -> (Option<&'static str>, Vec<String>) {
         let mut headers = headers(lines);
-        let fields = fields(false);
+        let fields = fields(names, false);
         let presented = match fields.presented(|name| Lines::of(&headers, name)) {
             Presented::Nothing => None,
             Presented::Several => Some("several"),
@@ -143,7 +164,8 @@ mod tests {
             }
         };
         fields.take_off(&mut headers);
-        let mut left: Vec<_> = headers.keys().map(ToString::to_string).collect();
+        // A field is told once for each of its lines.
+        let mut left: Vec<_> = headers.iter().map(|(name, _)| name.to_string()).collect();
         left.sort();
         (presented, left)
     }
@@ -174,6 +196,17 @@ mod tests {
         assert_eq!(of(&both), (Some("a"), left(&["authorization", "x-api-key"])));
         let twice = [("larder-key", "a"), ("authorization", "Bearer a"), ("x-api-key", "a")];
         assert_eq!(of(&twice), (Some("a"), vec![]), "the same key is not shown to the origin either");
+        let lines = [("larder-key", "a"), ("x-api-key", "a"), ("x-api-key", "b"), ("x-api-key", "a")];
+        assert_eq!(of(&lines), (Some("a"), left(&["x-api-key"])), "in none of its lines");
+    }
+
+    #[test]
+    fn where_another_field_counts_none_is_the_origins() {
+        let names = ["Authorization", "Larder-Key", "x-api-key"];
+        let lines = [("authorization", "Bearer a"), ("larder-key", "x"), ("x-api-key", "b")];
+        assert_eq!(of_fields(names, &lines), (Some("a"), vec![]));
+        let other = [("authorization", "Basic a"), ("larder-key", "x"), ("x-api-key", "b")];
+        assert_eq!(of_fields(names, &other), (Some("x"), left(&["authorization", "x-api-key"])));
     }
 
     #[test]
@@ -184,7 +217,7 @@ mod tests {
     #[test]
     fn what_is_to_go_on_goes_on() {
         let mut headers = headers(&[("authorization", "Bearer a")]);
-        fields(true).take_off(&mut headers);
+        fields(USUAL, true).take_off(&mut headers);
         assert!(headers.contains_key("authorization"));
     }
 }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::Mutex;
+use parking_lot::RwLock;
 
 use super::{config::Config, denied::Denied, gate::Gate, key::Digest, presented::Presented};
 use crate::jwt::{self, Claims, Issuers};
@@ -18,12 +18,11 @@ const SUBJECT_BYTES_MAX: usize = 200;
 const OTHERS: &str = "other";
 
 /// A tenant.
-#[derive(Debug, PartialEq, Eq)]
 pub struct Tenant {
     /// Its name: in logs and keys.
     pub name: Arc<str>,
-    /// What metrics call it.
-    pub label: Arc<str>,
+    /// What metrics call it beside others; `None`: they always tell it apart.
+    among: Option<Among>,
     /// The routes it may use; `None`: all.
     routes: Option<Box<[Box<str>]>>,
 }
@@ -47,28 +46,45 @@ struct Inner {
 /// Names of tenants that metrics tell apart although no configuration has them. They outlive a configuration, as the
 /// figures do.
 #[derive(Clone, Default)]
-pub struct Names(Arc<Mutex<HashSet<Arc<str>>>>);
+pub struct Names(Arc<RwLock<HashSet<Arc<str>>>>);
 
-impl Names {
-    /// What metrics call `name` while they tell `max` apart.
-    fn label(&self, name: &Arc<str>, max: usize) -> Arc<str> {
-        let mut names = self.0.lock();
-        if names.contains(name) {
-            return Arc::clone(name);
+/// Names, of which metrics tell `max` apart.
+#[derive(Clone)]
+struct Among {
+    names: Names,
+    max: usize,
+}
+
+impl Among {
+    /// What metrics call `name`.
+    fn label(&self, name: &Arc<str>) -> Arc<str> {
+        // Of nearly all requests the name is known, or there is no place for it: they do not wait for each other.
+        if let Some(label) = self.known(&self.names.0.read(), name) {
+            return label;
         }
-        if names.len() >= max {
-            return OTHERS.into();
-        }
-        names.insert(Arc::clone(name));
-        Arc::clone(name)
+        let mut names = self.names.0.write();
+        self.known(&names, name).unwrap_or_else(|| {
+            names.insert(Arc::clone(name));
+            Arc::clone(name)
+        })
+    }
+
+    /// The same, where that is settled.
+    fn known(&self, names: &HashSet<Arc<str>>, name: &str) -> Option<Arc<str>> {
+        let others = || (names.len() >= self.max).then(|| OTHERS.into());
+        names.get(name).map(Arc::clone).or_else(others)
     }
 }
 
 impl Tenant {
     fn of(config: &Config) -> Self {
-        let name: Arc<str> = config.name.as_str().into();
         let routes = config.routes.iter().map(|route| route.as_str().into()).collect::<Box<[_]>>();
-        Self { label: Arc::clone(&name), name, routes: (!routes.is_empty()).then_some(routes) }
+        Self { name: config.name.as_str().into(), among: None, routes: (!routes.is_empty()).then_some(routes) }
+    }
+
+    /// What metrics call it. To be asked for what is counted alone: who is asked about takes no place among the names.
+    pub fn label(&self) -> Arc<str> {
+        self.among.as_ref().map_or_else(|| Arc::clone(&self.name), |among| among.label(&self.name))
     }
 
     /// Whether it may use the route of that name.
@@ -135,10 +151,19 @@ impl Tenants {
         if claims.name.len() > SUBJECT_BYTES_MAX {
             return Err(Denied::Name);
         }
-        let subject = [&*claims.issuer, "/", &*claims.name].concat();
-        let of_all = || self.inner.by_subject.get(&*[&*claims.issuer, "/*"].concat());
-        let configured = self.inner.by_subject.get(&*subject).or_else(of_all);
-        Ok(configured.map_or_else(|| self.named(&subject), Arc::clone))
+        Ok(self.of_subject(&claims.issuer, &claims.name))
+    }
+
+    /// The tenant that has this name in tokens of that issuer among its subjects, or else the one that is called so.
+    fn of_subject(&self, issuer: &str, name: &str) -> Arc<Tenant> {
+        let Inner { by_subject, names, names_max, .. } = &*self.inner;
+        let subject = [issuer, "/", name].concat();
+        let of_all = || by_subject.get(&*[issuer, "/*"].concat());
+        let of_itself = || {
+            let among = Among { names: names.clone(), max: *names_max };
+            Arc::new(Tenant { name: subject.as_str().into(), among: Some(among), routes: None })
+        };
+        by_subject.get(&*subject).or_else(of_all).map_or_else(of_itself, Arc::clone)
     }
 
     fn of_key(&self, key: &[u8]) -> Option<Arc<Tenant>> {
@@ -150,20 +175,14 @@ impl Tenants {
     /// # Errors
     /// Where there is none: it is not configured, and no issuer could have named it.
     pub fn spoken_for(&self, name: &str) -> Result<Arc<Tenant>, Denied> {
-        let known = self.inner.by_name.contains_key(name) || name.contains('/');
-        if known { Ok(self.named(name)) } else { Err(Denied::Nobody) }
-    }
-
-    /// The tenant of that name: one that is configured, or else one that only an issuer knows.
-    fn named(&self, name: &str) -> Arc<Tenant> {
-        match self.inner.by_name.get(name) {
-            Some(tenant) => Arc::clone(tenant),
-            None => {
-                let name: Arc<str> = name.into();
-                let label = self.inner.names.label(&name, self.inner.names_max);
-                Arc::new(Tenant { name, label, routes: None })
-            }
+        if let Some(tenant) = self.inner.by_name.get(name) {
+            return Ok(Arc::clone(tenant));
         }
+        let could_be = |(issuer, name): &(&str, &str)| {
+            self.inner.issuers.know(issuer) && (1..=SUBJECT_BYTES_MAX).contains(&name.len())
+        };
+        let (issuer, name) = name.split_once('/').filter(could_be).ok_or(Denied::Nobody)?;
+        Ok(self.of_subject(issuer, name))
     }
 }
 
@@ -177,6 +196,13 @@ fn credential(presented: Presented<'_>) -> Result<&[u8], Denied> {
         Presented::Nothing => Err(Denied::Missing),
         Presented::Several => Err(Denied::Unknown),
         Presented::Credential(credential) => Ok(credential),
+    }
+}
+
+impl fmt::Debug for Tenant {
+    /// Without the names of others.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tenant").field("name", &self.name).field("routes", &self.routes).finish_non_exhaustive()
     }
 }
 
@@ -247,23 +273,22 @@ mod tests {
         let tenants = Tenants::new(&tenants, Issuers::none(), Names::default(), 1);
         let name = |name: &str| tenants.spoken_for(name).map(|tenant| tenant.name.to_string());
         assert_eq!(name("search"), Ok("search".to_owned()));
-        assert_eq!(name("corp/a"), Ok("corp/a".to_owned()));
-        assert_eq!(name("serach"), Err(Denied::Nobody));
+        for nobody in ["serach", "corp/a", "corp/", "/", ""] {
+            assert_eq!(name(nobody), Err(Denied::Nobody), "{nobody}: there is no such issuer either");
+        }
     }
 
     #[test]
     fn names_of_issuers_have_a_bounded_number_of_labels() {
         let (names, config) = (Names::default(), [config("search", &["key"], &[])]);
         let tenants = Tenants::new(&config, Issuers::none(), names.clone(), 2);
-        let labels = |tenants: &Tenants| {
-            ["search", "corp/a", "corp/b", "corp/c", "corp/a"].map(|name| tenants.named(name).label.to_string())
-        };
-        assert_eq!(labels(&tenants), ["search", "corp/a", "corp/b", OTHERS, "corp/a"]);
-        assert_eq!(tenants.named("corp/c").name.as_ref(), "corp/c");
-        assert_eq!(
-            labels(&Tenants::new(&[], Issuers::none(), names, 2))[1..],
-            ["corp/a", "corp/b", OTHERS, "corp/a"],
-            "after a reload"
-        );
+        let labels =
+            |tenants: &Tenants| ["a", "b", "c", "a"].map(|name| tenants.of_subject("corp", name).label().to_string());
+        assert_eq!(tenants.of_subject("corp", "z").name.as_ref(), "corp/z", "who is not counted takes no place");
+        assert_eq!(labels(&tenants), ["corp/a", "corp/b", OTHERS, "corp/a"]);
+        assert_eq!(tenants.of_subject("corp", "c").name.as_ref(), "corp/c");
+        assert_eq!(tenants.spoken_for("search").expect("it is there").label().as_ref(), "search");
+        let reloaded = Tenants::new(&[], Issuers::none(), names, 2);
+        assert_eq!(labels(&reloaded), ["corp/a", "corp/b", OTHERS, "corp/a"], "after a reload");
     }
 }

@@ -44,7 +44,7 @@ pub struct Wanted {
     pub url: String,
     /// Request header fields.
     pub headers: HeaderMap,
-    /// The tenant for whom it is, where its route asks for one and the fields have no key.
+    /// The tenant for whom it is, where its route asks for one. It goes before a key in the fields.
     pub tenant: Option<Arc<str>>,
 }
 

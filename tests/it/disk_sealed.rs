@@ -221,7 +221,8 @@ async fn switched_on_or_off_the_tier_begins_empty() {
         settled(&gateway, 8).await;
         assert_eq!(origin.requests(TEXT), requests);
         gateway = gateway.restart_with(&vault.config("secret", encrypt)).await;
-        assert!(gateway.output().contains("l3.encrypt has been switched"), "{}", gateway.output());
+        let said = || async { gateway.output().contains("l3.encrypt has been switched").then_some(()) };
+        eventually("the line that says so", said).await;
         if encrypt {
             let needles = [LINE.as_bytes()[..20].to_vec(), FIELD.as_bytes().to_vec()];
             assert_eq!(shown(&gateway.data_dir(), &needles), [] as [&str; 0]);

@@ -16,6 +16,9 @@ use crate::support::{
     within,
 };
 
+/// Who shows a wrong token may go on.
+const TRY_ON: &str = "failures_rate = '100000/s'";
+
 /// A call with a token.
 fn call(gateway: &Gateway, method: &str, path: &str, token: &str) -> Request {
     client::request(method, gateway.admin_url(path)).header("authorization", &format!("Bearer {token}"))
@@ -137,7 +140,8 @@ async fn a_key_is_replaced() {
 async fn made_up_keys_ask_the_issuer_once() {
     let key = Key::p256("k");
     let (idp, _) = issuer(&[&key]).await;
-    let gateway = gateway::new().config(config(&format!("{}{KEYS}", idp.url()), "")).run().await;
+    let config = format!("[admin]\n{TRY_ON}\n{}", config(&format!("{}{KEYS}", idp.url()), ""));
+    let gateway = gateway::new().config(config).run().await;
     assert_eq!(stats(&gateway, &key.sign(&claims("ann", &["viewer"]))).await.status, 200);
     let made_up: Vec<_> = (0..200).map(|number| key.named(&number.to_string()).sign(&claims("eve", &[]))).collect();
     let statuses = join_all(made_up.iter().map(|token| async { stats(&gateway, token).await.status })).await;
@@ -151,7 +155,7 @@ async fn an_issuer_that_is_down() {
     let key = Key::ed25519("k");
     let (mut idp, published) = issuer(&[&key]).await;
     published.answer(reply("down").status(503));
-    let config = format!("[jwt]\nrefresh_min = '1s'\n{}", config(&format!("{}{KEYS}", idp.url()), ""));
+    let config = format!("{TRY_ON}\n[jwt]\nrefresh_min = '1s'\n{}", config(&format!("{}{KEYS}", idp.url()), ""));
     let gateway = gateway::new().token("secret").config(config).run().await;
     let token = key.sign(&claims("ann", &["viewer"]));
     assert_eq!(stats(&gateway, &token).await.status, 503);

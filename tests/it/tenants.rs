@@ -324,6 +324,55 @@ async fn answers_of_models_are_everybodys_where_they_are_said_to_be() {
 }
 
 #[tokio::test]
+async fn a_pack_is_for_tenants_that_share() {
+    let origin = origin::new().handler(CHAT, |_, nth| completion(nth + 1)).run().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let pack = directory.path().join("calls.jsonl");
+    let route = |mode: &str, more: &str| {
+        let packed = format!("llm.mode = '{mode}'\nllm.pack = '{}'", pack.display());
+        config(&origin, &format!("protocol = 'openai'\n{packed}\n{more}"))
+    };
+    for mode in ["record", "replay", "auto"] {
+        let refused = gateway::new().config(route(mode, "cache.partition = 'none'")).refuse().await;
+        assert!(refused.output.contains("llm.mode: a pack knows no tenants"), "{mode}: {}", refused.output);
+    }
+    // Who speaks for a tenant to the forward proxy does so on routes that ask nobody.
+    let forward = "[forward]\nclients_auth = 'tenants'\n";
+    let nobody = route("auto", "").replace("access.clients = 'tenants'\n", "");
+    let refused = gateway::new().config(format!("{forward}{nobody}")).refuse().await;
+    assert!(refused.output.contains("llm.mode: a pack knows no tenants"), "{}", refused.output);
+
+    let gateway = gateway::new().config(route("auto", "llm.scope = 'shared'")).run().await;
+    chat(&gateway, ("larder-key", ALICE)).send().await.assert_forwarded("uri-miss");
+    let recorded = async || std::fs::read_to_string(&pack).ok().filter(|text| text.contains(CHAT));
+    eventually("it is recorded", recorded).await;
+    let answer = chat(&gateway, ("larder-key", BOB)).send().await;
+    assert!(answer.header("cache-status").expect("always").contains("detail=pack"), "{answer:?}");
+    assert_eq!(origin.requests(CHAT), 1);
+}
+
+#[tokio::test]
+async fn a_purge_fetches_nothing_again_for_which_a_key_is_needed() {
+    let origin = origin_of("/a").await;
+    let gateway = gateway(&origin, "cache.partition = 'none'").await;
+    get(&gateway, "/a", ALICE).send().await.assert_ok("hello");
+    let receipt = gateway.purge(json!({ "urls": [gateway.url("/a")], "refresh": true })).await;
+    assert_eq!(receipt["refresh"]["queued"], 0, "{receipt}");
+    get(&gateway, "/a", BOB).send().await.assert_ok("hello").assert_forwarded("uri-miss");
+}
+
+#[tokio::test]
+async fn a_key_is_taken_off_wherever_it_is_looked_for() {
+    let origin = origin_of("/a").await;
+    let fields = "access.fields = ['authorization', 'larder-key', 'x-api-key']";
+    let route =
+        format!("[[route]]\nname = 'all'\nupstream = '{}'\naccess.clients = 'tenants'\n{fields}\n", origin.url());
+    let gateway = gateway::new().config(format!("{}{route}", tenants())).run().await;
+    get(&gateway, "/a", ALICE).header("larder-key", "x").send().await.assert_ok("hello");
+    assert!(!format!("{:?}", origin.last("/a")).contains(ALICE), "{:?}", origin.last("/a"));
+}
+
+#[tokio::test]
 async fn an_operator_explains_and_warms_as_a_tenant() {
     let origin = origin::new().route("/a", "a").max_age(600).route("/b", "b").max_age(600).run().await;
     let gateway = gateway(&origin, "").await;
@@ -418,6 +467,15 @@ async fn what_cannot_be_meant_is_refused_without_a_word_of_a_key() {
         ("[access]\nclients = 'tenant'\n".to_owned(), "did you mean \"tenants\"?"),
         ("[access]\nissuers = ['staff']\n".to_owned(), "access.issuers[0]: there is no [[issuer]] \"staff\""),
         ("[access]\nfields = ['a b']\n".to_owned(), "access.fields[0]: \"a b\" is no name of a header field"),
+        (
+            format!(
+                "{}{}",
+                jwt::config("http://127.0.0.1:1/keys", ""),
+                tenant("a", "subjects = ['staff/ann', 'stuff/*']")
+            ),
+            "tenant[0].subjects[1]: there is no [[issuer]] \"stuff\"; did you mean \"staff\"?",
+        ),
+        (format!("{alice}keys = [\n  '{ALICE}\n]\n"), "invalid"),
     ] {
         let refused = gateway::new().upstream("http://127.0.0.1:9").config(&wrong).refuse().await;
         assert_eq!(refused.code, Some(64), "{wrong}: {}", refused.output);
@@ -458,6 +516,13 @@ async fn tokens_of_an_issuer_name_tenants() {
     let gateway = gateway::new().token("secret").config(format!("[access]\nnames_max = 1\n{config}")).run().await;
     let token = |name: &str| key.sign(&claims(name, &[]));
     let ann = token("ann");
+
+    // Who asks what a tenant would get takes no place among those that metrics tell apart.
+    for (name, known) in [("staff/zoe", Some("staff/zoe")), ("staff/ann", Some("search")), ("stuff/zoe", None)] {
+        let call = json!({ "url": gateway.url("/a"), "tenant": name });
+        let explanation = gateway.admin("POST", "/explain").json(&call).send().await.json();
+        assert_eq!(explanation["tenant"].as_str(), known, "{explanation}");
+    }
 
     get(&gateway, "/a", &ann).send().await.assert_ok("answer 1").assert_forwarded("uri-miss");
     assert!(!format!("{:?}", origin.last("/a")).contains(&ann));

@@ -227,7 +227,7 @@ impl Accounts {
     pub(super) fn bill(&self, route: &Arc<str>, model: Option<&str>, tenant: Option<&Tenant>) -> Bill {
         let model = self.name(model.unwrap_or(""));
         let receipt = Receipt { model: Arc::clone(&model), cost: Arc::default() };
-        let tenant = tenant.map(|tenant| Arc::clone(&tenant.label));
+        let tenant = tenant.map(Tenant::label);
         Bill { accounts: self.clone(), route: Arc::clone(route), model, tenant, charge: None, receipt }
     }
 

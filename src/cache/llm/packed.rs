@@ -1,7 +1,8 @@
 //! Calls that are recorded into a pack, and answered from it: for tests that run without a provider.
 //!
 //! A pack is for whoever has it: whose call it was is no part of what makes two of its calls the same, so that what was
-//! recorded with one credential is answered to another, or to none.
+//! recorded with one credential is answered to another, or to none. Where tenants do not share, the configuration takes no
+//! pack.
 
 use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 

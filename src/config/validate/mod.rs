@@ -19,7 +19,7 @@ pub(super) use self::{
     llm::{llm, providers},
     policy::policy,
     route::{lint_route, route},
-    tenant::{access, lint_access, tenants, used_issuers, used_routes},
+    tenant::{access, lint_access, packed, tenants, used_issuers, used_routes},
 };
 use super::{Config, key_path::KeyPath};
 use crate::{
@@ -35,7 +35,7 @@ pub(super) fn config(config: &Config) -> Vec<Finding> {
         origin(&config.origin),
         access(&config.access),
         used_issuers(&config.access, &config.issuer),
-        tenants(&config.tenant),
+        tenants(&config.tenant, &config.issuer),
         policy(&config.cache),
         fill(&config.fill),
         memory_tier(config),

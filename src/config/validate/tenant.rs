@@ -6,6 +6,7 @@ use super::finding::{Finding, Table};
 use crate::{
     config::{Config, key_path::KeyPath, route::ResolvedRoute, schema},
     jwt,
+    llm::config::{Mode, Scope},
     tenants::{self, Access, Clients, Digest, KEY_BYTES_MIN},
 };
 
@@ -26,8 +27,8 @@ pub(in crate::config) fn access(access: &Access) -> Vec<Finding> {
     table.findings
 }
 
-/// `[[tenant]]`.
-pub(in crate::config) fn tenants(tenants: &[tenants::Config]) -> Vec<Finding> {
+/// `[[tenant]]`, whose subjects are of `issuers`.
+pub(in crate::config) fn tenants(tenants: &[tenants::Config], issuers: &[jwt::Config]) -> Vec<Finding> {
     let (mut found, mut names, mut known) = (Vec::new(), BTreeSet::new(), Known::default());
     for (index, tenant) in tenants.iter().enumerate() {
         let at = KeyPath::root().key("tenant").index(index);
@@ -54,11 +55,8 @@ pub(in crate::config) fn tenants(tenants: &[tenants::Config]) -> Vec<Finding> {
             }
         }
         for (nth, subject) in tenant.subjects.iter().enumerate() {
-            let path = at.key("subjects").index(nth);
-            if subject.split_once('/').is_none_or(|(issuer, name)| issuer.is_empty() || name.is_empty()) {
-                add(path, "a subject is an issuer's name, `/`, and a name in its tokens, or `*` for all of them");
-            } else if !known.subjects.insert(subject.clone()) {
-                add(path, "listed before, here or with another tenant");
+            if let Some(message) = known.problem_of_subject(subject, issuers) {
+                add(at.key("subjects").index(nth), &message);
             }
         }
     }
@@ -83,6 +81,20 @@ impl Known {
             return Some("a key has no blanks and nothing but ASCII");
         }
         (!self.digests.insert(Digest::of(key.as_bytes()))).then_some(TWICE)
+    }
+
+    /// Whoever is meant by a subject that is nobody's would be a tenant by himself, who may use all routes.
+    fn problem_of_subject(&mut self, subject: &str, issuers: &[jwt::Config]) -> Option<String> {
+        let parts = subject.split_once('/').filter(|(issuer, name)| !issuer.is_empty() && !name.is_empty());
+        let Some((issuer, _)) = parts else {
+            let message = "a subject is an issuer's name, `/`, and a name in its tokens, or `*` for all of them";
+            return Some(message.to_owned());
+        };
+        let twice = || {
+            let is_new = self.subjects.insert(subject.to_owned());
+            (!is_new).then(|| "listed before, here or with another tenant".to_owned())
+        };
+        problem_of_issuer(issuer, issuers).or_else(twice)
     }
 }
 
@@ -109,11 +121,36 @@ pub(in crate::config) fn used_routes(tenants: &[tenants::Config], routes: &[Reso
 /// Whether the issuers that routes name are there; in `[access]` too, which no route may use.
 pub(in crate::config) fn used_issuers(access: &Access, issuers: &[jwt::Config]) -> Vec<Finding> {
     let mut table = Table::new("access");
-    let names = || issuers.iter().map(|issuer| issuer.name.as_str());
-    for (nth, name) in access.issuers.iter().enumerate().filter(|(_, name)| !names().any(|known| known == *name)) {
-        let meant = schema::nearest(name, names()).map(|meant| format!("; did you mean {meant:?}?"));
-        table.add_at("issuers", nth, format!("there is no [[issuer]] {name:?}{}", meant.unwrap_or_default()));
+    for (nth, name) in access.issuers.iter().enumerate() {
+        if let Some(message) = problem_of_issuer(name, issuers) {
+            table.add_at("issuers", nth, message);
+        }
     }
+    table.findings
+}
+
+fn problem_of_issuer(name: &str, issuers: &[jwt::Config]) -> Option<String> {
+    let names = || issuers.iter().map(|issuer| issuer.name.as_str());
+    if names().any(|known| known == name) {
+        return None;
+    }
+    let meant = schema::nearest(name, names()).map(|meant| format!("; did you mean {meant:?}?"));
+    Some(format!("there is no [[issuer]] {name:?}{}", meant.unwrap_or_default()))
+}
+
+/// Whether a pack, which does not know whose a call is, would answer one tenant what another was told, and no setting
+/// says that they share. Where the forward proxy asks (`proxy_asks`), who comes through it is of a tenant on every route.
+pub(in crate::config) fn packed(resolved: &ResolvedRoute, proxy_asks: bool) -> Vec<Finding> {
+    let ResolvedRoute { route, access, llm, .. } = resolved;
+    let has_pack = route.protocol.model().is_some() && llm.mode != Mode::Cache;
+    let has_tenants = proxy_asks || access.clients == Clients::Tenants;
+    if !has_pack || !has_tenants || llm.scope == Scope::Shared {
+        return Vec::new();
+    }
+    let mut table = Table::new("llm");
+    let message =
+        "a pack knows no tenants, so all of them would share its answers: scope = \"shared\" says that they may";
+    table.add_either("mode", "scope", message);
     table.findings
 }
 

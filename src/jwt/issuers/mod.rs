@@ -164,6 +164,11 @@ impl Issuers {
         self.0.state.load().issuers.is_empty()
     }
 
+    /// Whether there is one of that name.
+    pub fn know(&self, name: &str) -> bool {
+        self.0.state.load().issuers.iter().any(|issuer| issuer.config.name == name)
+    }
+
     /// Whether tokens of any of them mean something on the admin plane.
     pub fn have_roles(&self) -> bool {
         self.0.state.load().issuers.iter().any(|issuer| !issuer.config.roles.is_empty())

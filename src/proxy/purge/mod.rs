@@ -91,8 +91,8 @@ async fn purged(
     // Before the purge: what it makes unusable may leave the cache at once.
     let mut refresh =
         if request.refresh { proxy.cache().popular(&plan.scopes, config.refresh_max) } else { Vec::new() };
-    // Whose responses they were, nobody has noted.
-    refresh.retain(|url| proxy.resolve(url).is_ok_and(|resolved| !resolved.route.by_tenant));
+    // Whose responses they were, nobody has noted, and the gateway has no key of its own.
+    refresh.retain(|url| proxy.resolve(url).is_ok_and(|resolved| !resolved.gated));
     let mode = if request.soft { Mode::Soft } else { Mode::Hard };
     let (receipt, fleet) = proxy
         .cache()

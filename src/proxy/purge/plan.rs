@@ -42,7 +42,7 @@ pub(super) struct Place {
 
 impl Directory for Proxy {
     fn places(&self, url: &str) -> Result<Vec<Place>, ResolveError> {
-        let place = |Resolved { target, route }| {
+        let place = |Resolved { target, route, .. }| {
             let (url, hold) = (target.url_scope(&route), route.policy.purge_hold);
             Place { authority: target.authority, site: target.site, path: target.normal_path, url, hold }
         };
