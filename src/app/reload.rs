@@ -70,6 +70,7 @@ impl Reload for Reloader {
             return Reloaded::Done { changes, warnings: warnings(&read) };
         }
         if changes.is_empty() {
+            self.issuers.take(issuers);
             self.certificates.take(certificates);
             return Reloaded::Done { changes, warnings: warnings(&read) };
         }

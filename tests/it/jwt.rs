@@ -189,6 +189,8 @@ async fn keys_come_over_tls_that_is_trusted() {
     let token = key.sign(&claims("ann", &["viewer"]));
     let strange = gateway::new().config(&config).run().await;
     assert_eq!(stats(&strange, &token).await.status, 503, "nobody vouches for it");
+    let careless = gateway::new().config(format!("[origin]\ntls_verify = false\n{config}")).run().await;
+    assert_eq!(stats(&careless, &token).await.status, 503, "nor where origins are believed whatever they show");
     let trusted = format!("[origin]\ntls_ca_file = {:?}\n{config}", front.authority_file());
     assert_eq!(stats(&gateway::new().config(trusted).run().await, &token).await.status, 200);
 }
@@ -203,7 +205,18 @@ async fn keys_lie_in_a_file() {
     assert!(refusal.code != Some(0) && refusal.output.contains("staff.pem"), "{}", refusal.output);
     std::fs::write(&file, key.pem()).expect("written");
     let gateway = gateway::new().config(config).run().await;
-    assert_eq!(stats(&gateway, &key.sign(&claims("ann", &["viewer"]))).await.status, 200);
+    let token = key.sign(&claims("ann", &["viewer"]));
+    assert_eq!(stats(&gateway, &token).await.status, 200);
+    // What a reload would take over has to be good, also where no setting has changed.
+    std::fs::write(&file, "nothing").expect("written");
+    let chief = key.sign(&claims("ann", &["chief"]));
+    let refused = reload(&gateway, &chief).await;
+    assert_eq!(refused.status, 422);
+    assert!(refused.text().contains("staff.pem"), "{}", refused.text());
+    assert_eq!(stats(&gateway, &token).await.status, 200, "nothing was taken over");
+    std::fs::write(&file, Key::p256("other").pem()).expect("written");
+    assert_eq!(reload(&gateway, &chief).await.status, 200);
+    assert_eq!(stats(&gateway, &token).await.status, 401, "the file counts at once");
 }
 
 #[tokio::test]
