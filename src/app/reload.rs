@@ -75,8 +75,8 @@ impl Reload for Reloader {
             return Reloaded::Done { changes, warnings: warnings(&read) };
         }
         let earlier = self.live.current();
-        let proxy = match self.ground.proxy(&read, Some((&earlier, &current))) {
-            Ok(proxy) => proxy,
+        let (proxy, limits) = match self.ground.proxy(&read, Some((&earlier, &current))) {
+            Ok(made) => made,
             Err(error) => return Reloaded::Invalid(error.to_string()),
         };
         if let Some(log) = &self.source.log
@@ -89,6 +89,7 @@ impl Reload for Reloader {
         self.auth.replace(&read.admin);
         self.keys.replace(&read);
         self.issuers.take(issuers);
+        self.ground.limits.take(limits);
         self.certificates.take(certificates);
         self.live.replace(proxy);
         let warnings = warnings(&read);
