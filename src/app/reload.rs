@@ -86,9 +86,8 @@ impl Reload for Reloader {
             return Reloaded::Invalid(error.to_string());
         }
         // From here on nothing can fail.
-        self.auth.replace(&read.admin);
         self.keys.replace(&read);
-        self.issuers.take(issuers);
+        self.auth.replace(&read.admin, issuers);
         self.ground.limits.take(limits);
         self.certificates.take(certificates);
         self.live.replace(proxy);
