@@ -370,7 +370,8 @@ impl Proxy {
         // A limit by a field counts it as it came, also where it is taken off in a moment.
         let whole =
             proxied.gate().and(limited.as_ref()).filter(|limits| limits.by_field()).map(|_| head.headers.clone());
-        let asked = limited.as_ref().filter(|_| proxied.gate().is_some());
+        let is_asked = proxied.gate().is_some() || placed.as_ref().is_ok_and(|placed| placed.forwarded);
+        let asked = limited.as_ref().filter(|_| is_asked);
         let begun = self.begun(asked, client.address, &head.headers).await;
         let placed = match placed {
             // Who asks too much is told so whoever he is.

@@ -16,6 +16,9 @@ use crate::support::{
     within,
 };
 
+/// Wrong tokens may be tried here as often as a test likes.
+const TRIES: &str = "[admin]\nfailures_rate = '1000/s'\n";
+
 /// A call with a token.
 fn call(gateway: &Gateway, method: &str, path: &str, token: &str) -> Request {
     client::request(method, gateway.admin_url(path)).header("authorization", &format!("Bearer {token}"))
@@ -137,7 +140,8 @@ async fn a_key_is_replaced() {
 async fn made_up_keys_ask_the_issuer_once() {
     let key = Key::p256("k");
     let (idp, _) = issuer(&[&key]).await;
-    let gateway = gateway::new().config(config(&format!("{}{KEYS}", idp.url()), "")).run().await;
+    let config = config(&format!("{}{KEYS}", idp.url()), "");
+    let gateway = gateway::new().config(format!("{TRIES}{config}")).run().await;
     assert_eq!(stats(&gateway, &key.sign(&claims("ann", &["viewer"]))).await.status, 200);
     let made_up: Vec<_> = (0..200).map(|number| key.named(&number.to_string()).sign(&claims("eve", &[]))).collect();
     let statuses = join_all(made_up.iter().map(|token| async { stats(&gateway, token).await.status })).await;
@@ -152,7 +156,7 @@ async fn an_issuer_that_is_down() {
     let (mut idp, published) = issuer(&[&key]).await;
     published.answer(reply("down").status(503));
     let config = format!("[jwt]\nrefresh_min = '1s'\n{}", config(&format!("{}{KEYS}", idp.url()), ""));
-    let gateway = gateway::new().token("secret").config(config).run().await;
+    let gateway = gateway::new().token("secret").config(format!("failures_rate = '1000/s'\n{config}")).run().await;
     let token = key.sign(&claims("ann", &["viewer"]));
     assert_eq!(stats(&gateway, &token).await.status, 503);
     assert_eq!(stats(&gateway, "secret").await.status, 200);
