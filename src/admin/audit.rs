@@ -53,7 +53,7 @@ pub(super) async fn audit(State(shared): State<Arc<Shared>>, mut request: Reques
     if !changes(request.method(), request.uri().path()) {
         return next.run(request).await;
     }
-    let from = request.extensions().get::<ConnectInfo<Remote>>().map(|info| info.0.0.ip());
+    let from = request.extensions().get::<ConnectInfo<Remote>>().map(|info| info.0.address());
     let who = match request.extensions().get::<Identified>() {
         Some(who) => who.clone(),
         None => shared.auth.identify(request.headers()).await,

@@ -31,8 +31,16 @@ const CHALLENGE: &str = "Bearer realm=\"larder admin\"";
 /// The tokens, as hashes, and whose signed tokens count. Clones are the same, also when others take their place.
 #[derive(Clone)]
 pub struct Auth {
-    known: Arc<ArcSwap<Box<[Known]>>>,
+    rules: Arc<ArcSwap<Rules>>,
     issuers: Issuers,
+}
+
+/// What one configuration says of who may call.
+struct Rules {
+    known: Box<[Known]>,
+    /// Whether a token is needed at all. It is part of this, and not found out of tokens and issuers: while others take
+    /// their place, there may be neither for a moment.
+    is_required: bool,
 }
 
 struct Known {
@@ -70,17 +78,19 @@ pub struct Refusal {
 impl Auth {
     /// From the tokens of the configuration, and with these issuers.
     pub fn new(config: &Config, issuers: Issuers) -> Self {
-        Self { known: Arc::new(ArcSwap::from_pointee(known(config))), issuers }
+        Self { rules: Arc::new(ArcSwap::from_pointee(Rules::new(config, &issuers))), issuers }
     }
 
-    /// Takes the tokens of another configuration in the place of these.
-    pub fn replace(&self, config: &Config) {
-        self.known.store(Arc::new(known(config)));
+    /// Takes the tokens and issuers of another configuration in the place of these. In between, a token is needed where
+    /// one was needed before.
+    pub fn replace(&self, config: &Config, issuers: jwt::Read) {
+        self.issuers.take(issuers);
+        self.rules.store(Arc::new(Rules::new(config, &self.issuers)));
     }
 
     /// Whether a token is needed at all.
     pub fn is_required(&self) -> bool {
-        !self.known.load().is_empty() || self.issuers.have_roles()
+        self.rules.load().is_required
     }
 
     /// Lets a call in that may do `needed`.
@@ -159,7 +169,7 @@ impl Auth {
         let hash = blake3::hash(token);
         // All of them, and each in constant time: how long it takes tells nothing about any token.
         let mut found = None;
-        for known in self.known.load().iter() {
+        for known in &self.rules.load().known {
             let same: Choice = known.hash.as_bytes().ct_eq(hash.as_bytes());
             if bool::from(same) {
                 found = Some((Arc::clone(&known.name), known.scope));
@@ -169,9 +179,16 @@ impl Auth {
     }
 }
 
+impl Rules {
+    fn new(config: &Config, issuers: &Issuers) -> Self {
+        let known = known(config);
+        Self { is_required: !known.is_empty() || issuers.have_roles(), known }
+    }
+}
+
 impl std::fmt::Debug for Auth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.known.load().iter().map(|known| (&known.name, known.scope))).finish()
+        f.debug_list().entries(self.rules.load().known.iter().map(|known| (&known.name, known.scope))).finish()
     }
 }
 
@@ -182,6 +199,16 @@ impl std::fmt::Debug for Credential {
 }
 
 impl Identified {
+    /// Whether it is known only because nobody was asked who he is.
+    pub(super) fn was_not_asked(&self) -> bool {
+        self.0.as_ref().is_ok_and(|caller| caller.token.0.is_none())
+    }
+
+    /// Whether what was shown is no token; also where nothing was.
+    pub(super) fn is_wrong(&self) -> bool {
+        self.0.as_ref().is_err_and(|refusal| refusal.status() == StatusCode::UNAUTHORIZED.as_u16())
+    }
+
     /// Name of who calls, whatever it may do; empty: none that is known.
     pub(super) fn name(&self) -> Arc<str> {
         self.0.as_ref().map_or_else(|_| "".into(), |caller| Arc::clone(&caller.name))
@@ -276,18 +303,22 @@ mod tests {
     use super::*;
     use crate::admin::config::Token;
 
-    fn auth(token: &str, tokens: &[(&str, Scope)]) -> Auth {
+    fn config(token: &str, tokens: &[(&str, Scope)]) -> Config {
         let named = |&(token, scope): &(&str, Scope)| Token { name: format!("{token}'s"), token: token.into(), scope };
-        let config = Config {
+        Config {
             token: token.to_owned(),
             tokens: tokens.iter().map(named).collect(),
             body_bytes_max: bytesize::ByteSize::mib(1),
             connections_max: 1,
+            idle_timeout: std::time::Duration::from_secs(1),
             rate: "1/s".parse().expect("a rate"),
             failures_rate: "1/s".parse().expect("a rate"),
             tls: crate::tls::Config::default(),
-        };
-        Auth::new(&config, Issuers::none())
+        }
+    }
+
+    fn auth(token: &str, tokens: &[(&str, Scope)]) -> Auth {
+        Auth::new(&config(token, tokens), Issuers::none())
     }
 
     fn head(method: &str, fields: &[(&str, &str)]) -> Parts {
@@ -343,6 +374,28 @@ mod tests {
         let auth = auth("secret", &[]);
         let fields = [("authorization", "Bearer secret"), ("host", "admin.example"), ("origin", "http://x.example")];
         assert_eq!(status(&auth, &head("POST", &fields), Scope::Purge), 200);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_let_in_unasked_while_others_take_their_place() {
+        let limits = "token_bytes_max = '8KiB'\nremembered_bytes_max = '64KiB'\nkeys_bytes_max = '64KiB'\n\
+                      keys_max = 8\nkeys_tried_max = 8\nkeys_timeout = '5s'\nrefresh_min = '30s'\nkeys_max_age = '24h'\n";
+        let issuer = "name = 'idp'\nissuer = 'idp'\nkeys = 'https://idp.example'\naudiences = ['larder']\n\
+                      roles = { a = 'operate' }\n";
+        let (limits, issuer) = (toml_edit::de::from_str(limits), toml_edit::de::from_str(issuer));
+        let (limits, issuer) = (limits.expect("limits"), [issuer.expect("an issuer")]);
+        let auth = auth("", &[]);
+        assert!(!auth.is_required());
+        let read = |issuers: &[_]| auth.issuers.read(&limits, issuers).expect("issuers");
+        auth.replace(&config("", &[]), read(&issuer));
+        assert!(auth.is_required());
+        // A token takes the issuer's place: half of what `replace` does.
+        auth.issuers.take(read(&[]));
+        assert!(auth.is_required(), "the issuer is gone, and the token not there yet");
+        auth.replace(&config("secret", &[]), read(&[]));
+        assert!(auth.is_required());
+        auth.replace(&config("", &[]), read(&[]));
+        assert!(!auth.is_required());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Settings of the admin plane.
 
+use std::time::Duration;
+
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +59,9 @@ pub struct Config {
     pub body_bytes_max: ByteSize,
     /// Connections open at once.
     pub connections_max: usize,
+    /// How long a connection may go without a call, and a client without taking anything of an answer.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
     /// Calls of one caller: of a token, or of an address without one.
     pub rate: Speed,
     /// Calls of one address with a token that is none.

@@ -2,10 +2,11 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{
@@ -22,6 +23,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
+use super::idle::{Calls, Patience};
 use crate::tls::Acceptor;
 
 /// Handshakes at once; one more client waits in the kernel's backlog. Operators are few.
@@ -33,16 +35,27 @@ pin_project! {
         #[pin]
         stream: Either<TcpStream, TlsStream<TcpStream>>,
         place: OwnedSemaphorePermit,
+        patience: Patience,
     }
 }
 
 /// Where a call came from.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Remote(pub(super) SocketAddr);
+#[derive(Debug, Clone)]
+pub(super) struct Remote {
+    address: SocketAddr,
+    /// All that came there.
+    pub(super) calls: Arc<Calls>,
+}
+
+impl Remote {
+    pub(super) fn address(&self) -> IpAddr {
+        self.address.ip()
+    }
+}
 
 impl Connected<IncomingStream<'_, Door>> for Remote {
     fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
-        Self(*stream.remote_addr())
+        Self { address: *stream.remote_addr(), calls: stream.io().patience.calls() }
     }
 }
 
@@ -52,13 +65,19 @@ pub(super) struct Door {
     listener: TcpListener,
     tls: Arc<Acceptor>,
     places: Arc<Semaphore>,
+    idle_timeout: Duration,
     handshakes: JoinSet<Option<(Connection, SocketAddr)>>,
 }
 
 impl Door {
-    pub(super) fn new(listener: TcpListener, tls: Arc<Acceptor>, connections_max: usize) -> Self {
+    pub(super) fn new(
+        listener: TcpListener,
+        tls: Arc<Acceptor>,
+        connections_max: usize,
+        idle_timeout: Duration,
+    ) -> Self {
         let places = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
-        Self { listener, tls, places, handshakes: JoinSet::new() }
+        Self { listener, tls, places, idle_timeout, handshakes: JoinSet::new() }
     }
 
     fn greet(
@@ -67,13 +86,16 @@ impl Door {
         address: SocketAddr,
         place: OwnedSemaphorePermit,
     ) -> Option<(Connection, SocketAddr)> {
+        let idle_timeout = self.idle_timeout;
         let Some(settings) = self.tls.now() else {
-            return Some((Connection { stream: Either::Left(stream), place }, address));
+            let patience = Patience::new(idle_timeout);
+            return Some((Connection { stream: Either::Left(stream), place, patience }, address));
         };
         let tls = Arc::clone(&self.tls);
         self.handshakes.spawn(async move {
             let secured = tls.accept(settings, stream, |stream| stream).await?;
-            Some((Connection { stream: Either::Right(secured), place }, address))
+            let patience = Patience::new(idle_timeout);
+            Some((Connection { stream: Either::Right(secured), place, patience }, address))
         });
         None
     }
@@ -119,13 +141,17 @@ impl Listener for Door {
 
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.project().stream.poll_read(cx, buf)
+        let this = self.project();
+        let read = this.stream.poll_read(cx, buf);
+        this.patience.read(cx, read)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.project().stream.poll_write(cx, bytes)
+        let this = self.project();
+        let written = this.stream.poll_write(cx, bytes);
+        this.patience.written(cx, written)
     }
 
     fn poll_write_vectored(
@@ -133,7 +159,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.project().stream.poll_write_vectored(cx, bytes)
+        let this = self.project();
+        let written = this.stream.poll_write_vectored(cx, bytes);
+        this.patience.written(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -141,10 +169,14 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().stream.poll_flush(cx)
+        let this = self.project();
+        let flushed = this.stream.poll_flush(cx);
+        this.patience.written(cx, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().stream.poll_shutdown(cx)
+        let this = self.project();
+        let shut = this.stream.poll_shutdown(cx);
+        this.patience.written(cx, shut)
     }
 }

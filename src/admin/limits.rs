@@ -10,9 +10,15 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 
-use super::{Shared, auth, config::Config, door::Remote, problem::Problem};
+use super::{
+    Shared,
+    auth::{self, Identified},
+    config::Config,
+    door::Remote,
+    problem::Problem,
+};
 use crate::limit::{Callers, gcra::Rate};
 
 /// Callers known at once, less than a megabyte of them.
@@ -21,9 +27,11 @@ const CALLERS_MAX: usize = 10_000;
 /// What is counted.
 const CALLS: u64 = 0;
 const FAILURES: u64 = 1;
+const TRIES: &str = "calls with tokens that are none";
 
-/// Paths that ask for no token.
+/// Paths that ask for no token, whatever a call brings. Those of probes are not even counted.
 const PROBES: [&str; 2] = ["/healthz", "/readyz"];
+const PAGES: [&str; 4] = ["/", "/console", "/docs", "/openapi.json"];
 const METRICS: &str = "/metrics";
 
 /// Counts calls.
@@ -42,15 +50,17 @@ impl Limits {
     /// Whether an address may try another token.
     pub(super) fn may_try(&self, address: IpAddr) -> Result<(), Limited> {
         let waits = self.callers.wait_of_address(FAILURES, address, &self.failures);
-        waits.map_or(Ok(()), |wait| Err(Limited { what: "calls with tokens that are none", wait }))
+        waits.map_or(Ok(()), |wait| Err(Limited { what: TRIES, wait }))
     }
 
-    /// Notes what came of a call. Without a token it is no try of one.
-    pub(super) fn answered(&self, address: IpAddr, tries: bool, status: StatusCode) {
-        if tries && status == StatusCode::UNAUTHORIZED {
-            // One that is over the rate by now was answered at the same time as others.
-            let _ = self.callers.take_address(FAILURES, address, &self.failures);
+    /// Counts a call with a token that is none, wherever it goes: before anything is answered that would tell. Without
+    /// a token it is no try of one.
+    pub(super) fn tried(&self, address: IpAddr, headers: &HeaderMap, who: &Identified) -> Result<(), Limited> {
+        if !(who.is_wrong() && auth::shows_token(headers)) {
+            return Ok(());
         }
+        let taken = self.callers.take_address(FAILURES, address, &self.failures);
+        taken.map_err(|wait| Limited { what: TRIES, wait })
     }
 
     fn call(&self, who: &str, address: Option<IpAddr>) -> Result<(), Limited> {
@@ -81,27 +91,40 @@ impl IntoResponse for Limited {
 
 /// Middleware: answers calls that are too many.
 pub(super) async fn limit(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
-    let path = request.uri().path();
+    // PURGE is a purge on any path.
+    let path = if request.method().as_str() == "PURGE" { "" } else { request.uri().path() };
     if PROBES.contains(&path) {
         return next.run(request).await;
     }
-    let counts = path != METRICS;
-    let address = request.extensions().get::<ConnectInfo<Remote>>().map(|info| info.0.0.ip());
-    if let Some(Err(limited)) = address.map(|address| shared.limits.may_try(address)) {
+    let (asks, counts) = (!PAGES.contains(&path), path != METRICS);
+    let address = request.extensions().get::<ConnectInfo<Remote>>().map(|info| info.0.address());
+    let mut name = "".into();
+    if asks {
+        match shared.identified(address, request.headers()).await {
+            Ok(who) => {
+                name = who.name();
+                // It is not found out twice.
+                request.extensions_mut().insert(who);
+            }
+            Err(limited) => return limited.into_response(),
+        }
+    }
+    if counts && let Err(limited) = shared.limits.call(&name, address) {
         return limited.into_response();
     }
-    if counts {
-        let who = shared.auth.identify(request.headers()).await;
-        if let Err(limited) = shared.limits.call(&who.name(), address) {
-            return limited.into_response();
+    next.run(request).await
+}
+
+impl Shared {
+    /// Who calls, where he has not tried too many tokens.
+    async fn identified(&self, address: Option<IpAddr>, headers: &HeaderMap) -> Result<Identified, Limited> {
+        if let Some(address) = address {
+            self.limits.may_try(address)?;
         }
-        // It is not found out twice.
-        request.extensions_mut().insert(who);
+        let who = self.auth.identify(headers).await;
+        if let Some(address) = address {
+            self.limits.tried(address, headers, &who)?;
+        }
+        Ok(who)
     }
-    let tries = auth::shows_token(request.headers());
-    let response = next.run(request).await;
-    if let Some(address) = address {
-        shared.limits.answered(address, tries, response.status());
-    }
-    response
 }

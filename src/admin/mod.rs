@@ -57,6 +57,7 @@ mod entries;
 mod explain;
 mod foreign;
 mod health;
+mod idle;
 mod json;
 mod limits;
 mod log_level;
@@ -125,6 +126,7 @@ pub struct Admin {
     shared: Arc<Shared>,
     body_bytes_max: usize,
     connections_max: usize,
+    idle_timeout: Duration,
     tls: Arc<Acceptor>,
 }
 
@@ -187,7 +189,8 @@ impl Admin {
             draining,
         };
         let body_bytes_max = usize::try_from(config.body_bytes_max.as_u64()).unwrap_or(usize::MAX);
-        Self { shared: Arc::new(shared), body_bytes_max, connections_max: config.connections_max, tls }
+        let Config { connections_max, idle_timeout, .. } = config;
+        Self { shared: Arc::new(shared), body_bytes_max, connections_max, idle_timeout, tls }
     }
 
     /// The queue of what is fetched again after purges.
@@ -198,8 +201,8 @@ impl Admin {
     /// Answers calls until `stop`; calls under way are finished.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let service = self.router().into_make_service_with_connect_info::<Remote>();
-        let serving = axum::serve(Door::new(listener, Arc::clone(&self.tls), self.connections_max), service)
-            .with_graceful_shutdown(stop.cancelled_owned());
+        let door = Door::new(listener, Arc::clone(&self.tls), self.connections_max, self.idle_timeout);
+        let serving = axum::serve(door, service).with_graceful_shutdown(stop.cancelled_owned());
         if let Err(error) = serving.await {
             tracing::error!(%error, "admin plane ended");
         }
@@ -239,6 +242,7 @@ impl Admin {
             .layer(middleware::from_fn_with_state(Arc::clone(&self.shared), limits::limit))
             .layer(PropagateRequestIdLayer::new(REQUEST_ID))
             .layer(SetRequestIdLayer::new(REQUEST_ID, RandomId))
+            .layer(middleware::from_fn(idle::under_way))
     }
 }
 

@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use super::{
     Shared,
     audit::Call,
-    auth::{self, Caller, Identified},
+    auth::{Caller, Identified},
     config::Scope,
     json,
     problem::Problem,
@@ -52,15 +52,18 @@ impl Shared {
         }
         let who = self.auth.identify(&head.headers).await;
         let call = Call::of_client(&who, head);
-        let response = self.answer_client(head, who).await;
+        let tried = address.map_or(Ok(()), |address| self.limits.tried(address, &head.headers, &who));
+        let response = match tried {
+            Ok(()) => self.answer_client(head, who).await,
+            Err(limited) => limited.into_response(),
+        };
         call.ended(self, response.status().as_u16());
-        address.inspect(|address| self.limits.answered(*address, auth::shows_token(&head.headers), response.status()));
         response
     }
 
     /// There, unlike here, a token is needed always: anybody may reach it.
-    async fn answer_client(&self, head: &Parts, who: Identified) -> Response {
-        if !self.auth.is_required() {
+    pub(super) async fn answer_client(&self, head: &Parts, who: Identified) -> Response {
+        if who.was_not_asked() {
             let detail = "PURGE needs a token, and none is configured: set `admin.token`, or purge on the admin plane";
             return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
         }

@@ -17,6 +17,7 @@ const CI: &str = "ci-secret-of-some-length";
 
 /// The admin plane of a gateway with one route, which leads nowhere.
 struct Plane {
+    admin: Admin,
     router: Router,
     draining: CancellationToken,
     _gateway: app::Running,
@@ -48,7 +49,8 @@ impl Plane {
                 &tls::Metrics::register(&mut Registry::default()),
             )),
         };
-        Self { router: Admin::new(parts).router(), draining, _gateway: gateway, _directory: directory }
+        let admin = Admin::new(parts);
+        Self { router: admin.router(), admin, draining, _gateway: gateway, _directory: directory }
     }
 }
 
@@ -181,6 +183,19 @@ async fn the_method_purge_is_taken_on_any_path() {
     assert_eq!((&by_url["scopes"], &by_url["mode"]), (&json!(1), &json!("soft")));
     let denied = send(router, purge("/a").header("authorization", format!("Bearer {READER}")), Body::empty()).await;
     assert_eq!(denied.status, 403);
+}
+
+#[tokio::test]
+async fn who_came_while_no_token_was_asked_for_purges_nothing_from_outside() {
+    let plane = Plane::of("").await;
+    let shared = &plane.admin.shared;
+    let (head, ()) = Request::builder().method("PURGE").uri("/a").body(()).expect("a request").into_parts();
+    let who = shared.auth.identify(&head.headers).await;
+    assert_eq!(shared.answer_client(&head, who.clone()).await.status(), 403);
+    let tokens = crate::config::Config::parse("test", &settings(ROOT, plane._directory.path())).expect("settings");
+    let none = Issuers::none().read(&tokens.jwt, &[]).expect("no issuers");
+    shared.auth.replace(&tokens.admin, none);
+    assert_eq!(shared.answer_client(&head, who).await.status(), 403, "there is a token now, and he showed none");
 }
 
 #[tokio::test]

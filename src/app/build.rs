@@ -13,7 +13,7 @@ use crate::{
     config::{Config, ResolvedRoute},
     jwt::Issuers,
     kv::Kv,
-    limit::Limits,
+    limit::{self, Limits},
     llm::question::Settings,
     origin::{Origins, TargetPolicy, Upstream},
     proxy::{
@@ -36,7 +36,7 @@ pub(super) struct Ground {
     /// Redis, where there is one.
     pub(super) kv: Option<Kv>,
     packs: Packs,
-    limits: Limits,
+    pub(super) limits: Limits,
     metrics: Metrics,
     matchers: Matchers,
     access: Option<AccessLog>,
@@ -80,8 +80,12 @@ impl Ground {
     }
 
     /// The proxy of `config`. Of the one that has answered so far, with its settings, routes that are the same go on with
-    /// all they have: connections, and what they have learnt.
-    pub(super) fn proxy(&self, config: &Config, earlier: Option<(&Proxy, &Config)>) -> Result<Proxy, Error> {
+    /// all they have: connections, and what they have learnt. Its limits are to be taken once it answers.
+    pub(super) fn proxy(
+        &self,
+        config: &Config,
+        earlier: Option<(&Proxy, &Config)>,
+    ) -> Result<(Proxy, limit::Read), Error> {
         let (own, hosts_max) = (proxy::own_fields(&config.headers), config.forward.hosts_max);
         let kept = earlier.filter(|(_, before)| before.headers == config.headers);
         let kept = kept.filter(|(_, before)| before.forward.hosts_max == hosts_max);
@@ -90,8 +94,8 @@ impl Ground {
             let index = before.routes().iter().position(|one| one == resolved)?;
             proxy.routes().iter().nth(index).map(|(_, route)| Arc::clone(route))
         };
-        self.limits.replace(&config.limit);
-        let limits = |route: &str| self.limits.of(route, config.limits.fields);
+        let read = self.limits.read(&config.limit);
+        let limits = |route: &str| read.of(route, config.limits.fields);
         let table = |resolved: &[ResolvedRoute]| {
             let made = resolved.iter().map(|resolved| {
                 let route = match of_before(resolved) {
@@ -125,7 +129,7 @@ impl Ground {
             recent: self.recent.clone(),
             body_bytes_max: config.client.body_bytes_max.as_u64(),
         };
-        Ok(Proxy::new(parts, self.metrics.clone(), earlier.map(|(proxy, _)| proxy)))
+        Ok((Proxy::new(parts, self.metrics.clone(), earlier.map(|(proxy, _)| proxy)), read))
     }
 }
 

@@ -175,7 +175,9 @@ pub async fn start(config: &Config, logs: Logs, source: Option<Source>) -> Resul
     let keys = Keys::new(config, ground.cache.origins());
     let issuers = Issuers::new(&config.jwt, &config.issuer, Arc::clone(&keys) as _, &mut registry)?;
     ground.issuers = issuers.clone();
-    let proxy = Live::new(ground.proxy(config, None)?);
+    let (proxy, limits) = ground.proxy(config, None)?;
+    ground.limits.take(limits);
+    let proxy = Live::new(proxy);
     let (kv, auth) = (ground.kv.clone(), Auth::new(&config.admin, issuers.clone()));
     let certificates = Certificates::new(config, &mut registry)?;
     let server = Server::new(config.client.clone(), &mut registry).with_tls(certificates.data());

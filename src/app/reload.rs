@@ -70,12 +70,13 @@ impl Reload for Reloader {
             return Reloaded::Done { changes, warnings: warnings(&read) };
         }
         if changes.is_empty() {
+            self.issuers.take(issuers);
             self.certificates.take(certificates);
             return Reloaded::Done { changes, warnings: warnings(&read) };
         }
         let earlier = self.live.current();
-        let proxy = match self.ground.proxy(&read, Some((&earlier, &current))) {
-            Ok(proxy) => proxy,
+        let (proxy, limits) = match self.ground.proxy(&read, Some((&earlier, &current))) {
+            Ok(made) => made,
             Err(error) => return Reloaded::Invalid(error.to_string()),
         };
         if let Some(log) = &self.source.log
@@ -85,9 +86,9 @@ impl Reload for Reloader {
             return Reloaded::Invalid(error.to_string());
         }
         // From here on nothing can fail.
-        self.auth.replace(&read.admin);
         self.keys.replace(&read);
-        self.issuers.take(issuers);
+        self.auth.replace(&read.admin, issuers);
+        self.ground.limits.take(limits);
         self.certificates.take(certificates);
         self.live.replace(proxy);
         let warnings = warnings(&read);

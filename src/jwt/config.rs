@@ -30,6 +30,8 @@ pub struct Limits {
     pub keys_bytes_max: ByteSize,
     /// Keys of one issuer.
     pub keys_max: usize,
+    /// Keys that one token is tried with.
+    pub keys_tried_max: usize,
     /// How long a URL may take to answer.
     #[serde(with = "humantime_serde")]
     pub keys_timeout: Duration,
@@ -49,6 +51,7 @@ impl Limits {
             remembered_bytes_max: ByteSize(0),
             keys_bytes_max: ByteSize(0),
             keys_max: 0,
+            keys_tried_max: 0,
             keys_timeout: Duration::ZERO,
             refresh_min: Duration::ZERO,
             keys_max_age: Duration::ZERO,

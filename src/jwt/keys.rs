@@ -24,7 +24,7 @@ pub(super) enum NoKeys {
     /// Nothing in it can be used.
     #[error("no key in it can be used: RSA, P-256, P-384 or Ed25519, for signatures, is needed")]
     None,
-    /// A file with the key that only the issuer should have.
+    /// The key that only the issuer should have.
     #[error("it holds a private key: what belongs here is the public one")]
     Private,
     /// More than may be.
@@ -70,6 +70,9 @@ impl KeySet {
             if keys.len() > max {
                 return Err(NoKeys::TooMany);
             }
+            if keys.iter().any(is_private) {
+                return Err(NoKeys::Private);
+            }
             keys.into_iter().filter_map(|key| of_jwk(&serde_json::from_value(key).ok()?)).collect()
         } else {
             of_pem(content)?
@@ -81,13 +84,14 @@ impl KeySet {
         }
     }
 
-    /// Whether the signature of `token` is right.
+    /// Whether the signature of `token` is right, by one of the first `tried_max` keys that fit.
     ///
     /// # Errors
     /// Where it is not, or no key fits.
-    pub(super) fn verify(&self, token: &Token<'_>, algorithm: Algorithm) -> Result<(), Fault> {
+    pub(super) fn verify(&self, token: &Token<'_>, algorithm: Algorithm, tried_max: usize) -> Result<(), Fault> {
         let mut fault = Fault::UnknownKey;
-        for key in self.0.iter().filter(|key| key.fits(token.head.kid.as_deref(), algorithm)) {
+        let fit = self.0.iter().filter(|key| key.fits(token.head.kid.as_deref(), algorithm));
+        for key in fit.take(tried_max) {
             if crypto::verify(token.signature, token.message, &key.key, algorithm).unwrap_or(false) {
                 return Ok(());
             }
@@ -126,6 +130,11 @@ impl Kind {
             Self::Secret => matches!(algorithm, HS256 | HS384 | HS512),
         }
     }
+}
+
+/// Whether it has what signs beside what checks (RFC 7518 sections 6.2.2 and 6.3.2, RFC 8037 section 2).
+fn is_private(jwk: &Value) -> bool {
+    jwk.get("d").is_some()
 }
 
 /// `None`: it is not for signatures, or of a kind that is not used here.
@@ -188,7 +197,7 @@ mod tests {
     fn verify(set: &KeySet, token: &str) -> Result<(), Fault> {
         let token = Token::parse(token.as_bytes()).expect("a token");
         let algorithm = token.head.alg.parse().expect("an algorithm");
-        set.verify(&token, algorithm)
+        set.verify(&token, algorithm, 2)
     }
 
     fn set(keys: &Value) -> Result<KeySet, NoKeys> {
@@ -239,6 +248,15 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_tried_with_some_keys_only() {
+        let signers = [Signer::p384("x"), Signer::p256("a"), Signer::p256("b"), Signer::p256("c")];
+        let keys = set(&json!(signers.each_ref().map(Signer::jwk))).expect("keys");
+        let tried = signers[1..].iter().map(|signer| verify(&keys, &signer.nameless().sign(&json!({}))));
+        assert_eq!(tried.collect::<Vec<_>>(), [Ok(()), Ok(()), Err(Fault::Signature)], "the first two that fit");
+        assert_eq!(verify(&keys, &signers[3].sign(&json!({}))), Ok(()), "one that is named is found");
+    }
+
+    #[test]
     fn a_public_key_is_no_shared_secret() {
         let signer = Signer::rsa("k");
         let keys = set(&json!([signer.jwk()])).expect("a key");
@@ -269,6 +287,9 @@ mod tests {
         }
         let private = signer.pem().replace("PUBLIC", "PRIVATE");
         assert_eq!(read(&private), Some(NoKeys::Private));
+        let mut private = signer.jwk();
+        private["d"] = json!("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A");
+        assert_eq!(set(&json!([Signer::p256("k").jwk(), private])).err(), Some(NoKeys::Private));
         assert_eq!(read(&signer.pem().replace("PUBLIC KEY", "CERTIFICATE")), Some(NoKeys::None));
         assert_eq!(read(&signer.pem().repeat(9)), Some(NoKeys::TooMany));
     }

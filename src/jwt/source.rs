@@ -51,6 +51,9 @@ pub(super) enum Failure {
     Keys(#[from] NoKeys),
 }
 
+/// Keys, and what tells whether they are others than before.
+pub(super) type Found = (KeySet, blake3::Hash);
+
 /// Everything that says how keys are had. Where it is the same, they are the same.
 #[derive(Debug, Clone, PartialEq)]
 struct Settings {
@@ -98,7 +101,7 @@ struct Round {
 }
 
 impl Held {
-    fn new(keys: Option<(KeySet, blake3::Hash)>) -> Arc<Self> {
+    fn new(keys: Option<Found>) -> Arc<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let (keys, digest) = keys.unzip();
         Arc::new(Self { keys, number: NUMBER.fetch_add(1, Relaxed), digest, since: Instant::now() })
@@ -106,24 +109,28 @@ impl Held {
 }
 
 impl Source {
-    /// As configured. A file is read at once; nobody is asked before [`Source::begin`].
+    /// As configured. A file is read at once; nobody is asked before [`Source::begin`]. Until then there are the keys
+    /// that an `earlier` one has from the same place.
     ///
     /// # Errors
     /// Where the file cannot be read, or holds no keys.
     pub(super) fn new(
         config: &Config,
         limits: &Limits,
+        earlier: Option<&Self>,
         fetch: &Arc<dyn Fetch>,
         metrics: &Metrics,
     ) -> Result<Self, Failure> {
         let settings = Settings::of(config, limits);
         let keys = if settings.is_remote { None } else { Some(settings.read()?) };
         let was_read = keys.is_some();
+        let earlier = earlier.filter(|earlier| settings.is_remote && earlier.shared.settings.keys == settings.keys);
+        let held = earlier.map_or_else(|| Held::new(keys), |earlier| earlier.shared.held.load_full());
         let round = Round { ended: 0, under_way: settings.is_remote, next: Instant::now() };
         let shared = Shared {
             fetch: Arc::clone(fetch),
             metrics: metrics.clone(),
-            held: ArcSwap::new(Held::new(keys)),
+            held: ArcSwap::new(held),
             wanted: Notify::new(),
             rounds: watch::Sender::new(round),
             settings,
@@ -140,6 +147,25 @@ impl Source {
         self.shared.settings == Settings::of(config, limits)
     }
 
+    /// What its file holds now; `None`: it is none.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or holds no keys.
+    pub(super) fn read_anew(&self) -> Result<Option<Found>, Failure> {
+        let settings = &self.shared.settings;
+        (!settings.is_remote).then(|| settings.read()).transpose()
+    }
+
+    /// Takes what was found in its file.
+    pub(super) fn take(&self, found: Found) {
+        self.shared.take(Ok(found), 0);
+    }
+
+    /// Whether it is of the issuer of that name.
+    pub(super) fn is_of_issuer(&self, name: &str) -> bool {
+        self.shared.settings.issuer == name
+    }
+
     /// Keeps the keys up to date from now on. To be called within a runtime.
     pub(super) fn begin(&self) {
         self.keeper.get_or_init(|| {
@@ -149,6 +175,11 @@ impl Source {
                 if is_remote { shared.ask().await } else { shared.watch().await }
             }))
         });
+    }
+
+    /// Keys that one token is tried with.
+    pub(super) fn tried_max(&self) -> usize {
+        self.shared.settings.limits.keys_tried_max
     }
 
     /// The keys as they are now.
@@ -188,12 +219,12 @@ impl Settings {
         usize::try_from(self.limits.keys_bytes_max.as_u64()).unwrap_or(usize::MAX)
     }
 
-    fn keys(&self, content: &[u8]) -> Result<(KeySet, blake3::Hash), Failure> {
+    fn keys(&self, content: &[u8]) -> Result<Found, Failure> {
         Ok((KeySet::read(content, self.limits.keys_max)?, blake3::hash(content)))
     }
 
     /// Reads the file.
-    fn read(&self) -> Result<(KeySet, blake3::Hash), Failure> {
+    fn read(&self) -> Result<Found, Failure> {
         let (mut content, max) = (Vec::new(), self.bytes_max());
         File::open(&self.keys)?.take(max as u64 + 1).read_to_end(&mut content)?;
         if content.len() > max {
@@ -236,7 +267,7 @@ impl Shared {
         }
     }
 
-    async fn fetched(&self) -> Result<(KeySet, blake3::Hash), Failure> {
+    async fn fetched(&self) -> Result<Found, Failure> {
         let limit = self.settings.limits.keys_timeout;
         let asking = timeout(limit, self.fetch.get(&self.settings.keys, self.settings.bytes_max(), limit));
         let content = asking.await.unwrap_or_else(|_| Err("it did not answer in time".to_owned()));
@@ -264,7 +295,7 @@ impl Shared {
     }
 
     /// Takes keys in the place of those there are, if there are any.
-    fn take(&self, got: Result<(KeySet, blake3::Hash), Failure>, failures: u64) {
+    fn take(&self, got: Result<Found, Failure>, failures: u64) {
         let (issuer, held) = (&self.settings.issuer, self.held.load());
         match got {
             Ok((keys, digest)) => {

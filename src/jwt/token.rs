@@ -1,7 +1,7 @@
 //! The parts of a token (RFC 7515 section 7.1), before anything in them is believed.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use serde_json::{Map, Value};
 
 use super::fault::Fault;
@@ -13,8 +13,9 @@ pub(super) struct Head {
     pub(super) alg: String,
     /// Which key it claims to be signed with.
     pub(super) kid: Option<String>,
-    /// Extensions, of which none is known here.
-    crit: Option<Value>,
+    /// Whether it asks for extensions, of which none is known here.
+    #[serde(default, deserialize_with = "is_there")]
+    crit: bool,
 }
 
 /// A token, taken apart.
@@ -55,11 +56,16 @@ impl<'a> Token<'a> {
         if head.alg.eq_ignore_ascii_case("none") {
             return Err(Fault::Unsigned);
         }
-        if head.crit.is_some() {
+        if head.crit {
             return Err(Fault::Critical);
         }
         Ok(Self { head, claims: object(claims)?, message, signature })
     }
+}
+
+/// Whatever it is: also `null` asks for something.
+fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
 fn object<T: serde::de::DeserializeOwned>(part: &str) -> Result<T, Fault> {
@@ -105,6 +111,7 @@ mod tests {
         assert_eq!(with(r#"{"alg":"none"}"#), Some(Fault::Unsigned));
         assert_eq!(with(r#"{"alg":"nOnE"}"#), Some(Fault::Unsigned));
         assert_eq!(with(r#"{"alg":"ES256","crit":["b64"],"b64":false}"#), Some(Fault::Critical));
+        assert_eq!(with(r#"{"alg":"ES256","crit":null}"#), Some(Fault::Critical));
         for head in ["", "[]", "{}", r#"{"alg":1}"#, r#"{"alg":"ES256","kid":7}"#, r#"{"alg":"ES256","alg":"none"}"#] {
             assert_eq!(with(head), Some(Fault::Malformed), "{head}");
         }

@@ -33,7 +33,7 @@ pub use self::{
     callers::Callers,
     config::{Config, LimitConfig},
     fields::{LEFT, POLICY},
-    route::{Passed, Refused, RouteLimits, ToOrigin},
+    route::{Begun, Passed, Refused, RouteLimits, ToOrigin},
     subject::{Caller, Fields},
 };
 use self::{
@@ -58,9 +58,15 @@ struct Inner {
     shared: Option<Shared>,
     metrics: Metrics,
     secret: [u8; 32],
-    /// As configured last.
+    /// As taken over last.
     current: Mutex<Vec<Arc<Limit>>>,
     next_id: AtomicU64,
+}
+
+/// Limits that were read and can be taken over.
+pub struct Read {
+    limits: Limits,
+    made: Vec<Arc<Limit>>,
 }
 
 impl Limits {
@@ -74,23 +80,29 @@ impl Limits {
         Self { inner: Arc::new(Inner { known, shared, metrics, secret, current, next_id }) }
     }
 
-    /// Takes these over in the place of those there were. What one of the same name has counted goes on to count where
-    /// it counts the same.
-    pub fn replace(&self, limits: &[LimitConfig]) {
-        let mut current = self.inner.current.lock();
+    /// Makes limits ready to take the place of those there are, and changes nothing. What one of the same name has
+    /// counted goes on to count where it counts the same.
+    pub fn read(&self, limits: &[LimitConfig]) -> Read {
+        let current = self.inner.current.lock();
         let kept = |config: &LimitConfig| {
             let earlier = current.iter().find(|earlier| earlier.counts_as(config));
             earlier.map_or_else(|| Kept::new(self.inner.next_id.fetch_add(1, Relaxed)), |one| Arc::clone(&one.kept))
         };
         let made = limits.iter().map(|config| Arc::new(Limit::new(config.clone(), kept(config)))).collect();
-        *current = made;
+        Read { limits: self.clone(), made }
     }
 
+    /// From now on what these have counted is what others can go on from.
+    pub fn take(&self, read: Read) {
+        *self.inner.current.lock() = read.made;
+    }
+}
+
+impl Read {
     /// Those that hold for the route of that name, if there are any; `told` says whether its answers tell of them.
     pub fn of(&self, route: &str, told: bool) -> Option<Arc<RouteLimits>> {
-        let gate = |limit: &Arc<Limit>| Gate::new(Arc::clone(limit), route, &self.inner.metrics);
-        let current = self.inner.current.lock();
-        let gates: Vec<Gate> = current.iter().filter(|limit| limit.config.holds_for(route)).map(gate).collect();
-        (!gates.is_empty()).then(|| Arc::new(RouteLimits::new(self.clone(), gates, told)))
+        let gate = |limit: &Arc<Limit>| Gate::new(Arc::clone(limit), route, &self.limits.inner.metrics);
+        let gates: Vec<Gate> = self.made.iter().filter(|limit| limit.config.holds_for(route)).map(gate).collect();
+        (!gates.is_empty()).then(|| Arc::new(RouteLimits::new(self.limits.clone(), gates, told)))
     }
 }

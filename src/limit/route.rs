@@ -25,6 +25,8 @@ pub struct RouteLimits {
     /// What all of them are, where answers tell of it.
     policy: Option<HeaderValue>,
     by_address: bool,
+    /// Whether there is something to [`RouteLimits::begin`] with.
+    begins: bool,
 }
 
 /// What a request that was admitted is told of what is left.
@@ -51,6 +53,9 @@ pub struct ToOrigin {
     passed: Mutex<Passed>,
 }
 
+/// What was taken of limits by address, before it was known whom a request is of.
+pub struct Begun(Walk);
+
 /// A way past some gates: which have been passed, as bits, and what they said.
 #[derive(Default)]
 struct Walk {
@@ -72,13 +77,19 @@ impl RouteLimits {
         let (mut requests, origin): (Vec<_>, Vec<_>) =
             gates.into_iter().partition(|gate| gate.limit.config.count == Count::Requests);
         requests.sort_by_key(Gate::is_shared);
+        let begins = requests.iter().any(|gate| gate.limit.config.per == Per::Address);
         let policy = HeaderValue::from_bytes(&policy).ok().filter(|policy| !policy.is_empty());
-        Self { limits, requests: requests.into(), origin: origin.into(), policy, by_address }
+        Self { limits, requests: requests.into(), origin: origin.into(), policy, by_address, begins }
     }
 
     /// Whether the client's address matters.
     pub fn by_address(&self) -> bool {
         self.by_address
+    }
+
+    /// Whether there are limits by address for every request.
+    pub fn begins_with_address(&self) -> bool {
+        self.begins
     }
 
     /// Whether fields of requests matter.
@@ -112,15 +123,30 @@ impl RouteLimits {
         Some(walk.passed)
     }
 
-    /// Admits a request, or does not; then it has cost nothing.
+    /// Takes what the client's address costs a request whose tenant is not known yet: who is nobody has paid it all the
+    /// same, and one that is over is told so before anybody looks at what he brings.
     ///
     /// # Errors
     /// The first limit that is used up.
-    pub async fn admit(&self, caller: &Caller<'_>) -> Result<Passed, Refused> {
+    pub async fn begin(&self, caller: &Caller<'_>) -> Result<Begun, Refused> {
+        let secret = &self.limits.inner.secret;
+        let by_address = |gate: &Gate| (gate.limit.config.per == Per::Address).then(|| gate.subject(caller, secret));
+        let subjects: Vec<_> = self.requests.iter().map(|gate| by_address(gate).flatten()).collect();
+        self.walk(&self.requests, &subjects, Walk::default()).await.map(Begun)
+    }
+
+    /// Admits a request, or does not; then it has cost nothing. What it has `begun` with is not taken again.
+    ///
+    /// # Errors
+    /// The first limit that is used up.
+    pub async fn admit(&self, caller: &Caller<'_>, begun: Option<Begun>) -> Result<Passed, Refused> {
         // Found before anything is waited for: what is asked is not to be kept.
         let secret = &self.limits.inner.secret;
         let subjects: Vec<_> = self.requests.iter().map(|gate| gate.subject(caller, secret)).collect();
-        self.walk(&self.requests, &subjects).await
+        let begun = begun.map(|begun| begun.0).unwrap_or_default();
+        let walk = self.walk(&self.requests, &subjects, begun).await?;
+        walk.count(&self.requests);
+        Ok(walk.passed)
     }
 
     /// Prepares a request for what it costs to go to the origin; `None`: nothing.
@@ -152,11 +178,11 @@ impl RouteLimits {
         self.policy.is_some()
     }
 
-    async fn walk(&self, gates: &[Gate], subjects: &[Option<u128>]) -> Result<Passed, Refused> {
+    /// Goes on past the gates that were not asked so far.
+    async fn walk(&self, gates: &[Gate], subjects: &[Option<u128>], mut walk: Walk) -> Result<Walk, Refused> {
         let inner = &*self.limits.inner;
-        let mut walk = Walk::default();
         for (nth, (gate, subject)) in gates.iter().zip(subjects).enumerate() {
-            let Some(subject) = *subject else { continue };
+            let Some(subject) = subject.filter(|_| !walk.asked(nth)) else { continue };
             let tally = match gate.at_once(inner, subject, inner.known.now(Instant::now())) {
                 Some(tally) => {
                     if gate.is_shared() {
@@ -173,8 +199,7 @@ impl RouteLimits {
                 return Err(self.refused(gate, tally));
             }
         }
-        walk.count(gates);
-        Ok(walk.passed)
+        Ok(walk)
     }
 
     fn refused(&self, gate: &Gate, tally: Tally) -> Refused {
@@ -253,8 +278,10 @@ impl ToOrigin {
     /// # Errors
     /// The first limit that is used up.
     pub async fn admit(&self) -> Result<(), Refused> {
-        let passed = self.limits.walk(&self.limits.origin, &self.subjects).await?;
-        *self.passed.lock() = passed;
+        let gates = &self.limits.origin;
+        let walk = self.limits.walk(gates, &self.subjects, Walk::default()).await?;
+        walk.count(gates);
+        *self.passed.lock() = walk.passed;
         Ok(())
     }
 

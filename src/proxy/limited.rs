@@ -2,12 +2,13 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::{Proxy, ProxyRoute, rescue};
 use crate::{
     cache::{Answer, Kind, Outcome},
-    limit::{Caller, Fields, Passed, Refused, RouteLimits, ToOrigin},
+    limit::{Begun, Caller, Fields, Passed, Refused, RouteLimits, ToOrigin},
     object::forwarded::FOR,
 };
 
@@ -23,8 +24,25 @@ pub(super) struct Who<'a> {
 
 impl Proxy {
     /// Admits a request, or does not.
-    pub(super) async fn within(&self, limits: &RouteLimits, who: Who<'_>) -> Result<Passed, Refused> {
-        limits.admit(&self.caller(limits, who)).await
+    pub(super) async fn within(
+        &self,
+        limits: &RouteLimits,
+        who: Who<'_>,
+        begun: Option<Begun>,
+    ) -> Result<Passed, Refused> {
+        limits.admit(&self.caller(limits, who), begun).await
+    }
+
+    /// Takes what the client's address costs, where it is to be asked whom the request is of.
+    pub(super) async fn begun(
+        &self,
+        limits: Option<&Arc<RouteLimits>>,
+        peer: IpAddr,
+        fields: &HeaderMap,
+    ) -> Result<Option<Begun>, Refused> {
+        let Some(limits) = limits.filter(|limits| limits.begins_with_address()) else { return Ok(None) };
+        let who = Who { peer, tenant: None, fields };
+        limits.begin(&self.caller(limits, who)).await.map(Some)
     }
 
     /// Admits a hit, if that takes no more than a look; `None`: [`Proxy::handle`] is to say.
@@ -55,7 +73,7 @@ impl Proxy {
 
     /// The client behind proxies that are trusted: of the addresses they tell, the last that is none of theirs. What
     /// stands before it is that client's own word.
-    fn client_behind(&self, fields: &dyn Fields, peer: IpAddr) -> IpAddr {
+    pub(super) fn client_behind(&self, fields: &dyn Fields, peer: IpAddr) -> IpAddr {
         if !self.trusts(peer) {
             return peer;
         }

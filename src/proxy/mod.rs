@@ -337,7 +337,12 @@ impl Proxy {
         // A limit by a field counts it as it came, also where it is taken off in a moment.
         let whole =
             proxied.gate().and(limited.as_ref()).filter(|limits| limits.by_field()).map(|_| head.headers.clone());
+        let is_asked = proxied.gate().is_some() || placed.as_ref().is_ok_and(|placed| placed.forwarded);
+        let asked = limited.as_ref().filter(|_| is_asked);
+        let begun = self.begun(asked, client.address, &head.headers).await;
         let placed = match placed {
+            // Who asks too much is told so whoever he is.
+            placed if begun.is_err() => placed,
             // Who purges shows a token of the admin plane.
             Ok(placed) if !self.takes_purge(&head.method, &proxied) => {
                 let known = Known { speaks_for: client.tenant.as_deref(), forwarded: placed.forwarded };
@@ -368,8 +373,13 @@ impl Proxy {
         };
         let mut passed = Passed::default();
         let answering = async {
+            let begun = match begun {
+                Ok(begun) => begun,
+                Err(refused) => return Ok(self.limited(&refused)),
+            };
             if let Some(limits) = &limited {
-                match self.within(limits, Who { peer, tenant, fields: whole.as_ref().unwrap_or(&head.headers) }).await {
+                let who = Who { peer, tenant, fields: whole.as_ref().unwrap_or(&head.headers) };
+                match self.within(limits, who, begun).await {
                     Ok(left) => passed = left,
                     Err(refused) => return Ok(self.limited(&refused)),
                 }
@@ -377,8 +387,9 @@ impl Proxy {
             match placed {
                 Err(refusal) => Err(rescue::refusal(&refusal, self.name())),
                 Ok(_) if self.takes_purge(&head.method, &leaving.proxied) => {
-                    // Whom the audit log tells of.
-                    head.extensions.insert(leaving.client.address);
+                    // Who has tried tokens, and whom the audit log tells of.
+                    let address = self.client_behind(&head.headers, leaving.client.address);
+                    head.extensions.insert(address);
                     Err(self.purged(head).await)
                 }
                 Ok(Placed { target, .. }) if head.method == Method::CONNECT => {

@@ -1,9 +1,12 @@
 //! Limits: who is admitted, who is told to wait and for how long, and that neither Redis nor other clients are a
 //! reason.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::support::{
     client::{self, Response},
@@ -11,7 +14,7 @@ use crate::support::{
     gate::Gate,
     gateway::{self, Gateway},
     origin::{self, Origin, reply},
-    raw, redis,
+    outlive, raw, redis, within,
 };
 
 /// `/a` to `/d`, which may be stored.
@@ -285,6 +288,26 @@ async fn a_reload_keeps_the_count_of_a_limit_that_stays() {
 }
 
 #[tokio::test]
+async fn a_reload_that_is_refused_leaves_limits_as_they_are() {
+    let origin = pages().await;
+    let route = format!("[[route]]\nname = 'all'\nupstream = '{}'\n", origin.url());
+    let gateway = gateway::new().config(format!("{route}{THREE}")).run().await;
+    for _ in 0..3 {
+        gateway.get("/a").await.assert_ok("a");
+    }
+    let reload = async |config: String| {
+        gateway.configure(&config);
+        gateway.admin("POST", "/reload").send().await.status
+    };
+    let broken = "[[route]]\nname = 'broken'\nhost = 'x.example'\nupstream = 'https://127.0.0.1:9'\n\
+                  origin.tls_ca_file = '/nowhere/ca.pem'\n";
+    assert_eq!(reload(format!("{broken}{route}{}", THREE.replace("3/day", "4/day"))).await, 422);
+    let other = "[[limit]]\nname = 'other'\nrate = '100/s'\n";
+    assert_eq!(reload(format!("{route}{other}{THREE}")).await, 200);
+    assert_refused(&gateway.get("/a").await, "three");
+}
+
+#[tokio::test]
 async fn what_cannot_be_meant_is_refused_at_start() {
     let limits = "[[limit]]\nname = 'one'\nrate = '1/week'\n\
                   [[limit]]\nname = 'two'\nrate = '1/s'\nroutes = ['shp']\nover = 'redis'\nbatch = 7\nexemt = []\n\
@@ -551,6 +574,49 @@ async fn tokens_of_the_admin_plane_cannot_be_tried_out() {
 }
 
 #[tokio::test]
+async fn no_path_of_the_admin_plane_tells_whether_a_token_is_right() {
+    let config = format!("[admin]\ntoken = '{TOKEN}'\nrate = '3/day'\nfailures_rate = '5/day'\n");
+    let gateway = gateway::new().config(config).run().await;
+    let call = async |method: &str, path: &str, token: &str| {
+        let request = client::request(method, gateway.admin_url(path));
+        request.header("authorization", &format!("Bearer {token}")).send().await.status
+    };
+    for _ in 0..3 {
+        assert_eq!(client::get(gateway.admin_url("/docs")).send().await.status, 200);
+    }
+    for open in ["/", "/docs", "/openapi.json", "/console"] {
+        assert_eq!((call("GET", open, "a").await, call("GET", open, TOKEN).await), (429, 429), "{open}");
+    }
+    assert_eq!(call("GET", "/stats", TOKEN).await, 200, "nothing was a try so far");
+    for (method, path) in
+        [("GET", "/nowhere"), ("DELETE", "/stats"), ("PURGE", "/healthz"), ("PURGE", "/docs"), ("GET", "/metrics")]
+    {
+        assert_ne!(call(method, path, "a").await, 200, "{method} {path}");
+    }
+    for (method, path) in [("GET", "/stats"), ("GET", "/nowhere"), ("PURGE", "/healthz"), ("PURGE", "/docs")] {
+        assert_eq!(call(method, path, TOKEN).await, 429, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn who_tries_tokens_behind_a_trusted_proxy_keeps_nobody_else_from_purging() {
+    let origin = pages().await;
+    let config = format!(
+        "[admin]\ntoken = '{TOKEN}'\nfailures_rate = '2/day'\n[cache]\npurge_method = true\n\
+         [headers]\ntrusted = ['127.0.0.0/8']\n"
+    );
+    let gateway = gateway::new().origin(&origin).config(config).run().await;
+    let purge = async |client: &str, token: &str| {
+        let request = client::request("PURGE", gateway.url("/a")).header("x-forwarded-for", client);
+        request.header("authorization", &format!("Bearer {token}")).send().await.status
+    };
+    for status in [401, 401, 429] {
+        assert_eq!(purge("203.0.113.1", "wrong").await, status);
+    }
+    assert_eq!((purge("203.0.113.1", TOKEN).await, purge("203.0.113.2", TOKEN).await), (429, 200));
+}
+
+#[tokio::test]
 async fn callers_of_the_admin_plane_are_limited_and_probes_are_not() {
     let gateway = gateway::new().config("[admin]\nrate = '5/day'\n").run().await;
     for _ in 0..5 {
@@ -582,6 +648,63 @@ async fn connections_of_the_admin_plane_are_bounded() {
     assert!(futures_util::poll!(&mut waiting).is_pending(), "there is no place for it");
     drop(first);
     assert_eq!(raw::status(&waiting.await), 200);
+}
+
+#[tokio::test]
+async fn who_says_nothing_keeps_no_place_on_the_admin_plane() {
+    let gateway = gateway::new().config("[admin]\nconnections_max = 1\nidle_timeout = '100ms'\n").run().await;
+    let address = gateway.admin_base().trim_start_matches("http://").trim_end_matches('/').parse().expect("an address");
+    let ask = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let mut called = raw::Conn::connect(address).await;
+    called.write(ask).await;
+    assert_eq!(raw::status(&called.message().await.0), 200);
+    let mut others = vec![called];
+    for said in ["", "GET /healthz HTTP/1.1\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let mut silent = raw::Conn::connect(address).await;
+        silent.write(said).await;
+        others.push(silent);
+    }
+    let mut last = raw::Conn::connect(address).await;
+    last.write(ask).await;
+    assert_eq!(raw::status(&within("a place", last.head()).await), 200);
+}
+
+#[tokio::test]
+async fn a_call_that_takes_long_keeps_its_place_on_the_admin_plane() {
+    let gate = Gate::new();
+    let origin = origin::new().route("/slow", reply("slow").hold(&gate)).run().await;
+    let gateway = gateway::new().origin(&origin).config("[admin]\nidle_timeout = '100ms'\n").run().await;
+    let warming = gateway.admin("POST", "/warm?wait=true").json(&json!({ "urls": [gateway.url("/slow")] })).send();
+    let (answer, ()) = tokio::join!(warming, async {
+        origin.arrived("/slow", 1).await;
+        outlive(Instant::now(), Duration::from_millis(500)).await;
+        gate.open();
+    });
+    assert_eq!((answer.status, &answer.json()["state"]), (200, &json!("done")));
+}
+
+#[tokio::test]
+async fn who_is_let_in_by_no_key_pays_with_his_address() {
+    let origin = pages().await;
+    let (search, shop) = ("lk-search-0123456789abcdef", "lk-shop-0123456789abcdef");
+    let config = format!(
+        "[[tenant]]\nname = 'search'\nkeys = ['{search}']\n[[tenant]]\nname = 'shop'\nkeys = ['{shop}']\n\
+         [[route]]\nname = 'default'\nupstream = '{}'\naccess.clients = 'tenants'\n\
+         [[limit]]\nname = 'budget'\nper = 'tenant'\nrate = '1/day'\n\
+         [[limit]]\nname = 'clients'\nper = 'address'\nrate = '3/day'\n",
+        origin.url()
+    );
+    let gateway = gateway::new().config(config).run().await;
+    let get = |key: &str| client::get(gateway.url("/a")).header("authorization", &format!("Bearer {key}")).send();
+    get(search).await.assert_ok("a");
+    for _ in 0..3 {
+        assert_refused(&get(search).await, "budget");
+    }
+    get(shop).await.assert_ok("a");
+    assert_eq!(get("lk-nobody-0123456789abcdef").await.status, 401, "what the budget refused cost no address anything");
+    for key in ["lk-nobody-0123456789abcdef", shop] {
+        assert_refused(&get(key).await, "clients");
+    }
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ pub(super) fn limits(limits: &jwt::Limits) -> Vec<Finding> {
         table.add("keys_bytes_max", "must be 1KiB to 16MiB");
     }
     table.within("keys_max", limits.keys_max as u64, 1..=1000);
+    table.within("keys_tried_max", limits.keys_tried_max as u64, 1..=1000);
     if !(Duration::from_millis(100)..=Duration::from_mins(1)).contains(&limits.keys_timeout) {
         table.add("keys_timeout", "must be 100ms to 1m");
     }

@@ -330,6 +330,7 @@ fn admin_plane(admin: &admin::config::Config) -> Vec<Finding> {
     }
     table.some_bytes("body_bytes_max", admin.body_bytes_max);
     table.at_least_one("connections_max", admin.connections_max as u64);
+    table.some_time("idle_timeout", admin.idle_timeout);
     table.findings.extend(certificates(&table.at, &admin.tls));
     table.findings
 }

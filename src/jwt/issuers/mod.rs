@@ -15,7 +15,7 @@ use super::{
     config::{Algorithm, Config, Limits},
     fault::Fault,
     metrics::Metrics,
-    source::{Failure, Fetch, Source},
+    source::{Failure, Fetch, Found, Source},
     token::Token,
 };
 use crate::telemetry::Registry;
@@ -87,7 +87,12 @@ impl Fetch for Nowhere {
 }
 
 /// Issuers that were read and can be used.
-pub struct Read(Option<State>);
+pub struct Read {
+    /// `None`: they are as they were.
+    state: Option<State>,
+    /// What the files of those hold that stay.
+    files: Vec<(Arc<Source>, Found)>,
+}
 
 impl Issuers {
     /// As configured, with all files read. Those behind URLs are asked from now on by `fetch`; nobody waits for them
@@ -114,38 +119,45 @@ impl Issuers {
         Self(Arc::new(Inner { fetch: Arc::new(Nowhere), metrics: Metrics::default(), state }))
     }
 
-    /// Makes ready what is configured, and changes nothing. What is the same as before keeps its keys.
+    /// Makes ready what is configured, and changes nothing. What has its keys from where it had them before keeps them;
+    /// files are read again.
     ///
     /// # Errors
     /// Where a file cannot be used.
     pub fn read(&self, limits: &Limits, configs: &[Config]) -> Result<Read, Error> {
         let now = self.0.state.load();
-        if now.limits == *limits && now.issuers.iter().map(|issuer| &issuer.config).eq(configs) {
-            return Ok(Read(None));
-        }
-        let issuers = configs.iter().map(|config| {
-            let same = now.issuers.iter().map(|issuer| &issuer.source).find(|source| source.is_of(config, limits));
-            let source = match same {
-                Some(source) => Arc::clone(source),
-                None => Arc::new(self.source(config, limits)?),
+        let (mut issuers, mut files) = (Vec::with_capacity(configs.len()), Vec::new());
+        for config in configs {
+            let failed = |failure: Failure| Error {
+                name: config.name.clone(),
+                keys: config.keys.clone(),
+                reason: failure.to_string(),
             };
-            Ok(Issuer { config: config.clone(), source })
-        });
-        Ok(Read(Some(State::new(limits, issuers.collect::<Result<_, _>>()?))))
-    }
-
-    fn source(&self, config: &Config, limits: &Limits) -> Result<Source, Error> {
-        Source::new(config, limits, &self.0.fetch, &self.0.metrics).map_err(|failure: Failure| Error {
-            name: config.name.clone(),
-            keys: config.keys.clone(),
-            reason: failure.to_string(),
-        })
+            let mut earlier = now.issuers.iter().map(|issuer| &issuer.source);
+            let earlier = earlier.find(|source| source.is_of_issuer(&config.name));
+            let source = match earlier.filter(|source| source.is_of(config, limits)) {
+                Some(source) => {
+                    let found = source.read_anew().map_err(failed)?;
+                    files.extend(found.map(|found| (Arc::clone(source), found)));
+                    Arc::clone(source)
+                }
+                None => {
+                    let earlier = earlier.map(|source| &**source);
+                    let made = Source::new(config, limits, earlier, &self.0.fetch, &self.0.metrics);
+                    Arc::new(made.map_err(failed)?)
+                }
+            };
+            issuers.push(Issuer { config: config.clone(), source });
+        }
+        let is_same = now.limits == *limits && now.issuers.iter().map(|issuer| &issuer.config).eq(configs);
+        Ok(Read { state: (!is_same).then(|| State::new(limits, issuers)), files })
     }
 
     /// Takes others in the place of these from now on. What was remembered is forgotten, unless they are the same. To
     /// be called within a runtime, as [`Issuers::new`].
     pub fn take(&self, read: Read) {
-        let Some(state) = read.0 else { return };
+        read.files.into_iter().for_each(|(source, found)| source.take(found));
+        let Some(state) = read.state else { return };
         state.issuers.iter().for_each(|issuer| issuer.source.begin());
         self.0.state.store(Arc::new(state));
     }
@@ -259,7 +271,7 @@ impl Issuer {
     fn signed(&self, token: &Token<'_>, algorithm: Algorithm) -> Result<u64, Fault> {
         let held = self.source.held();
         let keys = held.keys.as_ref().ok_or(Fault::Unavailable)?;
-        keys.verify(token, algorithm).map(|()| held.number)
+        keys.verify(token, algorithm, self.source.tried_max()).map(|()| held.number)
     }
 }
 

@@ -55,6 +55,7 @@ fn limits() -> Limits {
         remembered_bytes_max: ByteSize::mib(1),
         keys_bytes_max: ByteSize::kib(64),
         keys_max: 8,
+        keys_tried_max: 4,
         keys_timeout: Duration::from_secs(5),
         refresh_min: Duration::from_secs(30),
         keys_max_age: Duration::from_hours(24),
@@ -259,6 +260,47 @@ async fn others_take_their_place() {
     assert_eq!(web.asked(), 1);
     issuers.replace(&limits(), &[]).expect("none");
     assert_eq!(fault(&copy, &token).await, Some(Fault::UnknownIssuer));
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_are_kept_where_it_changes_how_they_are_had() {
+    let signer = Signer::p256("k");
+    let web = Web::new(&[&signer]);
+    let issuers = issuers(&web, &[config("")]);
+    assert_eq!(fault(&issuers, &token(&signer)).await, None);
+    web.answers(Err("down"));
+    issuers.replace(&limits(), &[config("refresh = '1m'")]).expect("issuers");
+    assert_eq!(fault(&issuers, &token(&signer)).await, None, "another refresh");
+    let limits = Limits { remembered_bytes_max: ByteSize::kib(64), ..limits() };
+    issuers.replace(&limits, &[config("refresh = '1m'")]).expect("issuers");
+    assert_eq!(fault(&issuers, &token(&signer)).await, None, "other bounds");
+    let elsewhere = Config { keys: "https://idp.example/others".to_owned(), ..config("") };
+    issuers.replace(&limits, &[elsewhere]).expect("issuers");
+    assert_eq!(fault(&issuers, &token(&signer)).await, Some(Fault::Unavailable), "those of another place are others");
+}
+
+#[tokio::test]
+async fn files_are_read_anew_whatever_has_changed() {
+    let (old, new) = (Signer::p256("old"), Signer::p256("new"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("keys.json");
+    std::fs::write(&path, set(&[&old])).expect("written");
+    let with = |toml: &str| [Config { keys: path.display().to_string(), ..config(toml) }];
+    let issuers = issuers(&Web::new(&[]), &with(""));
+    let first = token(&old);
+    assert_eq!(fault(&issuers, &first).await, None);
+    issuers.replace(&limits(), &with("")).expect("issuers");
+    assert!(issuers.remembered(first.as_bytes()).is_some(), "the same keys");
+    std::fs::write(&path, "nothing").expect("written");
+    for toml in ["", "roles = { a = 'read' }"] {
+        assert!(issuers.read(&limits(), &with(toml)).is_err(), "{toml:?}");
+    }
+    std::fs::write(&path, set(&[&new])).expect("written");
+    let read = issuers.read(&limits(), &with("")).expect("issuers");
+    assert_eq!(fault(&issuers, &first).await, None, "nothing is taken over yet");
+    issuers.take(read);
+    assert_eq!(fault(&issuers, &first).await, Some(Fault::UnknownKey));
+    assert_eq!(fault(&issuers, &token(&new)).await, None);
 }
 
 #[tokio::test(start_paused = true)]
