@@ -39,6 +39,8 @@ pub(super) enum Next {
     Done(Result<Answer, Arc<Failure>>),
     /// From the start: another variant, or purged meanwhile.
     Again,
+    /// From the start: who led may not ask the origin.
+    LeaderRefused,
     /// With a fill of its own.
     Alone,
 }
@@ -71,7 +73,7 @@ impl<O: Outgoing> Exchange<O> {
             Settled::Released { reason } if leads => match fill.take_direct() {
                 Some(response) => {
                     let outcome = Outcome { detail: Some(reason), ..Outcome::forwarded(forward) };
-                    Next::Done(Ok(self.cache.direct(response, outcome)))
+                    Next::Done(Ok(self.heard(self.cache.direct(response, outcome))))
                 }
                 None => Next::Alone,
             },
@@ -79,7 +81,8 @@ impl<O: Outgoing> Exchange<O> {
             Settled::Refused { failure, stale } if leads => {
                 Next::Done(self.answer_failed(failure, stale, leads, forward, method))
             }
-            Settled::Refused { .. } | Settled::Again => Next::Again,
+            Settled::Refused { .. } => Next::LeaderRefused,
+            Settled::Again => Next::Again,
             Settled::Failed { failure, stale } => {
                 Next::Done(self.answer_failed(failure, stale, leads, forward, method))
             }

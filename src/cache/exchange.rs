@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::time::Instant;
 
 use super::{
@@ -54,6 +54,10 @@ use crate::{
 
 /// How often a follower may be sent back to the start (another variant, a purge) before it goes by itself.
 const REJOINS_MAX: u8 = 3;
+
+/// How often a follower may see its leader refused by a limit before it goes by itself. Each of these leaders is gone
+/// then, so it ends; and few would let a caller who may not ask anything drive all the others to the origin.
+const TURNED_AWAY_MAX: u16 = 1000;
 
 /// One request on its way through the decisions. The fill it starts shares it, because a fill outlives its request.
 pub(super) struct Exchange<O> {
@@ -123,7 +127,7 @@ impl<O: Outgoing> Exchange<O> {
     /// Answers the request. What is rare is boxed here and below: it should not make every request's future large.
     pub(super) async fn run(self: Arc<Self>, method: Method) -> Result<Answer, Arc<Failure>> {
         let mut alone = !self.route.policy.coalesce;
-        let mut rejoins = 0;
+        let (mut rejoins, mut turned_away) = (0, 0);
         loop {
             let now = self.cache.now();
             let miss = match self.look_up(&method, now).await {
@@ -146,7 +150,7 @@ impl<O: Outgoing> Exchange<O> {
             if method == Method::HEAD {
                 return Box::pin(self.head(miss.candidate, forward)).await;
             }
-            alone |= forward == Forward::HitForMiss || rejoins >= REJOINS_MAX;
+            alone |= forward == Forward::HitForMiss || rejoins >= REJOINS_MAX || turned_away >= TURNED_AWAY_MAX;
             alone |= miss.candidate.as_ref().is_some_and(|entry| is_for_one(&entry.freshness()));
             if self.cache.fills_full() {
                 return Box::pin(self.pass(method, forward)).await;
@@ -155,6 +159,7 @@ impl<O: Outgoing> Exchange<O> {
             match self.answer(place, forward, &method).await {
                 Next::Done(result) => return result,
                 Next::Again => rejoins += 1,
+                Next::LeaderRefused => turned_away += 1,
                 Next::Alone => alone = true,
             }
         }
@@ -162,15 +167,28 @@ impl<O: Outgoing> Exchange<O> {
 
     /// More fills than there may be: this one goes through, uncached.
     async fn pass(self: Arc<Self>, method: Method, forward: Forward) -> Result<Answer, Arc<Failure>> {
+        let mut headers = self.headers.clone();
+        if self.model.is_some() {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         let call = Call {
             route: Arc::clone(&self.route),
             target: self.target.clone(),
             method,
-            headers: self.headers.clone(),
+            headers,
             body: self.content(),
             outgoing: Arc::clone(&self),
         };
-        self.cache.pass(call, forward, None).await
+        let answer = self.cache.pass(call, forward, None).await?;
+        Ok(self.heard(answer))
+    }
+
+    /// An answer that goes past the cache; what a call to a model cost is counted all the same.
+    pub(super) fn heard(&self, answer: Answer) -> Answer {
+        match &self.model {
+            Some(asking) => asking.heard(answer),
+            None => answer,
+        }
     }
 
     /// The content to send along.

@@ -13,7 +13,7 @@ use super::{
     failure::Failure,
     fetch::Fetch,
     fill::{Settled, Shared},
-    llm::accounts,
+    llm::{Length, accounts},
     plan::Plan,
     pour::Pour,
     refused::Refused,
@@ -84,7 +84,7 @@ impl<O: Outgoing> Fetch<O> {
                     // Out of the table first: then nobody joins any more, and who has joined meanwhile still counts.
                     self.permit = None;
                     if self.fill.growing.readers() == 0 {
-                        return self.broken(Failure::GivenUp);
+                        return self.broken_off(&mut plan, Failure::GivenUp);
                     }
                     continue;
                 }
@@ -92,7 +92,7 @@ impl<O: Outgoing> Fetch<O> {
             let Some(frame) = frame else { break };
             let frame = match frame {
                 Ok(frame) => frame,
-                Err(error) => return self.broken(error.into()),
+                Err(error) => return self.broken_off(&mut plan, error.into()),
             };
             if let (Some(watcher), Some(data)) = (&mut plan.watcher, frame.data_ref()) {
                 watcher.piece(data);
@@ -105,7 +105,7 @@ impl<O: Outgoing> Fetch<O> {
                 Ok(data) if body.is_end_stream() => last = data,
                 Ok(data) => {
                     if self.fill.growing.push(data).await.is_err() {
-                        return self.broken(Failure::GivenUp);
+                        return self.broken_off(&mut plan, Failure::GivenUp);
                     }
                 }
                 Err(frame) => trailers = frame.into_trailers().ok(),
@@ -125,7 +125,8 @@ impl<O: Outgoing> Fetch<O> {
                 self.permit = None;
             }
         }
-        if pour.is_some() && !self.has_ended_well(&mut plan, None) {
+        let length = self.fill.growing.len() + last.len() as u64;
+        if pour.is_some() && !self.has_ended_well(&mut plan, None, length) {
             (pour, storable) = (None, false);
         }
         if let Some(pour) = pour {
@@ -137,7 +138,7 @@ impl<O: Outgoing> Fetch<O> {
             return exchange.cache.metrics().fill_ended("complete");
         }
         let mut whole = if storable { self.fill.growing.contiguous(&last).await } else { None };
-        if !self.has_ended_well(&mut plan, whole.as_deref()) {
+        if !self.has_ended_well(&mut plan, whole.as_deref(), length) {
             whole = None;
         }
         let (stored, key) = (whole.is_some(), plan.key);
@@ -163,17 +164,20 @@ impl<O: Outgoing> Fetch<O> {
     }
 
     /// Whether an answer of a model is whole and fit to be stored, as far as its protocol tells; any other is. What it cost
-    /// is counted, and becomes part of its head.
-    fn has_ended_well(&self, plan: &mut Plan, whole: Option<&[u8]>) -> bool {
+    /// is counted, and becomes part of its head. `length` is how many bytes came.
+    fn has_ended_well(&self, plan: &mut Plan, whole: Option<&[u8]>, length: u64) -> bool {
         let (Some(watcher), Some(model)) = (plan.watcher.take(), &self.exchange.model) else { return true };
         if !plan.head.status.is_success() {
             return model.keeps(plan.head.status);
         }
         let is_seen = watcher.is_stream() || whole.is_some();
+        let length = if watcher.is_stream() { Length::Events(watcher.events()) } else { Length::Bytes(length) };
         let seen = watcher.end(whole);
         if is_seen {
-            model.bill.billed(&seen);
+            model.bill.billed(&seen, length);
             model.bill.shared(&seen, self.fill.followers.load(Relaxed));
+        } else {
+            model.bill.charged(&seen, length);
         }
         if let Err(unfit) = seen.fit {
             model.bill.unstored(unfit.as_str());
@@ -184,6 +188,18 @@ impl<O: Outgoing> Fetch<O> {
             plan.head = plan.head.clone().with(&accounts::USAGE, &usage);
         }
         true
+    }
+
+    /// The body broke off; limits count what has come of a model's answer.
+    fn broken_off(self, plan: &mut Plan, failure: Failure) {
+        if let (Some(watcher), Some(model)) = (plan.watcher.take(), &self.exchange.model)
+            && plan.head.status.is_success()
+        {
+            let come = self.fill.growing.len();
+            let length = if watcher.is_stream() { Length::Events(watcher.events()) } else { Length::Bytes(come) };
+            model.bill.cut_off(&watcher.end(None).usage, length);
+        }
+        self.broken(failure);
     }
 
     /// A body has grown too large for memory: sees to it that it goes to the disk.

@@ -20,7 +20,7 @@ pub struct RouteLimits {
     limits: Limits,
     /// Of every request; those that ask nobody come first.
     requests: Box<[Gate]>,
-    /// Of what goes to the origin.
+    /// Of what goes to the origin; those that ask nobody come first.
     origin: Box<[Gate]>,
     /// What all of them are, where answers tell of it.
     policy: Option<HeaderValue>,
@@ -68,15 +68,17 @@ impl RouteLimits {
     pub(super) fn new(limits: Limits, gates: Vec<Gate>, told: bool) -> Self {
         let mut policy = Vec::new();
         for gate in gates.iter().filter(|gate| told && gate.enforces()) {
-            fields::write_policy(&gate.limit.name, &gate.limit.rate, gate.counts_tokens(), &mut policy);
+            fields::write_policy(&gate.limit.name, &gate.limit.rate, &mut policy);
         }
         let by_address = gates.iter().any(|gate| {
             let config = &gate.limit.config;
             config.per == Per::Address || !config.exempt.is_empty()
         });
-        let (mut requests, origin): (Vec<_>, Vec<_>) =
+        let (mut requests, mut origin): (Vec<_>, Vec<_>) =
             gates.into_iter().partition(|gate| gate.limit.config.count == Count::Requests);
+        // What Redis has granted cannot be given back to it: it is asked when nobody else refuses.
         requests.sort_by_key(Gate::is_shared);
+        origin.sort_by_key(Gate::is_shared);
         let begins = requests.iter().any(|gate| gate.limit.config.per == Per::Address);
         let policy = HeaderValue::from_bytes(&policy).ok().filter(|policy| !policy.is_empty());
         Self { limits, requests: requests.into(), origin: origin.into(), policy, by_address, begins }

@@ -60,6 +60,8 @@ pub struct Watcher {
     limited: bool,
     stream: Option<Stream>,
     usage: Usage,
+    /// Of a stream, how many have come.
+    events: u64,
     model: Option<Box<str>>,
     unfit: Option<Unfit>,
     ended: bool,
@@ -97,6 +99,7 @@ impl Watcher {
             limited,
             stream,
             usage: Usage::default(),
+            events: 0,
             model: None,
             unfit: None,
             ended: false,
@@ -125,6 +128,11 @@ impl Watcher {
     /// Whether it comes as server-sent events, so that nothing need be kept of it.
     pub fn is_stream(&self) -> bool {
         self.stream.is_some()
+    }
+
+    /// How many events of a stream have come.
+    pub fn events(&self) -> u64 {
+        self.events
     }
 
     /// Whether it is known by now that it will not be stored.
@@ -174,6 +182,7 @@ impl Watcher {
 
     fn event(&mut self, bytes: &[u8]) {
         let Some(Event { name, data }) = Event::parse(bytes) else { return };
+        self.events += 1;
         if data.trim() == "[DONE]" {
             self.ended = true;
             return;

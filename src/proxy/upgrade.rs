@@ -46,9 +46,6 @@ impl Proxy {
     ) -> Answered {
         let (host, port) = self.connect_target(head).map_err(|refusal| rescue::refusal(&refusal, self.name()))?;
         let place = self.place_for_tunnel().map_err(|refusal| rescue::refusal(&refusal, self.name()))?;
-        if let Err(refused) = leaving.admitted().await {
-            return Ok(self.limited(&refused));
-        }
         let guards = Guards::new(Some(place), leaving.client.hold.clone());
         if let Some(interceptor) = &leaving.client.interceptor
             && let Some(open) = interceptor.opening(&host.to_ascii_lowercase(), port, tenant).await
@@ -58,6 +55,10 @@ impl Proxy {
             }
             tracing::debug!(client = %leaving.client.address, host, port, "tunnel intercepted");
             return Ok(Answer { response: Response::new(Body::Empty), outcome: Outcome::forwarded(Forward::Method) });
+        }
+        // What is said in a tunnel that is opened here pays for itself.
+        if let Err(refused) = leaving.admitted().await {
+            return Ok(self.limited(&refused));
         }
         let forward = self.forward();
         let connecting =

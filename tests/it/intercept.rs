@@ -96,6 +96,20 @@ async fn what_is_said_in_a_tunnel_is_cached() {
 }
 
 #[tokio::test]
+async fn a_tunnel_that_is_opened_costs_nothing_at_the_origin() {
+    let origin = origin::new().route("/a", "hello").max_age(60).run().await;
+    let front = front(&origin).await;
+    let limit = "[[limit]]\nname = 'origin'\ncount = 'origin'\nrate = '1/day'\n";
+    let gateway = intercepting(&front).config(limit).run().await;
+    let mut tunnel = connect(&gateway, &front, H1).await;
+    tunnel.send(client::get(front.url("/a"))).await.assert_ok("hello");
+    // It has no more, and another tunnel answers what is stored.
+    let mut other = connect(&gateway, &front, H1).await;
+    other.send(client::get(front.url("/a"))).await.assert_hit();
+    assert_eq!(other.send(client::get(front.url("/b"))).await.status, 429);
+}
+
+#[tokio::test]
 async fn a_route_that_names_the_host_takes_it() {
     let origin = origin::new().route("/a", "of the host").run().await;
     let mine = origin::new().route("/a", "of the route").max_age(60).run().await;

@@ -473,6 +473,55 @@ async fn who_is_refused_harms_nobody_who_waits_for_him() {
 }
 
 #[tokio::test]
+async fn many_who_are_refused_harm_nobody_who_waits_either() {
+    let (origin, redis) = (pages().await, redis::server().run().await);
+    let mut fleet = Fleet::over(&[redis.url()], &(SHARED.replace("4/day", "1/day") + "count = 'origin'\n"));
+    fleet.config =
+        fleet.config.replace("[l2]\n", "[fleet]\nlease = '60s'\nack_timeout = '2m'\n[l2]\nbreaker_failures = 1000\n");
+    let one = fleet.node(&origin).await;
+    get_as(&one, "/a", "ann").await.assert_ok("a");
+    redis.pause();
+    let ask = |who: &'static str, times: usize| join_all((0..times).map(|_| get_as(&one, "/b", who)));
+    let others = async {
+        eventually("a fill", || async { (one.metric("larder_fills_running").await >= 1.0).then_some(()) }).await;
+        // However those who wait are woken, most of them may not ask.
+        let after = |waiting: usize| one.followers(waiting);
+        let bobs = async {
+            after(30).await;
+            ask("bob", 3).await
+        };
+        let more = async {
+            after(33).await;
+            ask("ann", 30).await
+        };
+        let opening = async {
+            after(63).await;
+            redis.resume();
+        };
+        tokio::join!(ask("ann", 30), bobs, more, opening).1
+    };
+    let (ann, bobs) = tokio::join!(get_as(&one, "/b", "ann"), others);
+    assert_refused(&ann, "shared");
+    for bob in &bobs {
+        bob.assert_ok("b");
+    }
+    assert_eq!(origin.requests("/b"), 1);
+}
+
+#[tokio::test]
+async fn a_limit_over_redis_is_asked_after_those_of_the_node() {
+    let (origin, redis) = (pages().await, redis::server().run().await);
+    let origin_of = |limit: &str| format!("{limit}count = 'origin'\n");
+    let mine = "[[limit]]\nname = 'mine'\nrate = '1/day'\n";
+    let fleet = Fleet::over(&[redis.url()], &(origin_of(SHARED) + &origin_of(mine)));
+    let one = fleet.node(&origin).await;
+    get_as(&one, "/a", "ann").await.assert_ok("a");
+    assert_refused(&get_as(&one, "/b", "ann").await, "mine");
+    assert_refused(&get_as(&one, "/b", "bob").await, "mine");
+    assert_eq!(asked_of_redis(&one, "granted").await, 1.0, "what one refuses costs the others nothing");
+}
+
+#[tokio::test]
 async fn over_a_cluster_as_well() {
     let (origin, cluster) = (pages().await, redis::cluster().run().await);
     let fleet = Fleet::over(&cluster.urls(), &SHARED.replace("4/day", "2/day"));
@@ -537,7 +586,7 @@ async fn who_is_in_debt_for_tokens_waits_and_hits_go_on() {
         request.header("content-type", "application/json").body(body.to_string()).send()
     };
     let first = ask("ann", "one", 0).await;
-    assert_eq!(first.header("ratelimit-policy"), Some("\"tokens\";q=2000;qu=\"tokens\";w=86400"));
+    assert_eq!(first.header("ratelimit-policy"), Some("\"tokens\";q=2000;w=86400"));
     assert_eq!(first.header("ratelimit"), Some("\"tokens\";r=2000;t=0"), "what it costs is known afterwards");
     assert_eq!(ask("ann", "one", 0).await.assert_hit().status, 200, "it costs nothing");
     // One that is not stored counts as well.

@@ -29,6 +29,7 @@ mod kv;
 mod kv_cluster;
 mod l2;
 mod limits;
+mod limits_tokens;
 mod llm;
 mod llm_packs;
 mod llm_recorded;

@@ -19,12 +19,13 @@ use prometheus_client::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::due::{Due, Length};
 use crate::llm::{
     answer::{Seen, Usage},
     embeddings,
     price::Prices,
 };
-use crate::{cache::Charge, tenants::Tenant};
+use crate::tenants::Tenant;
 
 /// What a stored answer cost when it was made: part of it, and sent along.
 pub(in crate::cache) const USAGE: HeaderName = HeaderName::from_static("x-larder-usage");
@@ -146,8 +147,8 @@ pub(in crate::cache) struct Bill {
     model: Arc<str>,
     /// What metrics call the tenant, where there is one.
     tenant: Option<Arc<str>>,
-    /// Is told what was paid for.
-    charge: Option<Charge>,
+    /// Is charged for what was paid for.
+    due: Option<Due>,
     receipt: Receipt,
 }
 
@@ -228,7 +229,7 @@ impl Accounts {
         let model = self.name(model.unwrap_or(""));
         let receipt = Receipt { model: Arc::clone(&model), cost: Arc::default() };
         let tenant = tenant.map(Tenant::label);
-        Bill { accounts: self.clone(), route: Arc::clone(route), model, tenant, charge: None, receipt }
+        Bill { accounts: self.clone(), route: Arc::clone(route), model, tenant, due: None, receipt }
     }
 
     fn name(&self, model: &str) -> Arc<str> {
@@ -288,18 +289,30 @@ impl Bill {
         self.receipt.clone()
     }
 
-    /// The same, of which `charge` is told what was paid for.
-    pub(super) fn charged_to(self, charge: Option<Charge>) -> Self {
-        Self { charge, ..self }
+    /// The same, of which `due` is charged for what was paid for.
+    pub(super) fn charged_to(self, due: Option<Due>) -> Self {
+        Self { due, ..self }
     }
 
-    /// A call was paid for.
-    pub(in crate::cache) fn billed(&self, seen: &Seen) {
-        if let Some(charge) = &self.charge {
-            charge(seen.usage.input.saturating_add(seen.usage.output));
-        }
+    /// A call was paid for; so much of its answer has come.
+    pub(in crate::cache) fn billed(&self, seen: &Seen, length: Length) {
+        self.charged(seen, length);
         let dollars = self.book(Account::Billed, &seen.usage, seen.model.as_deref(), seen.stream, 1);
         self.note(Account::Billed, seen.usage, dollars);
+    }
+
+    /// The same for limits alone: nobody could read what the answer tells.
+    pub(in crate::cache) fn charged(&self, seen: &Seen, length: Length) {
+        if let Some(due) = &self.due {
+            due.ended(seen, length);
+        }
+    }
+
+    /// An answer broke off, or its client left: for limits, what has come of it counts.
+    pub(in crate::cache) fn cut_off(&self, usage: &Usage, length: Length) {
+        if let Some(due) = &self.due {
+            due.cut_off(usage, length);
+        }
     }
 
     fn note(&self, account: Account, usage: Usage, dollars: Option<f64>) {
@@ -446,7 +459,7 @@ mod tests {
         let bill = accounts.bill(&"r".into(), Some("m"), None);
         let usage = Usage { input: 1_000_000, cached: 0, output: 500_000 };
         let seen = Seen { usage, model: None, fit: Ok(()), stream: true };
-        bill.billed(&seen);
+        bill.billed(&seen, Length::Events(2));
         bill.shared(&seen, 2);
         let stats = accounts.stats();
         assert_eq!((stats.billed.input_tokens, stats.saved.input_tokens), (1_000_000, 2_000_000));

@@ -12,8 +12,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use self::accounts::{Accounts, Bill};
 use self::{
+    due::Due,
     packed::{Taken, taped},
-    watched::watched,
+    watched::{Payer, watched},
 };
 use super::{
     Cache, asked,
@@ -45,6 +46,7 @@ use crate::{
 
 pub mod accounts;
 mod batch;
+mod due;
 mod explain;
 mod misses;
 mod overheard;
@@ -55,6 +57,7 @@ pub mod semantic;
 mod watched;
 
 pub(super) use self::{
+    due::Length,
     misses::Misses,
     semantic::{Matching, SEMANTIC},
 };
@@ -117,7 +120,8 @@ impl Cache {
         let settings = &models.settings;
         let Some(endpoint) = Endpoint::of(settings.protocol, &call.method, path).filter(|_| !call.route.bypass())
         else {
-            return self.pass_model(call, &models, Why::OtherCall).await;
+            let asked = length(&call.headers).unwrap_or(0);
+            return self.pass_model(call, &models, Why::OtherCall, asked).await;
         };
         let body = std::mem::replace(&mut call.body, RequestBody::Empty);
         let body = key_body::collect(body, settings.config.body_bytes_max.as_u64()).await;
@@ -125,7 +129,9 @@ impl Cache {
             Ok(body) => body,
             Err(rest) => {
                 call.body = rest;
-                return self.pass_model(call, &models, Why::TooLarge).await;
+                let least = settings.config.body_bytes_max.as_u64();
+                let asked = length(&call.headers).unwrap_or(least);
+                return self.pass_model(call, &models, Why::TooLarge, asked).await;
             }
         };
         let query = call.target.query.clone();
@@ -137,8 +143,9 @@ impl Cache {
         let question = match settings.question(&asked, chance) {
             Ok(question) => question,
             Err(why) => {
+                let asked = body.len() as u64;
                 call.body = content(&call.method, body);
-                return self.pass_model(call, &models, why).await;
+                return self.pass_model(call, &models, why, asked).await;
             }
         };
         // A credential in the query is for the provider alone: it is no part of a URL that anything here names.
@@ -149,7 +156,7 @@ impl Cache {
         let mut directives = self.directives_of(&call, &question.controls);
         let tell = explain::is_asked(&call.headers);
         let bill = self.accounts().bill(&call.route.name, question.model.as_deref(), tenant.as_deref());
-        let bill = bill.charged_to(call.outgoing.charge());
+        let bill = bill.charged_to(call.outgoing.charge().map(|charge| Due::new(charge, body.len() as u64)));
         let taping = match &models.packed {
             None => None,
             Some(packed) => match packed.take(settings, &call, path, &body, &question)? {
@@ -186,12 +193,28 @@ impl Cache {
         Ok(taped(self.ask(call, asking, key, body, directives).await?, taping))
     }
 
-    /// Passes a call on that says nothing; unless nothing is to be passed on.
-    async fn pass_model<O: Outgoing>(&self, call: Call<O>, models: &Models, why: Why) -> Result<Answer, Arc<Failure>> {
-        match &models.packed {
-            Some(packed) if models.settings.config.mode == Mode::Replay => Err(Arc::new(packed.unreadable(why))),
-            _ => self.pass(call, Forward::Bypass, Some(why.as_str())).await,
+    /// Passes a call on that says nothing; unless nothing is to be passed on. Limits on tokens hold for it all the same:
+    /// its client chooses whether it can be read. `asked` is how many bytes it has.
+    async fn pass_model<O: Outgoing>(
+        &self,
+        mut call: Call<O>,
+        models: &Models,
+        why: Why,
+        asked: u64,
+    ) -> Result<Answer, Arc<Failure>> {
+        if let Some(packed) = models.packed.as_ref().filter(|_| models.settings.config.mode == Mode::Replay) {
+            return Err(Arc::new(packed.unreadable(why)));
         }
+        // What is only looked up takes no tokens, also where it tells what another call took.
+        let due = call.outgoing.charge().filter(|_| !call.method.is_safe()).map(|charge| Due::new(charge, asked));
+        if due.is_some() {
+            call.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        let answer = self.pass(call, Forward::Bypass, Some(why.as_str())).await?;
+        let Some(due) = due else { return Ok(answer) };
+        let stream = watched::streams(answer.response.headers());
+        let watcher = Watcher::new(models.settings.protocol, Endpoint::ChatCompletions, stream, false);
+        Ok(watched(answer, watcher, Payer::Due(due)))
     }
 
     fn ask<O: Outgoing>(
@@ -225,7 +248,7 @@ impl Cache {
                 call.body = content(&call.method, body);
                 call.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
                 let answer = self.pass(call, Forward::Bypass, Some(why.as_str())).await?;
-                watched(answer, watcher, bill.clone())
+                watched(answer, watcher, Payer::Bill(bill.clone()))
             }
             None => {
                 let method = call.method.clone();
@@ -338,6 +361,11 @@ fn without(body: Bytes, question: &Question) -> Bytes {
     }
 }
 
+/// What a request says of the length of its content.
+fn length(fields: &HeaderMap) -> Option<u64> {
+    fields.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 fn content(method: &Method, body: Bytes) -> RequestBody {
     if *method == Method::GET && body.is_empty() { RequestBody::Empty } else { RequestBody::Bytes(body) }
 }
@@ -370,6 +398,13 @@ impl Asking {
         let stream = representation == Representation::Sse;
         let protocol = self.models.settings.protocol;
         Watcher::new(protocol, self.question.endpoint, stream, self.question.limited)
+    }
+
+    /// An answer that goes past the cache, watched for what it cost.
+    pub(super) fn heard(&self, answer: Answer) -> Answer {
+        let stream = watched::streams(answer.response.headers());
+        let watcher = self.watcher(if stream { Representation::Sse } else { Representation::Json });
+        watched(answer, watcher, Payer::Bill(self.bill.clone()))
     }
 
     /// Watches an answer with that head; an error where it is not to be stored, whatever its content is.

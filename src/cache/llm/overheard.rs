@@ -20,6 +20,9 @@ pub(super) trait Listener: Send + Sync {
 
     /// Its client has gone without having asked whether that was all: some do, once a stream has said that it is over.
     fn left(self: Box<Self>) {}
+
+    /// It broke off.
+    fn broken(self: Box<Self>) {}
 }
 
 /// Content, and who listens until it ends or breaks off.
@@ -46,7 +49,11 @@ impl Overheard {
                 self.end_if_over();
             }
             Poll::Ready(None) => self.end(),
-            Poll::Ready(Some(Err(_))) => self.listener = None,
+            Poll::Ready(Some(Err(_))) => {
+                if let Some(listener) = self.listener.take() {
+                    listener.broken();
+                }
+            }
             Poll::Pending => {}
         }
         polled
