@@ -34,6 +34,7 @@ pub mod reload;
 mod serve;
 pub mod stats;
 pub mod tail;
+mod target;
 pub mod top;
 pub mod warm;
 
