@@ -96,7 +96,7 @@ pub(super) struct ImportQuery {
     (status = 200, description = "The archive", body = String, content_type = "application/vnd.larder.archive"),
     (status = 400, body = Problem, content_type = "application/problem+json"),
     (status = 429, description = "As many are under way as may", body = Problem, content_type = "application/problem+json"),
-    (status = 503, description = "This node cannot know what others have purged", body = Problem,
+    (status = 503, description = "This node cannot know what others have purged, or has no memory for it", body = Problem,
         content_type = "application/problem+json"),
 ))]
 pub(super) async fn export(
@@ -118,7 +118,7 @@ pub(super) async fn export(
     let cache = proxy.cache().clone();
     let patience = shared.archive.idle_timeout;
     let begun = cache.export(wanted, form, route_of(proxy), patience).await;
-    let (export, pieces) = begun.map_err(|fenced| Problem::new(StatusCode::SERVICE_UNAVAILABLE, fenced.to_string()))?;
+    let (export, pieces) = begun.map_err(|error| Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     tracing::info!(who = &*caller.name, "export: begun");
     let draining = shared.draining.clone();
     tokio::spawn(async move {

@@ -8,7 +8,7 @@
 //! pieces and waits for who takes the archive, so an export costs a few pieces of memory. What is stored meanwhile may be in
 //! it or not. L2 is left out: it is not this node's, and survives it.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -60,10 +60,18 @@ pub struct Wanted {
     pub said: String,
 }
 
-/// This node cannot tell what others have purged, so nothing is to be taken along.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("this node cannot know at the moment what other nodes have purged (its lease is over): try again when it can")]
-pub struct Fenced;
+/// Why nothing can be exported at the moment.
+#[derive(Debug, thiserror::Error)]
+pub enum Unavailable {
+    /// This node cannot tell what others have purged, so nothing is to be taken along.
+    #[error(
+        "this node cannot know at the moment what other nodes have purged (its lease is over): try again when it can"
+    )]
+    Fenced,
+    /// There is no memory for it.
+    #[error("the archive cannot be begun: {0}")]
+    Memory(#[from] io::Error),
+}
 
 /// Nobody takes the archive any more.
 struct Gone;
@@ -87,16 +95,16 @@ impl Cache {
     /// `patience`. `route_of` finds the route of an entry.
     ///
     /// # Errors
-    /// Where this node is fenced.
+    /// Where this node is fenced, or has no memory for it.
     pub async fn export<R: Fn(&Entry) -> Option<Arc<Route>>>(
         &self,
         wanted: Wanted,
         form: Form,
         route_of: R,
         patience: Duration,
-    ) -> Result<(Export<R>, mpsc::Receiver<Bytes>), Fenced> {
+    ) -> Result<(Export<R>, mpsc::Receiver<Bytes>), Unavailable> {
         if self.is_fenced(Instant::now()) {
-            return Err(Fenced);
+            return Err(Unavailable::Fenced);
         }
         if let Some(l3) = self.l3() {
             // What is stored by now is found on the disk then.
@@ -107,7 +115,7 @@ impl Cache {
         let (in_memory, alone) = noted.unwrap_or_default();
         let header = self.archive_header(&wanted, alone);
         let key = archive::seal_key(self.secret());
-        let writer = Writer::new(form, key, &header).map_err(|_| Fenced)?;
+        let writer = Writer::new(form, key, &header)?;
         // One piece is taken while the next is made.
         let (out, taken) = mpsc::channel(2);
         let (cache, end) = (self.clone(), End::default());
@@ -228,7 +236,11 @@ impl<R: Fn(&Entry) -> Option<Arc<Route>>> Export<R> {
                 return Ok(());
             }
         };
-        let Some(route) = (self.route_of)(&entry) else { return Ok(()) };
+        let Some(route) = (self.route_of)(&entry) else {
+            // No request would find it.
+            self.end.useless += 1;
+            return Ok(());
+        };
         if !self.is_wanted(&entry, &route) {
             return Ok(());
         }

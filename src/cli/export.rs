@@ -3,14 +3,18 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
-    path::{Path, PathBuf},
+    path::Path,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use bytesize::ByteSize;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tempfile::NamedTempFile;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::timeout,
+};
 use url::form_urlencoded::Serializer;
 
 use super::{
@@ -18,6 +22,7 @@ use super::{
     args::Export,
     listing,
     progress::Progress,
+    target::{Target, is_standard},
 };
 use crate::archive::{self, End, Header, Item, Reader};
 
@@ -26,6 +31,9 @@ pub(super) const DAMAGED: u8 = 65;
 
 /// Bytes of a file that are read at once.
 pub(super) const STEP: usize = 256 << 10;
+
+/// How long what was begun may take to go, once it is asked to.
+const TAKEN_AWAY: Duration = Duration::from_secs(1);
 
 /// Why there is no archive, or nothing to be seen in it.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +52,9 @@ pub enum Error {
     /// What came is no archive, or no whole one.
     #[error(transparent)]
     Archive(#[from] archive::Error),
+    /// Signals cannot be listened for.
+    #[error("signals cannot be listened for")]
+    Signals(#[source] io::Error),
     /// Somebody wanted it to end.
     #[error("{0}")]
     Interrupted(&'static str),
@@ -61,18 +72,50 @@ pub async fn run(args: Export) -> Result<u8, Error> {
     if args.list {
         return list(&args.file);
     }
-    let client = AdminClient::new(&args.client)?;
-    let content = client.download(&path(&args)).await?;
-    let mut target = Target::at(&args.file)?;
-    let interrupted = Error::Interrupted("interrupted: nothing was written");
-    let received = tokio::select! {
-        received = receive(content, &mut target) => received,
-        _ = tokio::signal::ctrl_c() => Err(interrupted),
+    // A command that a signal kills would leave the file that it has begun.
+    let mut ending = Ending::new().map_err(Error::Signals)?;
+    // A task of its own: a pipe that nobody reads holds it up, and signals are to be heard all the same.
+    let mut exporting = tokio::spawn(async move { exported(&args).await });
+    let ended = tokio::select! {
+        ended = &mut exporting => Some(ended),
+        () = ending.asked() => {
+            exporting.abort();
+            timeout(TAKEN_AWAY, exporting).await.ok()
+        }
     };
-    let (header, end) = received?;
+    match ended {
+        Some(Ok(exported)) => exported,
+        Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Some(Err(_)) | None => Err(Error::Interrupted("interrupted: no whole archive was written")),
+    }
+}
+
+async fn exported(args: &Export) -> Result<u8, Error> {
+    let client = AdminClient::new(&args.client)?;
+    let content = client.download(&path(args)).await?;
+    let mut target = Target::at(&args.file)?;
+    let (header, end) = receive(content, &mut target).await?;
+    let is_private = target.is_private();
     target.keep()?;
-    eprintln!("{}", summary(&args.file, &header, &end));
+    eprintln!("{}", summary(is_private, &header, &end));
     Ok(0)
+}
+
+/// The signals by which a command is asked to end. SIGHUP is none: who says `nohup` wants it to go on.
+struct Ending([Signal; 2]);
+
+impl Ending {
+    fn new() -> io::Result<Self> {
+        Ok(Self([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?]))
+    }
+
+    async fn asked(&mut self) {
+        let Self([interrupt, terminate]) = self;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    }
 }
 
 fn path(args: &Export) -> String {
@@ -136,7 +179,7 @@ impl Counted {
     }
 }
 
-fn summary(file: &Path, header: &Header, end: &End) -> String {
+fn summary(is_private: bool, header: &Header, end: &End) -> String {
     let End { entries, bytes, useless, unreadable } = end;
     let bytes = ByteSize(*bytes).display().iec();
     let mut text =
@@ -147,54 +190,14 @@ fn summary(file: &Path, header: &Header, end: &End) -> String {
     if header.memory_only {
         text.push_str("\nwhat lies on the disk is missing: it is enciphered (l3.encrypt) under keys that nobody has");
     }
-    let whose = if is_stdout(file) { "" } else { ", and only you can read the file" };
+    let whose = if is_private { ", and only you can read the file" } else { "" };
     text.push_str(&format!("\nit holds all of these answers in clear{whose}: keep it like the answers themselves"));
     text
 }
 
-fn is_stdout(path: &Path) -> bool {
-    path == Path::new("-")
-}
-
-/// Where an archive goes: to the standard output, or into a file that is there when it is whole, for its owner alone.
-enum Target {
-    Stdout(io::Stdout),
-    File(Box<NamedTempFile>, PathBuf),
-}
-
-impl Target {
-    fn at(path: &Path) -> Result<Self, Error> {
-        if is_stdout(path) {
-            return Ok(Self::Stdout(io::stdout()));
-        }
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = tempfile::Builder::new().prefix(".larder-export-").tempfile_in(directory);
-        Ok(Self::File(Box::new(file.map_err(Error::of(path))?), path.to_owned()))
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        match self {
-            Self::Stdout(out) => out.write_all(bytes).map_err(Error::of(Path::new("standard output"))),
-            Self::File(file, path) => file.write_all(bytes).map_err(Error::of(path)),
-        }
-    }
-
-    /// Gives it its name.
-    fn keep(self) -> Result<(), Error> {
-        match self {
-            Self::Stdout(mut out) => out.flush().map_err(Error::of(Path::new("standard output"))),
-            Self::File(file, path) => {
-                file.as_file().sync_all().map_err(Error::of(&path))?;
-                let kept = file.persist(&path);
-                kept.map(|_| ()).map_err(|error| Error::of(&path)(error.error))
-            }
-        }
-    }
-}
-
 /// One line of JSON for each entry of a file.
 fn list(path: &Path) -> Result<u8, Error> {
-    let mut input: Box<dyn Read> = if is_stdout(path) {
+    let mut input: Box<dyn Read> = if is_standard(path) {
         Box::new(io::stdin().lock())
     } else {
         Box::new(File::open(path).map_err(Error::of(path))?)
@@ -246,11 +249,11 @@ mod tests {
     #[test]
     fn a_summary_says_what_is_missing_and_who_can_read_it() {
         let end = End { entries: 3, bytes: 2048, useless: 1, unreadable: 0 };
-        let text = summary(Path::new("a"), &Header::default(), &end);
+        let text = summary(true, &Header::default(), &end);
         assert!(text.starts_with("exported: 3 entries, 2.0 KiB of content; left out: 1 purged"), "{text}");
         assert!(text.contains("in clear, and only you can read the file"), "{text}");
         let header = Header { memory_only: true, ..Header::default() };
-        let text = summary(Path::new("-"), &header, &End { unreadable: 2, ..end });
+        let text = summary(false, &header, &End { unreadable: 2, ..end });
         assert!(text.contains("2 that could not be read") && text.contains("l3.encrypt"), "{text}");
         assert!(!text.contains("only you"), "{text}");
     }

@@ -23,6 +23,7 @@ use super::{
     admin_client::AdminClient,
     args::Import,
     export::{DAMAGED, Error, STEP},
+    plain::plain,
     progress::Progress,
 };
 use crate::cache::import::Imported;
@@ -48,7 +49,7 @@ pub async fn run(args: Import) -> Result<u8, Error> {
     let imported = imported?;
     print!("{}", summary(&imported));
     if let Some(problem) = &imported.problem {
-        eprintln!("larder: {problem}");
+        eprintln!("larder: {}", plain(problem));
     }
     Ok(if imported.complete { 0 } else { DAMAGED })
 }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::plain::escaped;
 use crate::{
     archive::{EntryHead, Item},
     object::{codec, time::Timestamp},
@@ -45,7 +46,8 @@ impl Listing {
     pub(super) fn line(&mut self, item: Item) -> Option<String> {
         match item {
             Item::Entry(head) => {
-                self.line = described(&head, SystemTime::now().into());
+                // Nobody has looked yet whose words these are.
+                self.line = described(&head, SystemTime::now().into()).as_deref().map(escaped);
                 None
             }
             Item::Whole => self.line.take(),

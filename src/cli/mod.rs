@@ -27,12 +27,14 @@ mod listing;
 pub mod log_level;
 pub mod man;
 pub mod nodes;
+mod plain;
 mod progress;
 pub mod purge;
 pub mod reload;
 mod serve;
 pub mod stats;
 pub mod tail;
+mod target;
 pub mod top;
 pub mod warm;
 
@@ -100,7 +102,8 @@ fn failed(error: &dyn Error) -> ExitCode {
         text.push_str(&format!(": {cause}"));
         source = cause.source();
     }
-    eprintln!("{text}");
+    // A gateway, or a file, may have had a word in it.
+    eprintln!("{}", plain::plain_lines(&text));
     ExitCode::FAILURE
 }
 

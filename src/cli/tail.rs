@@ -12,6 +12,7 @@ use super::{
     admin_client::{AdminClient, Error},
     args::Tail,
     events::{Event, Events},
+    plain::plain,
 };
 
 /// Time before a gateway that is gone is asked again.
@@ -121,11 +122,6 @@ pub(super) fn shown(line: &str) -> String {
         shown.push_str(&format!("  {error}"));
     }
     shown
-}
-
-/// Without what a terminal would take for a command.
-fn plain(text: &str) -> String {
-    text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
 }
 
 #[cfg(test)]

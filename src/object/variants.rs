@@ -77,6 +77,12 @@ impl Variant {
     }
 
     /// Bytes of memory it takes beside itself.
+    /// The same, stored at another time.
+    #[must_use]
+    pub fn stored_at(self, stored: Timestamp) -> Self {
+        Self { stored, ..self }
+    }
+
     fn weight(&self) -> usize {
         self.language.as_ref().map_or(0, |(_, language)| allocated(language.len()))
     }

@@ -20,7 +20,7 @@ use crate::support::{
 };
 
 /// Everything storable is written to the disk; memory takes no more than some hundred KiB in one piece.
-const SMALL: &str = "[l3]\nadmission = 'all'\npreload_max = 0\n[l1]\nmax_bytes = '4MiB'";
+pub(crate) const SMALL: &str = "[l3]\nadmission = 'all'\npreload_max = 0\n[l1]\nmax_bytes = '4MiB'";
 
 const LARGE: usize = 3 << 20;
 
@@ -32,50 +32,50 @@ static SECRET: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
     (directory, file)
 });
 
-fn describe(origin: &Origin, config: &str) -> gateway::Builder {
+pub(crate) fn describe(origin: &Origin, config: &str) -> gateway::Builder {
     gateway::new().origin(origin).config(format!("secret_file = {:?}\n{config}", SECRET.1))
 }
 
 /// Where archives go, and the commands that write and read them.
-struct Files(TempDir);
+pub(crate) struct Files(TempDir);
 
 impl Files {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().expect("a temporary directory"))
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.0.path().join(name).display().to_string()
     }
 
-    async fn export(&self, gateway: &Gateway, name: &str, more: &[&str]) -> Ran {
+    pub(crate) async fn export(&self, gateway: &Gateway, name: &str, more: &[&str]) -> Ran {
         let (path, admin) = (self.path(name), gateway.admin_base());
         larder(["export", &path, "--admin", &admin].into_iter().chain(more.iter().copied())).await
     }
 
-    async fn import(&self, gateway: &Gateway, name: &str, more: &[&str]) -> Ran {
+    pub(crate) async fn import(&self, gateway: &Gateway, name: &str, more: &[&str]) -> Ran {
         let (path, admin) = (self.path(name), gateway.admin_base());
         larder(["import", &path, "--admin", &admin].into_iter().chain(more.iter().copied())).await
     }
 
     /// The entries in a file.
-    async fn list(&self, name: &str) -> Vec<Value> {
+    pub(crate) async fn list(&self, name: &str) -> Vec<Value> {
         let listed = larder(["export", "--list", &self.path(name)]).await;
         listed.assert(0, "");
         listed.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
-    fn read(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.path(name)).expect("a file")
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) {
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
         std::fs::write(self.path(name), bytes).expect("writable");
     }
 }
 
 /// An origin whose `/a`, `/b` and `/c` answer with the number of the request and carry their name as a tag.
-async fn numbered() -> Origin {
+pub(crate) async fn numbered() -> Origin {
     let numbered = |tag: &'static str| {
         move |_: &Seen, nth: usize| {
             reply(nth.to_string()).max_age(600).header("cache-tag", tag).header("etag", &format!("\"{nth}\""))

@@ -3,6 +3,7 @@
 mod admin;
 mod adversary;
 mod archive;
+mod archive_edges;
 mod changes;
 mod coalesce;
 mod config;

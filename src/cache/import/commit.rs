@@ -40,9 +40,28 @@ impl Cache {
     /// Whether something as new is stored in the entry's place.
     pub(super) async fn has_newer(&self, destined: &Destined) -> bool {
         let (key, stored) = (&destined.entry.key, destined.entry.stored);
+        if let Some(place) = &destined.place
+            && self.has_newer_instead(&destined.entry.primary, place.stored()).await
+        {
+            return true;
+        }
         match self.l1().inspect(key, |slot| slot.map(|slot| is_as_new(slot, stored))) {
             Some(newer) => newer,
             None => self.is_newer_on_disk(key, stored).await,
+        }
+    }
+
+    /// Whether what is stored under a primary key is as new and has no variants: an entry, which one may not hide.
+    async fn has_newer_instead(&self, primary: &Key, stored: Timestamp) -> bool {
+        let is_newer = |slot: &Slot| !matches!(slot, Slot::Variants(_)) && is_as_new(slot, stored);
+        if let Some(newer) = self.l1().inspect(primary, |slot| slot.map(is_newer)) {
+            return newer;
+        }
+        let Some(disk) = self.disk().filter(|disk| !disk.l3.lacks(primary)) else { return false };
+        match disk.l3.look(primary).await {
+            Some(l3::Found::Entry(entry)) => self.is_as_new_entry(&entry, stored),
+            Some(l3::Found::Large(large)) => self.is_as_new_entry(large.entry(), stored),
+            Some(l3::Found::Variants(_)) | None => false,
         }
     }
 
@@ -50,10 +69,14 @@ impl Cache {
         let Some(disk) = self.disk() else { return false };
         match disk.l3.look(key).await {
             None => false,
-            Some(l3::Found::Entry(entry)) => self.is_of_use(&entry) && entry.stored() >= stored,
-            Some(l3::Found::Large(large)) => self.is_of_use(large.entry()) && large.entry().stored() >= stored,
+            Some(l3::Found::Entry(entry)) => self.is_as_new_entry(&entry, stored),
+            Some(l3::Found::Large(large)) => self.is_as_new_entry(large.entry(), stored),
             Some(l3::Found::Variants(variants)) => is_as_new(&Slot::Variants(variants), stored),
         }
+    }
+
+    fn is_as_new_entry(&self, entry: &Entry, stored: Timestamp) -> bool {
+        self.is_of_use(entry) && entry.stored() >= stored
     }
 
     /// Stores an entry with its content.
@@ -151,11 +174,17 @@ impl Cache {
             self.drop_key(place.key());
             self.drop_key(&part_key(place.key()));
         }
+        let changes = self.changes_of(primary);
+        if self.has_newer_instead(primary, place.stored()).await {
+            return Err(Left::Newer);
+        }
         let mut settled = Err(Left::Newer);
         self.l1().replace(primary, |slot| {
             let known = match &slot {
                 Some(Slot::Variants(known)) => Arc::clone(known),
                 Some(other) if is_as_new(other, place.stored()) => return slot,
+                // Something came and went to the disk while that was looked at.
+                None if self.changes_of(primary) != changes => return slot,
                 _ => Arc::new(Variants::default()),
             };
             let Some(record) = with_place(&known, &place, route.policy.variants_max) else { return slot };

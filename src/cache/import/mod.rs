@@ -38,11 +38,12 @@ use crate::{
 };
 
 mod commit;
+mod times;
 mod trust;
 
 use self::commit::{Committed, Destined};
 pub use self::trust::Refused;
-use self::trust::Trust;
+use self::{times::Ahead, trust::Trust};
 
 /// How long an entry waits for the disk before the next one is taken in its place.
 const WRITTEN_MAX: Duration = Duration::from_secs(30);
@@ -135,6 +136,7 @@ pub struct Import<R> {
     options: Options,
     route_of: R,
     trust: Trust,
+    ahead: Ahead,
     taking: Taking,
     landing: FuturesUnordered<Landing>,
     /// Bytes of the content of these.
@@ -166,9 +168,10 @@ impl Cache {
         route_of: R,
     ) -> Result<Import<R>, Refused> {
         let trust = self.trust(header, options.foreign)?;
+        let ahead = Ahead::of(header, self.now());
         let done = Imported { dry_run: options.dry_run, ..Imported::default() };
         let (cache, landing) = (self.clone(), FuturesUnordered::new());
-        Ok(Import { cache, config, options, route_of, trust, taking: Taking::Nothing, landing, held: 0, done })
+        Ok(Import { cache, config, options, route_of, trust, ahead, taking: Taking::Nothing, landing, held: 0, done })
     }
 }
 
@@ -241,7 +244,7 @@ impl<R: Fn(&Entry) -> Option<Arc<Route>>> Import<R> {
         }
         let stamp = self.cache.stamp_of(&self.trust, &entry).ok_or(Left::Purged)?;
         let now = self.cache.now();
-        if entry.freshness().keep_until <= now {
+        if self.ahead.here(entry.freshness().keep_until) <= now {
             return Err(Left::Expired);
         }
         if head.length > self.cache.object_bytes_max(&route) {
@@ -251,15 +254,9 @@ impl<R: Fn(&Entry) -> Option<Arc<Route>>> Import<R> {
             return Err(Left::Refused);
         }
         let entry = as_kept_now(&route, Arc::new(entry));
-        let mut entry = Unpacked { stamp, ..entry.under(entry.head.clone()) };
-        // Who wrote it may have another time; nothing is to be newer than what is stored here from now on.
-        entry.stored = entry.stored.min(now);
-        entry.freshness.born = entry.freshness.born.min(now);
-        if self.options.stale {
-            entry.freshness.fresh_until = entry.freshness.fresh_until.min(now);
-            entry.freshness.swr_until = entry.freshness.swr_until.min(now);
-        }
-        Ok((route, entry, place))
+        let entry = self.ahead.entry(Unpacked { stamp, ..entry.under(entry.head.clone()) }, now);
+        let entry = if self.options.stale { times::as_stale(entry, now) } else { entry };
+        Ok((route, entry, place.map(|place| self.ahead.place(place, now))))
     }
 
     async fn piece(&mut self, piece: Bytes) {

@@ -15,13 +15,11 @@ use crate::{
 pub enum Refused {
     /// Keys are made of another secret: nobody would find its entries.
     #[error(
-        "the archive is of a gateway with another secret ({theirs}; here: {ours}): keys of entries are made of it, so none \
-         would be found. Give both the same secret_file, and export again"
+        "the archive is of a gateway with another secret (here: {ours}): keys of entries are made of it, so none would be \
+         found. Give both the same secret_file, and export again"
     )]
     Secret {
-        /// The fingerprint of theirs.
-        theirs: String,
-        /// Of this gateway's.
+        /// The fingerprint of this gateway's. What such an archive says of its own is not vouched for, so it is not told.
         ours: String,
     },
     /// Another release wrote it, which makes other keys or stores entries in another form.
@@ -53,19 +51,20 @@ impl Cache {
     /// Whether the archive is sealed with this gateway's secret, as it says.
     ///
     /// # Errors
-    /// Where it is not, or its form is that of another release.
+    /// Where it is not.
     pub fn check_archive(&self, header: &Header) -> Result<[u8; 32], Refused> {
         let ours = crate::archive::fingerprint(self.secret());
         if header.secret != ours {
-            return Err(Refused::Secret { theirs: header.secret.clone(), ours });
-        }
-        if header.key_schema != crate::object::key::KEY_SCHEMA || header.entry_format != crate::object::codec::VERSION {
-            return Err(Refused::Release(header.software.clone()));
+            return Err(Refused::Secret { ours });
         }
         Ok(crate::archive::seal_key(self.secret()))
     }
 
+    /// By what its purges are judged; the header is sealed with this gateway's secret.
     pub(super) fn trust(&self, header: &Header, foreign: bool) -> Result<Trust, Refused> {
+        if header.key_schema != crate::object::key::KEY_SCHEMA || header.entry_format != crate::object::codec::VERSION {
+            return Err(Refused::Release(header.software.clone()));
+        }
         let log = self.purge_log();
         // Before anything is looked at: what is purged from here on is above it.
         let begun = log.position();
