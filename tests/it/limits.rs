@@ -473,42 +473,6 @@ async fn who_is_refused_harms_nobody_who_waits_for_him() {
 }
 
 #[tokio::test]
-async fn many_who_are_refused_harm_nobody_who_waits_either() {
-    let (origin, redis) = (pages().await, redis::server().run().await);
-    let mut fleet = Fleet::over(&[redis.url()], &(SHARED.replace("4/day", "1/day") + "count = 'origin'\n"));
-    fleet.config =
-        fleet.config.replace("[l2]\n", "[fleet]\nlease = '60s'\nack_timeout = '2m'\n[l2]\nbreaker_failures = 1000\n");
-    let one = fleet.node(&origin).await;
-    get_as(&one, "/a", "ann").await.assert_ok("a");
-    redis.pause();
-    let ask = |who: &'static str, times: usize| join_all((0..times).map(|_| get_as(&one, "/b", who)));
-    let others = async {
-        eventually("a fill", || async { (one.metric("larder_fills_running").await >= 1.0).then_some(()) }).await;
-        // However those who wait are woken, most of them may not ask.
-        let after = |waiting: usize| one.followers(waiting);
-        let bobs = async {
-            after(30).await;
-            ask("bob", 3).await
-        };
-        let more = async {
-            after(33).await;
-            ask("ann", 30).await
-        };
-        let opening = async {
-            after(63).await;
-            redis.resume();
-        };
-        tokio::join!(ask("ann", 30), bobs, more, opening).1
-    };
-    let (ann, bobs) = tokio::join!(get_as(&one, "/b", "ann"), others);
-    assert_refused(&ann, "shared");
-    for bob in &bobs {
-        bob.assert_ok("b");
-    }
-    assert_eq!(origin.requests("/b"), 1);
-}
-
-#[tokio::test]
 async fn a_limit_over_redis_is_asked_after_those_of_the_node() {
     let (origin, redis) = (pages().await, redis::server().run().await);
     let origin_of = |limit: &str| format!("{limit}count = 'origin'\n");
