@@ -8,13 +8,16 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::support::{
-    client::{self, Response},
-    eventually,
-    gate::Gate,
-    gateway::{self, Gateway},
-    origin::{self, Origin, reply},
-    outlive, raw, redis, within,
+use crate::{
+    limits_tokens::{CHAT, model_under, told},
+    support::{
+        client::{self, Response},
+        eventually,
+        gate::Gate,
+        gateway::{self, Gateway},
+        origin::{self, Origin, reply},
+        outlive, raw, redis, within,
+    },
 };
 
 /// `/a` to `/d`, which may be stored.
@@ -500,23 +503,12 @@ async fn over_a_cluster_as_well() {
 
 #[tokio::test]
 async fn a_call_to_a_model_is_refused_as_its_sdk_expects() {
-    let answer = json!({
-        "model": "gpt-4o", "usage": { "prompt_tokens": 1, "completion_tokens": 1 },
-        "choices": [{ "message": { "content": "yes" }, "finish_reason": "stop" }],
-    });
-    let path = "/v1/chat/completions";
-    let answer = reply(answer.to_string()).header("content-type", "application/json");
-    let origin = origin::new().route(path, answer).run().await;
-    let config = format!(
-        "[[route]]\nname = 'openai'\nprotocol = 'openai'\nupstream = '{}'\n\
-         [[limit]]\nname = 'calls'\ncount = 'origin'\nper = 'field:authorization'\nrate = '1/day'\n",
-        origin.url()
-    );
-    let gateway = gateway::new().config(config).run().await;
+    let origin = origin::new().route(CHAT, told()).run().await;
+    let gateway = model_under(&origin, "", "name = 'calls'\ncount = 'origin'\nrate = '1/day'\n").await;
     let ask = |question: &str| {
         let body =
             json!({ "model": "gpt-4o", "temperature": 0, "messages": [{ "role": "user", "content": question }] });
-        let request = client::request("POST", gateway.url(path)).header("authorization", "Bearer sk-1");
+        let request = client::request("POST", gateway.url(CHAT)).header("authorization", "Bearer sk-1");
         request.header("content-type", "application/json").body(body.to_string()).send()
     };
     assert_eq!(ask("one").await.status, 200);
@@ -525,28 +517,17 @@ async fn a_call_to_a_model_is_refused_as_its_sdk_expects() {
     assert_refused(&refused, "calls");
     assert_eq!(refused.json()["error"]["code"], "rate_limit_exceeded");
     assert!(refused.header("retry-after").is_some());
-    assert_eq!(origin.requests(path), 1);
+    assert_eq!(origin.requests(CHAT), 1);
 }
 
 #[tokio::test]
 async fn who_is_in_debt_for_tokens_waits_and_hits_go_on() {
-    let answer = json!({
-        "model": "gpt-4o", "usage": { "prompt_tokens": 700, "completion_tokens": 400 },
-        "choices": [{ "message": { "content": "yes" }, "finish_reason": "stop" }],
-    });
-    let path = "/v1/chat/completions";
-    let answer = reply(answer.to_string()).header("content-type", "application/json");
-    let origin = origin::new().route(path, answer).run().await;
-    let config = format!(
-        "[[route]]\nname = 'openai'\nprotocol = 'openai'\nupstream = '{}'\n\
-         [[limit]]\nname = 'tokens'\ncount = 'tokens'\nper = 'field:authorization'\nrate = '2000/day'\n",
-        origin.url()
-    );
-    let gateway = gateway::new().config(config).run().await;
+    let origin = origin::new().route(CHAT, told()).run().await;
+    let gateway = model_under(&origin, "", "name = 'tokens'\ncount = 'tokens'\nrate = '2000/day'\n").await;
     let ask = |key: &str, question: &str, temperature: u8| {
         let messages = json!([{ "role": "user", "content": question }]);
         let body = json!({ "model": "gpt-4o", "temperature": temperature, "messages": messages });
-        let request = client::request("POST", gateway.url(path)).header("authorization", &format!("Bearer {key}"));
+        let request = client::request("POST", gateway.url(CHAT)).header("authorization", &format!("Bearer {key}"));
         request.header("content-type", "application/json").body(body.to_string()).send()
     };
     let first = ask("ann", "one", 0).await;
@@ -558,7 +539,7 @@ async fn who_is_in_debt_for_tokens_waits_and_hits_go_on() {
     assert_refused(&ask("ann", "three", 0).await, "tokens");
     assert_eq!(ask("ann", "one", 0).await.assert_hit().status, 200);
     assert_eq!(ask("bob", "three", 0).await.status, 200);
-    assert_eq!(origin.requests(path), 3);
+    assert_eq!(origin.requests(CHAT), 3);
 }
 
 const TOKEN: &str = "a-token-of-this-gateway-of-some-length";

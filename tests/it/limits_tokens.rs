@@ -11,10 +11,12 @@ use crate::support::{
     reply::Reply,
 };
 
-const CHAT: &str = "/v1/chat/completions";
+pub(crate) const CHAT: &str = "/v1/chat/completions";
+
+const EVENT: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
 
 /// A model that tells that it took more than there is.
-fn told() -> Reply {
+pub(crate) fn told() -> Reply {
     let answer = json!({
         "usage": { "prompt_tokens": 700, "completion_tokens": 400 },
         "choices": [{ "message": { "content": "yes" }, "finish_reason": "stop" }],
@@ -25,15 +27,19 @@ fn told() -> Reply {
 /// A stream of that many events that does not tell what it took.
 fn untold(events: usize) -> Reply {
     let first = reply("").header("content-type", "text/event-stream");
-    let word = r#"data: {"choices":[{"delta":{"content":"a"}}]}"#.to_owned() + "\n\n";
-    (0..events).fold(first, |reply, _| reply.chunk(word.clone()))
+    (0..events).fold(first, |reply, _| reply.chunk(EVENT))
 }
 
 /// Each caller has a thousand tokens.
 async fn limited(origin: &Origin, more: &str) -> Gateway {
+    model_under(origin, more, "name = 'tokens'\ncount = 'tokens'\nrate = '1000/day'\n").await
+}
+
+/// A route to a model, with `more` of its settings, where each caller is under that limit.
+pub(crate) async fn model_under(origin: &Origin, more: &str, limit: &str) -> Gateway {
     let config = format!(
         "[[route]]\nname = 'openai'\nprotocol = 'openai'\nupstream = '{}'\n{more}\
-         [[limit]]\nname = 'tokens'\ncount = 'tokens'\nper = 'field:authorization'\nrate = '1000/day'\n",
+         [[limit]]\nper = 'field:authorization'\n{limit}",
         origin.url()
     );
     gateway::new().config(config).run().await
@@ -116,7 +122,7 @@ async fn who_leaves_early_pays_for_what_has_come() {
     for (who, temperature) in [("ann", "1"), ("bob", "0")] {
         let body = question("a", true).replace("\"temperature\":1", &format!("\"temperature\":{temperature}"));
         let mut stream = ask(&gateway, CHAT, who, body).open().await;
-        stream.read(1010 * 40).await;
+        stream.read(1010 * EVENT.len()).await;
         drop(stream);
     }
     gate.open();
