@@ -27,6 +27,18 @@ pub struct Change {
     pub needs_restart: bool,
 }
 
+impl Change {
+    /// The settings of these.
+    pub fn settings(changes: &[Self]) -> Vec<&str> {
+        changes.iter().map(|change| change.setting.as_str()).collect()
+    }
+
+    /// The settings of those of them that need a restart.
+    pub fn fixed(changes: &[Self]) -> Vec<&str> {
+        changes.iter().filter(|change| change.needs_restart).map(|change| change.setting.as_str()).collect()
+    }
+}
+
 /// Takes over configurations.
 pub trait Reload: Send + Sync {
     /// Reads the configuration and takes it over, all of it or nothing; `dry_run`: only says what that would come to.
@@ -94,8 +106,7 @@ pub(super) async fn reload(
     let reloaded = tokio::task::spawn_blocking(move || reload.reload(dry_run)).await;
     match reloaded {
         Ok(Reloaded::Done { changes, warnings }) => {
-            let changed: Vec<_> = changes.iter().map(|change| change.setting.as_str()).collect();
-            tracing::info!(changed = changed.join(" "), dry_run, who = %caller.name, "configuration reloaded");
+            tracing::info!(changed = Change::settings(&changes).join(" "), dry_run, who = %caller.name, "configuration reloaded");
             Ok(Json(Answer { dry_run, changes, warnings }))
         }
         Ok(Reloaded::NeedsRestart(changes)) => Err(needs_restart(&changes)),
@@ -105,8 +116,7 @@ pub(super) async fn reload(
 }
 
 fn needs_restart(changes: &[Change]) -> Problem {
-    let fixed = changes.iter().filter(|change| change.needs_restart);
-    let fixed: Vec<_> = fixed.map(|change| format!("`{}`", change.setting)).collect();
+    let fixed: Vec<_> = Change::fixed(changes).into_iter().map(|setting| format!("`{setting}`")).collect();
     let detail = format!("nothing was taken over: {} can only change with a restart", fixed.join(", "));
     Problem::new(StatusCode::CONFLICT, detail)
 }

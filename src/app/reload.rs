@@ -43,11 +43,15 @@ pub(super) struct Reloader {
 
 impl Reload for Reloader {
     fn reload(&self, dry_run: bool) -> Reloaded {
+        self.take_over(dry_run).unwrap_or_else(|refused| refused)
+    }
+}
+
+impl Reloader {
+    /// As [`Reload::reload`]; what nothing was taken over for is the error.
+    fn take_over(&self, dry_run: bool) -> Result<Reloaded, Reloaded> {
         let mut current = self.current.lock();
-        let read = match (self.source.read)() {
-            Ok(read) => read,
-            Err(errors) => return Reloaded::Invalid(errors.to_string()),
-        };
+        let read = (self.source.read)().map_err(invalid)?;
         let mut changes = current.changes(&read);
         if !self.ground.has_packs_of(&read) {
             // Which file is recorded into is settled when it is opened.
@@ -55,35 +59,27 @@ impl Reload for Reloader {
             changes.iter_mut().filter(|change| change.setting.ends_with("llm.mode")).for_each(needs_restart);
         }
         if changes.iter().any(|change| change.needs_restart) {
-            return Reloaded::NeedsRestart(changes);
+            return Err(Reloaded::NeedsRestart(changes));
         }
         // Their files may have changed where no setting has.
-        let certificates = match self.certificates.read(&read) {
-            Ok(certificates) => certificates,
-            Err(error) => return Reloaded::Invalid(error.to_string()),
-        };
-        let issuers = match self.issuers.read(&read.jwt, &read.issuer) {
-            Ok(issuers) => issuers,
-            Err(error) => return Reloaded::Invalid(error.to_string()),
-        };
+        let certificates = self.certificates.read(&read).map_err(invalid)?;
+        let issuers = self.issuers.read(&read.jwt, &read.issuer).map_err(invalid)?;
+        let same = changes.is_empty();
+        let done = Reloaded::Done { changes, warnings: warnings(&read) };
         if dry_run {
-            return Reloaded::Done { changes, warnings: warnings(&read) };
+            return Ok(done);
         }
-        if changes.is_empty() {
+        if same {
             self.issuers.take(issuers);
             self.certificates.take(certificates);
-            return Reloaded::Done { changes, warnings: warnings(&read) };
+            return Ok(done);
         }
         let earlier = self.live.current();
-        let (proxy, limits) = match self.ground.proxy(&read, Some((&earlier, &current))) {
-            Ok(made) => made,
-            Err(error) => return Reloaded::Invalid(error.to_string()),
-        };
+        let (proxy, limits) = self.ground.proxy(&read, Some((&earlier, &current))).map_err(invalid)?;
         if let Some(log) = &self.source.log
             && read.log.level != current.log.level
-            && let Err(error) = log.set_level(&read.log.level)
         {
-            return Reloaded::Invalid(error.to_string());
+            log.set_level(&read.log.level).map_err(invalid)?;
         }
         // From here on nothing can fail.
         self.keys.replace(&read);
@@ -91,10 +87,13 @@ impl Reload for Reloader {
         self.ground.limits.take(limits);
         self.certificates.take(certificates);
         self.live.replace(proxy);
-        let warnings = warnings(&read);
         *current = read;
-        Reloaded::Done { changes, warnings }
+        Ok(done)
     }
+}
+
+fn invalid(error: impl ToString) -> Reloaded {
+    Reloaded::Invalid(error.to_string())
 }
 
 fn needs_restart(change: &mut Change) {
@@ -109,14 +108,12 @@ fn warnings(config: &Config) -> Vec<String> {
 pub(super) fn reload_and_say(reloader: &Arc<Reloader>) {
     match reloader.reload(false) {
         Reloaded::Done { changes, warnings } => {
-            let changed: Vec<_> = changes.iter().map(|change| change.setting.as_str()).collect();
-            tracing::info!(changed = changed.join(" "), "configuration reloaded");
+            tracing::info!(changed = Change::settings(&changes).join(" "), "configuration reloaded");
             warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         }
         Reloaded::NeedsRestart(changes) => {
-            let fixed = changes.iter().filter(|change| change.needs_restart);
-            let fixed: Vec<_> = fixed.map(|change| change.setting.as_str()).collect();
-            tracing::error!(settings = fixed.join(" "), "configuration not reloaded: these settings need a restart");
+            let settings = Change::fixed(&changes).join(" ");
+            tracing::error!(settings, "configuration not reloaded: these settings need a restart");
         }
         Reloaded::Invalid(error) => tracing::error!(%error, "configuration not reloaded"),
     }

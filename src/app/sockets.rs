@@ -29,17 +29,15 @@ impl Sockets {
         key: &'static str,
         address: SocketAddr,
     ) -> Result<(TcpListener, SocketAddr), Error> {
-        let inherited = self.inherit();
-        let was_inherited = matches!(inherited, Ok(Some(_)));
-        let listener = match inherited {
-            Ok(Some(listener)) => Ok(listener),
-            Ok(None) => listener::bind(address),
-            Err(source) => return Err(Error::Inherited { key, source }),
+        let failed = |source| Error::Listen { address, key, source };
+        let inherited = self.inherit().map_err(|source| Error::Inherited { key, source })?;
+        let Some(listener) = inherited else {
+            let listener = listener::bind(address).map_err(failed)?;
+            let bound = listener.local_addr().map_err(failed)?;
+            return Ok((listener, bound));
         };
-        let source = |source| Error::Listen { address, key, source };
-        let listener = listener.map_err(source)?;
-        let bound = listener.local_addr().map_err(source)?;
-        if was_inherited && bound != address {
+        let bound = listener.local_addr().map_err(failed)?;
+        if bound != address {
             tracing::info!(%bound, configured = %address, key, "listening on a socket that was handed over");
         }
         Ok((listener, bound))
